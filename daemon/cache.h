@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A cache: geometry, formats, policy with its parameters, budget. What must
+ * survive is its catalogue record; this struct is derived from it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/catalogue.h"
+#include "daemon/user.h"
+#include "kernels/kernels.h"
+#include "shm/sparq-abi.h"
+
+struct seq;
+struct store;
+
+enum on_disconnect { ON_DISCONNECT_DROP, ON_DISCONNECT_PARK };
+
+struct cache {
+	uint64_t id;
+	struct store *store;
+	struct user *user;
+	struct cache_record *record;
+	struct kv_space space;
+	uint8_t args[KV_POLICY_ARGS_BYTES]; /* what space.args points at */
+	uint64_t budget_bytes;  /* 0: none of its own */
+	uint64_t charged_bytes; /* atomic */
+	uint32_t n_sequences, n_sessions; /* control thread */
+	uint32_t rollback, timeout_us;
+	enum on_disconnect on_disconnect;
+	struct seq *first;
+	struct cache *next;
+};
+
+/* Everything a daemon stores: the pool, the catalogue and what is derived from them. Control
+ * thread, but for what seq.h marks as the token path. */
+struct store {
+	struct pool *pool;
+	struct catalogue *catalogue;
+	struct users *users;
+	struct cache *caches;
+	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
+	uint32_t max_sequences;
+	uint32_t max_rows;        /* of one sequence: configuration */
+	unsigned next_node;       /* round robin for new sequences */
+};
+int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, struct users *users,
+	       uint32_t max_rows);
+void store_deinit(struct store *s);
+
+/* Creates, or attaches to an equal one of the same uid and name. The options text of the message is
+ * "key=value" words: those of the policy, and sinks, rollback, on_disconnect. -EINVAL, -EOPNOTSUPP,
+ * -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter, its value and
+ * what is allowed, or the first one that differs. */
+int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
+		 struct cache **ret, char *why);
+struct cache *cache_find(struct store *s, const struct user *user, uint64_t id);
+/* One session fewer; a cache without sessions and sequences is dropped. */
+void cache_unref(struct cache *c);
+/* A policy parameter, before the first sequence (-EBUSY). */
+int cache_set(struct cache *c, const char *key, const char *value, char *why);
+void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret);
+
+int cache_charge(struct cache *c, uint64_t bytes); /* -EDQUOT: the budget, -ENOSPC... and its user; any thread */
+void cache_refund(struct cache *c, uint64_t bytes);

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memfd that says what is in the pools: caches, sequences, their tables and
+ * row counts. With the pools it is all that a restarted daemon needs, so it
+ * holds offsets and page references, no pointers, and every record becomes
+ * visible by one release store.
+ *
+ *   record:  FREE -> BUILDING -> LIVE -> DYING -> FREE      (daemon alone)
+ *
+ * A record's fixed part carries a checksum, written before LIVE. What changes on
+ * the token path is one 64-bit commit word per (sequence, layer):
+ * {rows, tiles}; everything that a step or a flush writes lies beside what is
+ * live until that word is stored.
+ *
+ * Ids are slot | generation << 32; the generation moves when a slot is freed.
+ * Tables come in blocks of CATALOGUE_BLOCK bytes; which blocks are free is
+ * derived. Recovery itself is the issue on persistence; the layout is ready for it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/page.h"
+#include "kernels/kernels.h"
+
+#define CATALOGUE_MAGIC 0x474f4c4154414353ull
+#define CATALOGUE_LAYOUT 1u
+#define CATALOGUE_BLOCK 4096u
+
+enum record_state { RECORD_FREE, RECORD_BUILDING, RECORD_LIVE, RECORD_DYING };
+
+struct catalogue_header {
+	uint64_t magic;
+	uint32_t layout, header_bytes;
+	uint32_t generation; /* of the daemon: one more at every start */
+	uint32_t n_caches, n_sequences, n_blocks;
+	uint64_t caches_at, sequences_at, blocks_at, bytes;
+	uint64_t checksum; /* xxh3 of the fields above */
+};
+
+struct cache_record {
+	uint32_t state, generation;
+	uint64_t checksum; /* of what follows */
+	uint32_t uid;
+	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
+	uint32_t sinks, rollback, timeout_us, on_disconnect;
+	float scale;
+	uint64_t budget_bytes;
+	char name[64], k_format[128], v_format[128], policy[32], device[32], model[128];
+	uint8_t args[KV_POLICY_ARGS_BYTES];
+};
+
+/* One entry of a table: a slot range of an extent. */
+struct table_entry {
+	page_ref page;
+	uint32_t first_row;
+	uint16_t tiles;     /* slots of the extent */
+	uint16_t rsv;
+};
+
+struct catalogue; /* mapped file and its derived free lists */
+int catalogue_create(size_t bytes, uint32_t max_caches, uint32_t max_sequences,
+		     struct catalogue **ret);
+struct catalogue *catalogue_free(struct catalogue *c);
+int catalogue_fd(const struct catalogue *c);
+struct catalogue_header *catalogue_header(struct catalogue *c);
+
+/* Slots; -ENOSPC. `take` leaves the record BUILDING, `publish` makes it LIVE with its checksum,
+ * `drop` makes it DYING, then FREE with the next generation. Control thread. */
+int catalogue_take_cache(struct catalogue *c, uint32_t *ret_slot);
+struct cache_record *catalogue_cache(struct catalogue *c, uint32_t slot);
+void catalogue_publish_cache(struct catalogue *c, uint32_t slot);
+void catalogue_drop_cache(struct catalogue *c, uint32_t slot);
+int catalogue_take_sequence(struct catalogue *c, uint32_t *ret_slot);
+void *catalogue_sequence(struct catalogue *c, uint32_t slot); /* struct sequence_record, seq.c */
+void catalogue_publish_sequence(struct catalogue *c, uint32_t slot);
+void catalogue_drop_sequence(struct catalogue *c, uint32_t slot);
+
+/* Blocks, by number; without a lock: a worker takes one when a table grows. -ENOSPC. */
+int catalogue_take_block(struct catalogue *c, uint32_t *ret_block);
+void catalogue_put_block(struct catalogue *c, uint32_t block);
+void *catalogue_block(struct catalogue *c, uint32_t block);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sparqd.conf(5): "key = value" lines, # comments. One table drives parser,
+ * defaults, --dump-config and the check that the page names each key.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_PATH_MAX 108
+
+struct config {
+	char socket[CONFIG_PATH_MAX];  /* sessions */
+	char control[CONFIG_PATH_MAX]; /* varlink */
+	uint64_t pool_bytes;           /* over all nodes; 0: a quarter of memory */
+	bool huge_pages;               /* try hugetlb first */
+	uint64_t catalogue_bytes;
+	uint32_t workers;              /* 0: one per usable CPU */
+	bool pin_workers;
+	char isa[16];                  /* "" or a limit for the kernels */
+	uint32_t spin_us;              /* 0: measured at start */
+	uint32_t max_caches, max_sequences, max_rows;
+	uint32_t max_sessions;         /* of the daemon */
+	uint64_t user_bytes;           /* quota per uid; 0: the pool */
+	uint32_t user_sessions, user_queues, user_caches, user_sequences;
+	uint64_t arena_bytes_max;      /* of one session */
+	uint32_t timeout_us;           /* default of an entry, 0: none */
+	int log_level;
+};
+
+void config_defaults(struct config *c);
+/* Text of a file: -EINVAL with "FILE:LINE: ..." in `why` (240 bytes), naming key, value and what is
+ * allowed. Unknown keys are errors. Pure; fuzzed. */
+int config_parse(struct config *c, const char *file, const char *text, size_t n, char *why);
+int config_read(struct config *c, const char *path, char *why);
+/* One key from the command line: "key=value". */
+int config_set(struct config *c, const char *assignment, char *why);
+/* All keys with their values, as a file; how many bytes. */
+size_t config_dump(const struct config *c, char *ret, size_t n);
+/* Keys that a reload may change; the rest are refused by name if they differ. */
+int config_reload(struct config *running, const struct config *fresh, char *why);

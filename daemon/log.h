@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The only place that prints: journal fields when stderr is the journal
+ * (JOURNAL_STREAM), lines on stderr otherwise. A function logs or returns an
+ * error, not both; nothing on the token path logs.
+ */
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <syslog.h>
+
+void log_open(int level); /* LOG_ERR .. LOG_DEBUG; decides where to */
+void log_level_set(int level);
+int log_level_parse(const char *name); /* "error" "warning" "notice" "info" "debug"; -EINVAL */
+void log_line(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define log_error(...) log_line(LOG_ERR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
+#define log_notice(...) log_line(LOG_NOTICE, __VA_ARGS__)
+#define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
+
+/* A source of repeated lines (a hostile client): `burst` lines, then one that says how many were
+ * dropped, per `interval_ns`. */
+struct log_limit { uint64_t since_ns; uint32_t lines, dropped; };
+bool log_limited(struct log_limit *l);

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool: pages of KV memory of any size, taken and given back by control
+ * thread and workers alike without a lock.
+ *
+ * A node's arena is cut into slabs (runs of 2 MiB); a slab serves one size
+ * class while it has a page out, and is free again when the last returns. Its
+ * state is one word {class, used}, its free pages a bitmap; both move by
+ * compare-and-exchange. Strides are odd multiples of 64 bytes, so that equal
+ * planes of successive pages never fall into one cache set (kernels.md 1).
+ *
+ * What is out is derived state: after a restart, recovery marks what the
+ * catalogue reaches, and the rest is free.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "numa/arena.h"
+
+#define POOL_MAX_NODES 64
+
+/* A page: node << 56 | byte offset in its arena + 1; 0 is no page. Position-independent: it
+ * stands in the catalogue. */
+typedef uint64_t page_ref;
+
+struct pool_node;
+struct pool {
+	struct pool_node *node; /* n_nodes */
+	unsigned n_nodes;
+	uint64_t bytes;      /* of all arenas */
+	uint64_t used_bytes; /* atomic; strides of pages out */
+};
+#define POOL_NULL ((struct pool){ 0 })
+
+/* Takes the arenas (they stay the caller's to deinit, after the pool). -ENOMEM. */
+int pool_init(struct pool *p, struct arena *arenas, unsigned n);
+void pool_deinit(struct pool *p);
+
+/* What a page of `bytes` occupies: its stride. */
+uint64_t pool_charge(const struct pool *p, size_t bytes);
+/* A page of at least `bytes` on `node` (index; the nearest other one if it is full). -ENOSPC.
+ * Zeroed if it last belonged to another uid. Never blocks. */
+int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret);
+/* Gives it back; its contents stay until the next owner of another uid. */
+void pool_put(struct pool *p, page_ref page);
+void *pool_data(const struct pool *p, page_ref page);
+unsigned pool_node_of(page_ref page);
+uint64_t pool_free_bytes(const struct pool *p);

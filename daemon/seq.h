@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A sequence: rows per layer, kept as sinks, sealed tiles in extents and a
+ * tail of chunks. Its record, tables and commit words lie in the catalogue.
+ *
+ * A struct seq belongs to its slot: made with the slot's first sequence, reused, freed with the
+ * store. One owner at a time: `owner` is 0 when idle, or who runs entries or a control
+ * call on it. A worker that takes it for a ring counts its entries in flight; the
+ * control thread takes it alone. Whoever holds it is the only writer.
+ *
+ *   0 --(worker, first entry of ring q)--> q:1 <--> q:n --(last completes)--> 0
+ *   0 --(control call)--> CONTROL --(done)--> 0
+ *
+ * A fork shares its parent's table by one reference per layer up to a row; the
+ * rows of the tail are copied. A slot of an extent is written once while a
+ * table that reaches it is shared.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/cache.h"
+
+struct table; /* derived: one per table of the catalogue, counted */
+
+struct seq_layer; /* derived beside the record's layer: table, chunk references */
+
+struct seq {
+	uint64_t id;
+	struct cache *cache;
+	uint64_t owner;    /* atomic, see above */
+	uint64_t session;  /* atomic: the session it is attached to, 0 parked */
+	unsigned node;     /* index of its home */
+	uint64_t bytes;    /* atomic: charged */
+	void *record;      /* struct sequence_record, in the catalogue */
+	struct seq_layer *layer; /* [layers] */
+	struct seq *next;
+};
+
+/* ---- control thread ------------------------------------------------------- */
+
+int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
+int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
+/* Rows at most the least over the layers. -EBUSY while entries are in flight. */
+int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **ret, char *why);
+int seq_truncate(struct seq *s, uint32_t rows, char *why); /* all layers */
+int seq_drop(struct seq *s, char *why);
+/* The session ended (its ring is fenced, nothing in flight): dropped or parked as its cache says. */
+void seq_release_session(struct store *st, uint64_t session);
+/* A sequence of this user and session; NULL: none, or another's. */
+struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id);
+int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret); /* SPARQ_LAYER_ALL */
+
+bool seq_try_control(struct seq *s); /* false: busy */
+void seq_end_control(struct seq *s);
+
+/* ---- token path: by the worker that holds it, without lock or allocation --- */
+
+/* Takes the sequence of an id for a ring, counted: once per entry. `ring` is any number but 0 and
+ * UINT32_MAX. A slot's struct seq is reused, never freed before the store is, so the id and the session
+ * are checked again under the hold. -ENOENT: none, or another's; -EBUSY: another ring or a control call. */
+int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, struct seq **ret);
+void seq_release(struct seq *s);
+
+uint32_t seq_rows(const struct seq *s, uint32_t layer); /* committed */
+
+/* Makes room for n rows after the committed ones: takes and charges the chunks they need. Nothing
+ * to undo if the step fails: they are used by the next append or freed with the tail.
+ * -EDQUOT (budget or quota), -ENOSPC (pool), -E2BIG (max_rows). */
+int seq_reserve(struct seq *s, uint32_t layer, uint32_t n);
+/* What a kernel sees of rows [0, rows), committed and `reserved` ones alike (rows at most committed +
+ * what was reserved). `extent` is room for `n_extent` entries; -E2BIG if too few. */
+int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,
+	     uint32_t n_extent, struct kv_view *ret);
+/* Publishes the row count; one release store. */
+void seq_commit(struct seq *s, uint32_t layer, uint32_t rows);
+/* Is a tile complete with `rollback` newer rows behind it? */
+bool seq_flush_due(const struct seq *s, uint32_t layer);
+/* Takes the slot (and extent, charged) that the next flush writes. -EDQUOT, -ENOSPC: the rows stay in
+ * the tail, and the next append that finds no chunk reports it. */
+int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent, unsigned *ret_slot);
+/* After kv_flush for every KV head: one release store of the commit word; frees the chunks. */
+void seq_flush_commit(struct seq *s, uint32_t layer);
+/* Keeps the rows below `rows`: one layer or SPARQ_LAYER_ALL. -ENOSPC when a table must be cut and the
+ * catalogue is full, -EINVAL if it has fewer rows. */
+int seq_cut(struct seq *s, uint32_t layer, uint32_t rows);
+/* Upper bound of n_extents over all layers, to size a buffer. */
+uint32_t seq_extents(const struct seq *s, uint32_t layer);

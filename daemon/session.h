@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data-plane half of a connection: its segment, its rings, whom they are
+ * charged to. The control thread makes and destroys it; between workers_attach
+ * and the DETACHED event it belongs to one worker.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/user.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+
+struct queue { /* the daemon's end of one ring */
+	struct ring_daemon ring;
+	int eventfd;        /* atomic; -1 until the client asked for one */
+	uint32_t number;    /* unique among all rings of the daemon: owner of sequences */
+	bool failed;        /* the entry before failed and had LINK: cancel the next */
+	bool cold;
+	uint64_t last_work_ns;
+	struct session *session;
+	struct queue *next_polled; /* worker's list */
+};
+
+struct session {
+	uint64_t id;        /* never reused, never 0 */
+	struct user *user;
+	struct segment segment;
+	struct segment_layout layout; /* the daemon's copy: sizes are read from here alone */
+	int doorbell;       /* eventfd, also held by the client */
+	unsigned worker;    /* polls all of its rings, for life */
+	uint32_t n_queues;
+	struct queue queue[SPARQ_MAX_QUEUES];
+	void *peer;         /* the control thread's */
+};

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whom things are charged to: one slot per uid. Whatever a client can make the
+ * daemon hold is charged here before it is taken, and refunded when given back.
+ * Counters are atomic: workers charge on the token path without a lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum user_what {
+	USER_BYTES,     /* pool, catalogue and segment memory */
+	USER_SESSIONS,
+	USER_QUEUES,
+	USER_CACHES,
+	USER_SEQUENCES,
+	USER_WHATS
+};
+extern const char *const user_what_names[USER_WHATS];
+
+struct user {
+	uid_t uid;
+	uint32_t refs;                 /* control thread only */
+	uint64_t charged[USER_WHATS];  /* atomic */
+	uint64_t limit[USER_WHATS];    /* set by configuration and reload; read relaxed */
+	uint64_t read_bytes;           /* atomic: what its steps have read */
+	struct user *next;
+};
+
+struct users {
+	struct user *first;
+	uint64_t limit[USER_WHATS]; /* of a new slot */
+};
+
+/* A slot with one more reference; -ENOMEM. Control thread. */
+int users_get(struct users *u, uid_t uid, struct user **ret);
+struct user *users_put(struct users *u, struct user *user); /* freed with the last reference if nothing is charged */
+void users_deinit(struct users *u);
+/* New limits for every slot, present ones too (reload). */
+void users_limit(struct users *u, const uint64_t limit[USER_WHATS]);
+
+int user_charge(struct user *u, enum user_what what, uint64_t n); /* -EDQUOT: nothing charged */
+void user_refund(struct user *u, enum user_what what, uint64_t n);

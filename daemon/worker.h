@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pinned threads that poll rings, check entries, run their shares and
+ * complete them. A worker owns the rings of the sessions attached to it and
+ * helps the others with the shares of large steps.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/cache.h"
+#include "daemon/session.h"
+#include "numa/topo.h"
+
+struct workers;
+
+struct workers_params {
+	struct store *store;
+	const struct topo *topo;
+	unsigned n;
+	bool pin;
+	uint32_t spin_ns;         /* before a worker sleeps */
+	uint32_t timeout_us;      /* default of an entry; 0: none */
+	struct sparq_daemon_page *page; /* pollers and heartbeat are written here */
+};
+
+int workers_start(const struct workers_params *p, struct workers **ret);
+struct workers *workers_stop(struct workers *w); /* sessions must be detached */
+
+/* ---- control thread ------------------------------------------------------- */
+
+/* Chooses the worker with the fewest rings and starts polling. -ENOMEM. */
+int workers_attach(struct workers *w, struct session *s);
+/* Asks the worker to fence the session: no entry of it is read after the DETACHED event, none is in flight. */
+void workers_detach(struct workers *w, struct session *s);
+
+enum worker_event_kind { WORKER_DETACHED, WORKER_FATAL /* protocol violation: close the peer */ };
+struct worker_event {
+	enum worker_event_kind kind;
+	struct session *session;
+	int error;
+};
+int workers_event_fd(const struct workers *w); /* readable when there is an event */
+bool workers_next_event(struct workers *w, struct worker_event *ret);
+
+struct workers_stat {
+	uint64_t steps, errors, read_bytes, dense_bytes, shares_helped;
+	uint64_t sleeps, timeouts_that_found_work;
+	uint64_t progress; /* moves while work gets done, and when idle: the watchdog's food */
+};
+void workers_stat(const struct workers *w, struct workers_stat *ret);
+unsigned workers_count(const struct workers *w);

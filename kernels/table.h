@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel table: one row per (format, ISA), one pointer per stage, and one
+ * row per ISA for the stages that read only floats.
+ *
+ * A row's K half and V half are used separately, so that K and V may have
+ * different formats. stamp.h fills a row from a codec; registry.c (generated
+ * lists) and cpu.c choose it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KV_NEED_K_CHANNELS (1u << 0) /* K by component too, for score_dims over formats without a scoring plane */
+
+/* One half (K or V) of one KV head's block: an extent of tiles, or a chunk of plain rows. */
+struct kv_block {
+	void *base;         /* 64-byte aligned */
+	uint32_t dim;
+	uint16_t tiles;     /* slots: decides strides of channel-major planes */
+	uint16_t tile_rows; /* KV_TILE_ROWS; chunks: 64 or 16, plain formats only */
+	uint32_t needs;     /* KV_NEED_* the block was laid out with */
+};
+
+/* Rows are addressed by their place in the block: slot * tile_rows + row within the tile. A call
+ * on [row, row + n) may span tiles. All float arrays are f32; `stride`s count floats. */
+struct kv_kernels {
+	const char *format, *isa;
+	unsigned levels;     /* 2: has an upper plane that can be read alone (level 1) */
+	bool plain;          /* rows of a dtype as they are: usable for chunks */
+	float k_max_rel, v_max_rel; /* largest error of an element, as part of its group's range */
+
+	size_t (*k_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
+	size_t (*v_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
+
+	/* Encodes one whole tile from x[tile_rows][dim]; nothing outside its slot is written. */
+	void (*k_write)(const struct kv_block *b, unsigned slot, const float *x);
+	void (*v_write)(const struct kv_block *b, unsigned slot, const float *x);
+
+	/* a[h][i] = sum over j < r of coef[h][j] * K[row + i][channel[j]], from the scoring plane.
+	 * channel ascending. coef_stride, a_stride in floats. */
+	void (*k_score_dims)(const struct kv_block *b, uint32_t row, uint32_t n, const float *coef,
+			     size_t coef_stride, const uint16_t *channel, uint32_t r,
+			     uint32_t heads, float *a, size_t a_stride);
+	/* p[h][i] = q[h] . K[row + i] */
+	void (*k_dot)(const struct kv_block *b, uint32_t row, uint32_t n, const float *q,
+		      size_t q_stride, uint32_t heads, float *p, size_t p_stride, unsigned level);
+	/* y[h] += sum over i of p[h][i] * V[row + i] */
+	void (*v_axpy)(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+		       size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level);
+	/* Decodes rows to f32 x[n][dim]. */
+	void (*k_read)(const struct kv_block *b, uint32_t row, uint32_t n, float *x);
+	void (*v_read)(const struct kv_block *b, uint32_t row, uint32_t n, float *x);
+	/* Asks the memory for the lines of a row, far ahead of its use. */
+	void (*k_prefetch)(const struct kv_block *b, uint32_t row);
+	void (*v_prefetch)(const struct kv_block *b, uint32_t row);
+
+	/* Bytes that the calls above read, padding counted, cache lines not (methods.md 13):
+	 * `rows` rows out of `tiles` different tiles. */
+	void (*bytes_score)(uint32_t dim, uint64_t rows, uint64_t tiles, uint32_t r,
+			    uint64_t ret_planes[]);
+	void (*bytes_k)(uint32_t dim, uint64_t rows, uint64_t tiles, unsigned level,
+			uint64_t ret_planes[]);
+	void (*bytes_v)(uint32_t dim, uint64_t rows, uint64_t tiles, unsigned level,
+			uint64_t ret_planes[]);
+};
+
+/* Stages that read floats, compiled once per ISA. */
+struct kv_ops {
+	const char *isa;
+	/* Largest a[i] and sum of exp(a[i] - max); n = 0: -inf and 0. The fast exponential of the
+	 * scores: relative error at most KV_FAST_EXP_REL. */
+	void (*max_expsum)(const float *a, uint32_t n, float *ret_max, float *ret_sum);
+	/* c[i] += exp(a[i] - lse); `first`: c[i] = */
+	void (*add_softmax)(const float *a, uint32_t n, float lse, bool first, float *c);
+	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */
+	void (*add)(const float *a, uint32_t n, bool first, float *c);
+	/* The k largest of c[0..n): their indices, ascending; ties to the lower index; NaN is never
+	 * chosen before a number. How many (min(k, n)). `tmp`: n / 64 + 2 k + 64 words of scratch. */
+	uint32_t (*topk)(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp);
+	/* One block of flash softmax for one query head: p[i] (logits in, accurate exponentials out),
+	 * m and l its running maximum and sum, y its running row (dim floats), rescaled if m moves. */
+	void (*softmax_block)(float *p, uint32_t n, float *m, float *l, float *y, uint32_t dim);
+	/* (y, lse) <- merge of (y, lse) and (other, other_lse), normalised rows, natural lse. */
+	void (*merge)(float *y, float *lse, const float *other, float other_lse, uint32_t dim);
+	/* y = a * y + b * x */
+	void (*blend)(float *y, float a, const float *x, float b, uint32_t dim);
+	void (*to_f32)(unsigned dtype, const void *from, float *to, size_t n);
+	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
+};
+#define KV_FAST_EXP_REL 1e-3f
+
+/* By name and the ISA in use (cpu.h); NULL: no such format. */
+const struct kv_kernels *kv_kernels_find(const char *format);
+const struct kv_ops *kv_ops_find(void);
+/* Every row built in, for tests and benchmarks, whatever the mask; NULL ends. */
+const struct kv_kernels *kv_kernels_at(unsigned i);
+const struct kv_ops *kv_ops_at(unsigned i);
+bool kv_isa_usable(const char *isa); /* this CPU has it */

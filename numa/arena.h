@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that lies where it was asked to lie: a memfd of huge pages bound to a
+ * node, populated, and then verified.
+ *
+ * mbind succeeds whatever the node has, and the fault comes later, so the order
+ * is mbind, MADV_POPULATE_WRITE, move_pages (../vm measured this). What the
+ * kernel says afterwards is what is reported.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum arena_pages { ARENA_HUGETLB_1G, ARENA_HUGETLB_2M, ARENA_THP, ARENA_SMALL };
+
+struct arena {
+	void *base;
+	size_t bytes;          /* a multiple of 2 MiB */
+	size_t page_bytes;     /* of the backing: 1 GiB, 2 MiB or 4 KiB */
+	enum arena_pages pages;
+	int node;              /* the kernel's number, -1: not bound */
+	int fd;                /* the memfd: the daemon keeps it, a restart maps it again */
+	size_t misplaced_pages; /* as last verified */
+};
+#define ARENA_NULL ((struct arena){ .fd = -1, .node = -1 })
+
+struct arena_params {
+	const char *name;
+	size_t bytes;
+	int node;                  /* -1: anywhere */
+	bool want_1g, want_2m;     /* try these first, in this order */
+	/* Called between slices while populating; may be NULL. */
+	void (*progress)(void *arg, size_t done, size_t total);
+	void *arg;
+};
+
+/* Falls back from 1 GiB to 2 MiB pages to THP shmem; ret->pages says what it became and
+ * `why` (may be NULL, 160 bytes) why it fell, "" if it did not. -ENOMEM, -errno. */
+int arena_create(const struct arena_params *p, struct arena *ret, char *why);
+/* Maps a kept descriptor again (restart); size and page kind are read from it. */
+int arena_adopt(int fd, int node, struct arena *ret);
+/* Asks the kernel where every page is; counts those not on arena->node. Pages never touched
+ * by this process are touched first. */
+int arena_verify(struct arena *a);
+void arena_deinit(struct arena *a);
+const char *arena_pages_name(enum arena_pages p); /* "hugetlb 2 MiB", "THP shmem", ... */

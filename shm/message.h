@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Control messages, both directions, once for both sides: packets to structs.
+ *
+ * A packet is accepted only if its length is exactly what its type has, its
+ * strings end inside their fields and it brings exactly the descriptors its
+ * type brings. Surplus descriptors are closed, MSG_CTRUNC is fatal.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/sparq-abi.h"
+
+#define MESSAGE_MAX_BYTES 4096
+#define MESSAGE_MAX_FDS 3
+
+union message { /* large enough for every message, head first */
+	struct sparq_msg head;
+	struct sparq_msg_error error;
+	struct sparq_msg_hello hello;
+	struct sparq_msg_hello_reply hello_reply;
+	struct sparq_msg_name name;
+	struct sparq_msg_info info;
+	struct sparq_msg_queue queue;
+	struct sparq_msg_cache_create cache_create;
+	struct sparq_msg_cache cache;
+	struct sparq_msg_cache_set cache_set;
+	struct sparq_msg_cache_stat cache_stat;
+	struct sparq_msg_seq_create seq_create;
+	struct sparq_msg_seq seq;
+	struct sparq_msg_seq_stat seq_stat;
+	uint8_t bytes[MESSAGE_MAX_BYTES];
+};
+
+/* Size of a request or reply of `type`, 0 if there is no such type. */
+size_t message_size(uint16_t type);
+const char *message_name(uint16_t type); /* "HELLO"; "unknown" */
+/* Checks a packet of `n` bytes as a request (or a reply): 0, or -EBADMSG with `why` naming
+ * what is wrong: size, type, reserved field, unterminated string. Pure; fuzzed. */
+int message_check(const union message *m, size_t n, bool reply, const char **why);
+
+/* Starts a message: zeroes it, sets type and size. */
+void message_init(union message *m, uint16_t type);
+/* Turns a request's copy into the reply or the error reply to it. */
+void message_reply(union message *m, const struct sparq_msg *request);
+void message_fail(union message *m, const struct sparq_msg *request, int error, const char *format,
+		  ...) __attribute__((format(printf, 4, 5)));
+
+/* One packet, whole. `fds` are not consumed. -EAGAIN when the socket would block. */
+int message_send(int socket, const union message *m, const int *fds, unsigned n_fds);
+/* One packet. 1 received, 0 end of file, -EBADMSG, -EAGAIN, -errno. At most `*n_fds` descriptors are
+ * kept, *n_fds is set to how many came; more than allowed: all closed, -EBADMSG. */
+int message_receive(int socket, union message *ret, size_t *ret_bytes, int *fds, unsigned *n_fds);
+
+/* The request and reply on a blocking socket with a deadline; error replies become their res, with
+ * the text copied to `text` (may be NULL, SPARQ_ERROR_TEXT bytes). */
+int message_call(int socket, union message *m, int *fds, unsigned n_fds, int64_t timeout_ns,
+		 char *text);
