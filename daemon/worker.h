@@ -30,7 +30,8 @@ struct workers *workers_stop(struct workers *w); /* sessions must be detached */
 
 /* ---- control thread ------------------------------------------------------- */
 
-/* Chooses the worker with the fewest rings and starts polling. -ENOMEM. */
+/* Starts polling on s->worker, which the caller chose below workers_count(): the client was told it
+ * in the handshake, before it mapped the segment. -ENOMEM. */
 int workers_attach(struct workers *w, struct session *s);
 /* Asks the worker to fence the session: no entry of it is read after the DETACHED event, none is in flight. */
 void workers_detach(struct workers *w, struct session *s);
