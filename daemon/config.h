@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define CONFIG_PATH_MAX 108
+#define CONFIG_WHY_BYTES 240 /* of every `why` below */
 
 struct config {
 	char socket[CONFIG_PATH_MAX];  /* sessions */
@@ -25,19 +26,21 @@ struct config {
 	uint32_t max_sessions;         /* of the daemon */
 	uint64_t user_bytes;           /* quota per uid; 0: the pool */
 	uint32_t user_sessions, user_queues, user_caches, user_sequences;
+	uint32_t user_session_rate;    /* new sessions a second, per uid; 0: no limit */
 	uint64_t arena_bytes_max;      /* of one session */
 	uint32_t timeout_us;           /* default of an entry, 0: none */
 	int log_level;
 };
 
 void config_defaults(struct config *c);
-/* Text of a file: -EINVAL with "FILE:LINE: ..." in `why` (240 bytes), naming key, value and what is
+/* Text of a file: -EINVAL with "FILE:LINE: ..." in `why`, naming key, value and what is
  * allowed. Unknown keys are errors. Pure; fuzzed. */
 int config_parse(struct config *c, const char *file, const char *text, size_t n, char *why);
 int config_read(struct config *c, const char *path, char *why);
 /* One key from the command line: "key=value". */
 int config_set(struct config *c, const char *assignment, char *why);
-/* All keys with their values, as a file; how many bytes. */
+/* All keys with their values and what they are for, as a file; how many bytes it has (as snprintf). */
 size_t config_dump(const struct config *c, char *ret, size_t n);
-/* Keys that a reload may change; the rest are refused by name if they differ. */
+/* Takes over the keys that a reload may change. -EINVAL, and nothing taken over, if another key differs:
+ * `why` names it. */
 int config_reload(struct config *running, const struct config *fresh, char *why);

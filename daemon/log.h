@@ -14,6 +14,7 @@
 void log_open(int level); /* LOG_ERR .. LOG_DEBUG; decides where to */
 void log_level_set(int level);
 int log_level_parse(const char *name); /* "error" "warning" "notice" "info" "debug"; -EINVAL */
+const char *log_level_name(int level);
 void log_line(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_line(LOG_ERR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
@@ -21,7 +22,8 @@ void log_line(int level, const char *format, ...) __attribute__((format(printf, 
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
 
-/* A source of repeated lines (a hostile client): `burst` lines, then one that says how many were
- * dropped, per `interval_ns`. */
+/* A source of repeated lines (a hostile client): five per ten seconds, then silence; the first line
+ * of the next ten seconds is preceded by one that says how many were left out. True: leave this one
+ * out. One thread. */
 struct log_limit { uint64_t since_ns; uint32_t lines, dropped; };
 bool log_limited(struct log_limit *l);

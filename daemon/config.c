@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One table says everything about a key: its type, where it lies, its default,
+ * its range, whether a reload may change it and what it is for. Parser,
+ * defaults, dump and reload are loops over it.
+ *
+ * A parse works on a copy and replaces the caller's struct at the end: after an
+ * error nothing has changed.
+ */
+#include <assert.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/config.h"
+#include "daemon/log.h"
+#include "shm/base.h"
+#include "shm/sparq-abi.h"
+
+#define FILE_BYTES_MAX (64 * KIB)
+
+enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL };
+
+struct key {
+	const char *name;
+	enum key_type type;
+	size_t at, size;       /* of the field */
+	uint64_t least, most;  /* KEY_TEXT: of its length */
+	const char *preset;
+	bool reload;
+	const char *help;
+};
+
+#define FIELD(field) #field, offsetof(struct config, field), sizeof(((struct config *)0)->field)
+#define KEY_(name_, at_, size_, type_, least_, most_, preset_, reload_, help_) \
+	{ name_, type_, at_, size_, least_, most_, preset_, reload_, help_ }
+#define KEY(...) KEY_(__VA_ARGS__)
+#define FIXED false
+#define RELOAD true
+
+static const struct key keys[] = {
+	KEY(FIELD(socket), KEY_TEXT, 1, CONFIG_PATH_MAX - 1, "/run/sparqd/sparqd.sock", FIXED,
+	    "where clients connect"),
+	KEY(FIELD(control), KEY_TEXT, 1, CONFIG_PATH_MAX - 1, "/run/sparqd/control.sock", FIXED,
+	    "where sparqctl connects"),
+	KEY(FIELD(pool_bytes), KEY_BYTES, 0, UINT64_MAX, "0", FIXED,
+	    "memory for KV rows, over all nodes; 0: a quarter of the machine's"),
+	KEY(FIELD(huge_pages), KEY_BOOL, 0, 1, "yes", FIXED,
+	    "take the pool from reserved huge pages where there are enough"),
+	KEY(FIELD(catalogue_bytes), KEY_BYTES, MIB, 64 * GIB, "64M", FIXED,
+	    "memory for the tables that say what is in the pool"),
+	KEY(FIELD(workers), KEY_U32, 0, 64, "0", FIXED, "threads that compute; 0: one per CPU"),
+	KEY(FIELD(pin_workers), KEY_BOOL, 0, 1, "yes", FIXED, "tie each worker to its CPU"),
+	KEY(FIELD(isa), KEY_TEXT, 0, 15, "", FIXED,
+	    "best instruction set to use: scalar, avx2, avx512, neon; empty: the CPU's best"),
+	KEY(FIELD(spin_us), KEY_U32, 0, 10000, "0", FIXED,
+	    "microseconds that a worker polls before it sleeps; 0: measured at start"),
+	KEY(FIELD(max_caches), KEY_U32, 1, 1 << 16, "1024", FIXED, "caches of all users"),
+	KEY(FIELD(max_sequences), KEY_U32, 1, 1 << 24, "8192", FIXED, "sequences of all users"),
+	KEY(FIELD(max_rows), KEY_U32, 1024, SPARQ_ROW_LIMIT - 1, "4194304", FIXED,
+	    "rows of one sequence"),
+	KEY(FIELD(max_sessions), KEY_U32, 1, 65536, "1024", FIXED, "connected clients"),
+	KEY(FIELD(user_bytes), KEY_BYTES, 0, UINT64_MAX, "0", RELOAD,
+	    "memory of one user: KV rows and session segments; 0: as much as the pool has"),
+	KEY(FIELD(user_sessions), KEY_U32, 0, 65536, "256", RELOAD, "sessions of one user"),
+	KEY(FIELD(user_queues), KEY_U32, 0, 1 << 20, "4096", RELOAD, "ring pairs of one user"),
+	KEY(FIELD(user_caches), KEY_U32, 0, 1 << 16, "256", RELOAD, "caches of one user"),
+	KEY(FIELD(user_sequences), KEY_U32, 0, 1 << 24, "8192", RELOAD, "sequences of one user"),
+	KEY(FIELD(user_session_rate), KEY_U32, 0, 1000000, "200", RELOAD,
+	    "sessions that one user may open in a second; 0: no limit"),
+	KEY(FIELD(arena_bytes_max), KEY_BYTES, 4 * KIB, 1024 * GIB, "1G", RELOAD,
+	    "arena of one session"),
+	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
+	    "deadline of an entry that names none; 0: none"),
+	KEY(FIELD(log_level), KEY_LEVEL, LOG_ERR, LOG_DEBUG, "info", RELOAD,
+	    "error, warning, notice, info or debug"),
+};
+
+static const struct {
+	const char *name;
+	unsigned shift;
+} suffixes[] = {
+	{ "GiB", 30 }, { "MiB", 20 }, { "KiB", 10 }, { "G", 30 },
+	{ "M", 20 },   { "K", 10 },   { "B", 0 },    { "", 0 },
+};
+
+/* ---- values -------------------------------------------------------------- */
+
+static int parse_digits(const char *text, const char **ret_end, uint64_t *ret)
+{
+	uint64_t n = 0;
+	const char *p = text;
+
+	for (; *p >= '0' && *p <= '9'; p++) {
+		if (checked_mul(n, 10, &n) < 0 || checked_add(n, (uint64_t)(*p - '0'), &n) < 0)
+			return -ERANGE;
+	}
+	if (p == text)
+		return -EINVAL;
+	*ret_end = p;
+	*ret = n;
+	return 0;
+}
+
+static int parse_number(const struct key *k, const char *text, uint64_t *ret)
+{
+	const char *end;
+	uint64_t n;
+	int r = parse_digits(text, &end, &n);
+
+	if (r < 0)
+		return r;
+	while (k->type == KEY_BYTES && *end == ' ')
+		end++;
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		if (strcmp(end, suffixes[i].name) != 0)
+			continue;
+		if (k->type != KEY_BYTES && *end != '\0')
+			return -EINVAL;
+		if (checked_mul(n, 1ull << suffixes[i].shift, &n) < 0)
+			return -ERANGE;
+		*ret = n;
+		return n < k->least || n > k->most ? -ERANGE : 0;
+	}
+	return -EINVAL;
+}
+
+static int parse_bool(const char *text, bool *ret)
+{
+	static const char *const yes[] = { "yes", "true", "on", "1" };
+	static const char *const no[] = { "no", "false", "off", "0" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
+		if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
+			*ret = strcmp(text, yes[i]) == 0;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static int store_number(const struct key *k, const char *text, void *field)
+{
+	uint64_t n;
+	int r = parse_number(k, text, &n);
+
+	if (r < 0)
+		return r;
+	if (k->type == KEY_BYTES)
+		*(uint64_t *)field = n;
+	else
+		*(uint32_t *)field = (uint32_t)n;
+	return 0;
+}
+
+static int store_text(const struct key *k, const char *text, void *field)
+{
+	size_t n = strlen(text);
+
+	if (n < k->least || n > k->most)
+		return -ERANGE;
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+			return -EINVAL;
+	memset(field, 0, k->size);
+	memcpy(field, text, n);
+	return 0;
+}
+
+static int store_value(const struct key *k, const char *text, void *field)
+{
+	int level;
+
+	switch (k->type) {
+	case KEY_TEXT:
+		return store_text(k, text, field);
+	case KEY_BOOL:
+		return parse_bool(text, field);
+	case KEY_LEVEL:
+		level = log_level_parse(text);
+		if (level >= 0)
+			*(int *)field = level;
+		return MIN(level, 0);
+	default:
+		return store_number(k, text, field);
+	}
+}
+
+static const char *format_bytes(uint64_t n, char *ret, size_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		uint64_t unit = 1ull << suffixes[i].shift;
+
+		if (unit == 1 || (n > 0 && n % unit == 0)) {
+			snprintf(ret, size, "%" PRIu64 "%s", n / unit,
+				 unit == 1 ? "" : suffixes[i].name);
+			break;
+		}
+	}
+	return ret;
+}
+
+static const char *format_value(const struct key *k, const void *field, char *ret, size_t size)
+{
+	switch (k->type) {
+	case KEY_TEXT:
+		return field;
+	case KEY_BOOL:
+		return *(const bool *)field ? "yes" : "no";
+	case KEY_LEVEL:
+		return log_level_name(*(const int *)field);
+	case KEY_BYTES:
+		return format_bytes(*(const uint64_t *)field, ret, size);
+	default:
+		snprintf(ret, size, "%" PRIu32, *(const uint32_t *)field);
+		return ret;
+	}
+}
+
+/* ---- errors -------------------------------------------------------------- */
+
+/* What a key takes, for the end of an error message. */
+static const char *describe(const struct key *k, char *ret, size_t size)
+{
+	char least[32], most[32];
+
+	switch (k->type) {
+	case KEY_TEXT:
+		snprintf(ret, size, "a text of %" PRIu64 " to %" PRIu64 " characters", k->least,
+			 k->most);
+		break;
+	case KEY_BOOL:
+		snprintf(ret, size, "yes or no");
+		break;
+	case KEY_LEVEL:
+		snprintf(ret, size, "error, warning, notice, info or debug");
+		break;
+	case KEY_BYTES:
+		if (k->most == UINT64_MAX)
+			snprintf(ret, size, "a size such as 512M or 96GiB");
+		else
+			snprintf(ret, size, "a size from %s to %s",
+				 format_bytes(k->least, least, sizeof(least)),
+				 format_bytes(k->most, most, sizeof(most)));
+		break;
+	default:
+		snprintf(ret, size, "a whole number from %" PRIu64 " to %" PRIu64, k->least,
+			 k->most);
+	}
+	return ret;
+}
+
+static const struct key *find_key(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (strcmp(name, keys[i].name) == 0)
+			return &keys[i];
+	return NULL;
+}
+
+/* Sets one key; `place` ("" or "FILE:LINE: ") begins the message. */
+static int set_key(struct config *c, const char *place, const char *name, const char *value,
+		   const struct key **ret_key, char *why)
+{
+	const struct key *k = find_key(name);
+	char allowed[96];
+
+	if (k == NULL) {
+		snprintf(why, CONFIG_WHY_BYTES,
+			 "%s\"%.40s\" is not a key of sparqd.conf(5); sparqd --dump-config lists them",
+			 place, name);
+		return -EINVAL;
+	}
+	if (store_value(k, value, (char *)c + k->at) < 0) {
+		snprintf(why, CONFIG_WHY_BYTES, "%s%s = \"%.40s\": %s is expected", place, name,
+			 value, describe(k, allowed, sizeof(allowed)));
+		return -EINVAL;
+	}
+	*ret_key = k;
+	return 0;
+}
+
+/* ---- lines --------------------------------------------------------------- */
+
+static char *trim(char *s)
+{
+	char *end;
+
+	while (*s == ' ' || *s == '\t' || *s == '\r')
+		s++;
+	end = s + strlen(s);
+	while (end > s && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r'))
+		*--end = '\0';
+	return s;
+}
+
+/* Cuts a comment: a # that begins the line or follows a blank, so a path may contain one. */
+static void cut_comment(char *s)
+{
+	for (char *p = s; *p != '\0'; p++) {
+		if (*p == '#' && (p == s || p[-1] == ' ' || p[-1] == '\t')) {
+			*p = '\0';
+			return;
+		}
+	}
+}
+
+/* "key = value" in place: 1, nothing on the line: 0, no "=": -EINVAL. */
+static int split(char *line, char **ret_name, char **ret_value)
+{
+	char *equals;
+
+	cut_comment(line);
+	line = trim(line);
+	if (*line == '\0')
+		return 0;
+	equals = strchr(line, '=');
+	if (equals == NULL)
+		return -EINVAL;
+	*equals = '\0';
+	*ret_name = trim(line);
+	*ret_value = trim(equals + 1);
+	return 1;
+}
+
+static int parse_line(struct config *c, const char *place, char *line, uint64_t *seen, char *why)
+{
+	const struct key *k;
+	char *name, *value;
+	int r = split(line, &name, &value);
+
+	if (r == 0)
+		return 0;
+	if (r < 0) {
+		snprintf(why, CONFIG_WHY_BYTES, "%s\"%.40s\": \"key = value\" is expected", place,
+			 trim(line));
+		return r;
+	}
+	r = set_key(c, place, name, value, &k, why);
+	if (r < 0)
+		return r;
+	if (*seen & (1ull << (k - keys))) {
+		snprintf(why, CONFIG_WHY_BYTES, "%s%s is given twice", place, name);
+		return -EINVAL;
+	}
+	*seen |= 1ull << (k - keys);
+	return 0;
+}
+
+void config_defaults(struct config *c)
+{
+	_Static_assert(ARRAY_SIZE(keys) <= 64, "a bit per key");
+
+	memset(c, 0, sizeof(*c));
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		int r = store_value(&keys[i], keys[i].preset, (char *)c + keys[i].at);
+
+		assert(r == 0); /* else the table is wrong */
+	}
+}
+
+int config_parse(struct config *c, const char *file, const char *text, size_t n, char *why)
+{
+	struct config fresh = *c;
+	uint64_t seen = 0;
+	unsigned number = 0;
+
+	for (size_t at = 0; at < n;) {
+		const char *newline = memchr(text + at, '\n', n - at);
+		size_t length = newline ? (size_t)(newline - text) - at : n - at;
+		char line[512], place[80];
+		int r;
+
+		snprintf(place, sizeof(place), "%.60s:%u: ", file, ++number);
+		if (length >= sizeof(line) || memchr(text + at, '\0', length) != NULL) {
+			snprintf(why, CONFIG_WHY_BYTES, "%sa line of at most %zu characters is expected",
+				 place, sizeof(line) - 1);
+			return -EINVAL;
+		}
+		memcpy(line, text + at, length);
+		line[length] = '\0';
+		r = parse_line(&fresh, place, line, &seen, why);
+		if (r < 0)
+			return r;
+		at += length + 1;
+	}
+	*c = fresh;
+	return 0;
+}
+
+static int read_file(const char *path, char *buffer, size_t size, size_t *ret_bytes)
+{
+	CLOSE_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	size_t n = 0;
+
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		ssize_t r = read(fd, buffer + n, size - n);
+
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		n += (size_t)r;
+		if (n == size)
+			return -EFBIG;
+	}
+	*ret_bytes = n;
+	return 0;
+}
+
+int config_read(struct config *c, const char *path, char *why)
+{
+	FREE_MEMORY char *text = malloc(FILE_BYTES_MAX);
+	size_t n = 0;
+	int r;
+
+	if (text == NULL)
+		return -ENOMEM;
+	r = read_file(path, text, FILE_BYTES_MAX, &n);
+	if (r < 0) {
+		snprintf(why, CONFIG_WHY_BYTES, "%.100s: %s", path, strerror(-r));
+		return r;
+	}
+	return config_parse(c, path, text, n, why);
+}
+
+int config_set(struct config *c, const char *assignment, char *why)
+{
+	const struct key *k;
+	char line[512], *name, *value;
+
+	if (strlen(assignment) >= sizeof(line) || strchr(assignment, '=') == NULL) {
+		snprintf(why, CONFIG_WHY_BYTES, "\"%.40s\": key=value is expected", assignment);
+		return -EINVAL;
+	}
+	strcpy(line, assignment);
+	/* No comments here: the shell has had its say about #. */
+	value = strchr(line, '=');
+	*value++ = '\0';
+	name = trim(line);
+	return set_key(c, "", name, trim(value), &k, why);
+}
+
+size_t config_dump(const struct config *c, char *ret, size_t n)
+{
+	size_t used = 0;
+	char value[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const struct key *k = &keys[i];
+
+		used += (size_t)snprintf(ret ? ret + MIN(used, n) : NULL, used < n ? n - used : 0,
+					 "# %s%s\n%s = %s\n", k->help,
+					 k->reload ? " (reload)" : "", k->name,
+					 format_value(k, (const char *)c + k->at, value,
+						      sizeof(value)));
+	}
+	return used;
+}
+
+int config_reload(struct config *running, const struct config *fresh, char *why)
+{
+	char from[32], to[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const struct key *k = &keys[i];
+		const char *a = (const char *)running + k->at, *b = (const char *)fresh + k->at;
+
+		if (k->reload || memcmp(a, b, k->size) == 0)
+			continue;
+		snprintf(why, CONFIG_WHY_BYTES,
+			 "%s runs as \"%.40s\", the file says \"%.40s\": this needs a restart, so "
+			 "nothing was reloaded",
+			 k->name, format_value(k, a, from, sizeof(from)),
+			 format_value(k, b, to, sizeof(to)));
+		return -EINVAL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (keys[i].reload)
+			memcpy((char *)running + keys[i].at, (const char *)fresh + keys[i].at,
+			       keys[i].size);
+	return 0;
+}
