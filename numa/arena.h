@@ -4,8 +4,8 @@
  * node, populated, and then verified.
  *
  * mbind succeeds whatever the node has, and the fault comes later, so the order
- * is mbind, MADV_POPULATE_WRITE, move_pages (../vm measured this). What the
- * kernel says afterwards is what is reported.
+ * is mbind, MADV_POPULATE_WRITE, move_pages (fallocate ignores the binding). What
+ * the kernel says afterwards is what is reported.
  */
 #pragma once
 
@@ -18,7 +18,7 @@ enum arena_pages { ARENA_HUGETLB_1G, ARENA_HUGETLB_2M, ARENA_THP, ARENA_SMALL };
 struct arena {
 	void *base;
 	size_t bytes;          /* a multiple of 2 MiB */
-	size_t page_bytes;     /* of the backing: 1 GiB, 2 MiB or 4 KiB */
+	size_t page_bytes;     /* of the backing: 1 GiB, 2 MiB or 4 KiB (THP only in part, too) */
 	enum arena_pages pages;
 	int node;              /* the kernel's number, -1: not bound */
 	int fd;                /* the memfd: the daemon keeps it, a restart maps it again */
@@ -28,7 +28,7 @@ struct arena {
 
 struct arena_params {
 	const char *name;
-	size_t bytes;
+	size_t bytes;              /* rounded up to 2 MiB; 1 GiB pages only for a multiple of them */
 	int node;                  /* -1: anywhere */
 	bool want_1g, want_2m;     /* try these first, in this order */
 	/* Called between slices while populating; may be NULL. */
@@ -39,7 +39,8 @@ struct arena_params {
 /* Falls back from 1 GiB to 2 MiB pages to THP shmem; ret->pages says what it became and
  * `why` (may be NULL, 160 bytes) why it fell, "" if it did not. -ENOMEM, -errno. */
 int arena_create(const struct arena_params *p, struct arena *ret, char *why);
-/* Maps a kept descriptor again (restart); size and page kind are read from it. */
+/* Maps a kept descriptor again (restart); size and page kind are read from it. Takes the
+ * descriptor on success. */
 int arena_adopt(int fd, int node, struct arena *ret);
 /* Asks the kernel where every page is; counts those not on arena->node. Pages never touched
  * by this process are touched first. */

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Thread placement. */
+#include "numa/pin.h"
+
+#include "shm/base.h"
+
+int pin_to_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return -EINVAL;
+	CPU_ZERO(&set);
+	CPU_SET((size_t)cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set) < 0 ? -errno : 0;
+}
+
+int pin_to_node(const struct topo *t, unsigned node)
+{
+	if (node >= t->n_nodes)
+		return -EINVAL;
+	return sched_setaffinity(0, sizeof(cpu_set_t), &t->node[node].cpus) < 0 ? -errno : 0;
+}
+
+int pin_current_cpu(void)
+{
+	int cpu = sched_getcpu();
+
+	return cpu < 0 ? -errno : cpu;
+}
