@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "shm/atomic.h"
+#include "shm/base.h"
 #include "shm/sparq-abi.h"
 
 /* ---- client rings the daemon -------------------------------------------- */
@@ -22,9 +24,21 @@ struct doorbell {
 	uint32_t last_epoch;                 /* already rung in */
 };
 
-/* After a publish: fences, and writes the eventfd if the poller sleeps or the ring is cold
+/* Writes the eventfd unless this sleep epoch was already rung in. 1 rung, 0 not needed, -errno. */
+int doorbell_ring_slow(struct doorbell *d, uint32_t epoch, bool cold);
+
+/* After a publish: fences, and writes the eventfd if the ring is cold, or if the poller sleeps
  * and has not been rung in this epoch. 1 rung, 0 not needed, -errno. */
-int doorbell_ring(struct doorbell *d);
+static inline int doorbell_ring(struct doorbell *d)
+{
+	uint32_t epoch, cold;
+
+	/* What was published is visible to the poller's last scan, or its word is visible here. */
+	fence_seq_cst();
+	epoch = load_relaxed(&d->poller->sleep_epoch);
+	cold = load_relaxed(&d->ctl->sq_cold);
+	return likely(!(epoch | cold)) ? 0 : doorbell_ring_slow(d, epoch, cold != 0);
+}
 
 /* ---- daemon sleeps and wakes -------------------------------------------- */
 
@@ -33,25 +47,34 @@ struct sleeper {
 	uint32_t epoch; /* never 0 */
 };
 
-/* Announces the sleep and fences: the caller then scans every ring once more, and either
- * calls sleeper_cancel or waits on its eventfds, drains them and calls sleeper_cancel. */
+/* Announces the sleep and fences: the caller then tries to copy from every ring once more
+ * (ring_daemon_copy: an entry without credit is no work), and either calls sleeper_cancel or waits
+ * on its eventfds, drains them and calls sleeper_cancel. */
 void sleeper_announce(struct sleeper *s);
 void sleeper_cancel(struct sleeper *s);
 
 /* ---- client sleeps, daemon wakes it ------------------------------------- */
 
-/* Sleeps until a completion may be there: `ready(arg)` is asked after the fence.
- * 1 woken or ready, 0 timed out, -EINTR. Spins as `spin_ns` says first: pause, then sched_yield,
- * without the pause phase when `same_cpu`. timeout_ns < 0: for ever, in slices of a second,
- * between which `alive(arg)` (may be NULL) is asked: false ends with -ENOTCONN. */
+/* Waits until `ready(arg)`. Spins as `spin_ns` says first: a few looks, pause, then sched_yield,
+ * without the first two when `same_cpu`; then sleeps on cq_bell.
+ * 1 ready, 0 timed out, -EINTR, -ENOTCONN when the daemon has set ctl->fatal (which wakes at once)
+ * or `alive(arg)` (may be NULL), asked every WAITER_SLICE_NS of sleep, said false.
+ * timeout_ns < 0: for ever. */
+#define WAITER_SLICE_NS 100000000
 int waiter_wait(struct sparq_ring_ctl *ctl, uint32_t spin_ns, bool same_cpu, int64_t timeout_ns,
 		bool (*ready)(void *arg), bool (*alive)(void *arg), void *arg);
-/* How many futex waits timed out although `ready` was true: not zero is a protocol bug. */
+/* Before a sleep on the queue's eventfd, in poll(2) with others: announces it and fences. The caller
+ * looks at its ring once more, and sleeps only if that is empty. Lasts until the eventfd is written. */
+void waiter_arm(struct sparq_ring_ctl *ctl);
+/* How many futex waits timed out although `ready` was true and no wake was on its way: not zero
+ * is a protocol bug. */
 uint64_t waiter_lost_wakes(void);
 
 /* After the completions of a pass: one fence, and if the client sleeps, exchanges cq_need and
  * rings. `queue_fd` -1 if the client never asked for an eventfd. 1 woken, 0 not needed. */
 int waiter_wake(struct sparq_ring_ctl *ctl, int queue_fd);
+/* Ends the session for whoever waits on this ring: sets `fatal` (an errno, > 0), then wakes. */
+void waiter_abort(struct sparq_ring_ctl *ctl, uint32_t fatal, int queue_fd);
 
 /* Round trip of a futex ping-pong between two threads: what a wake costs on this machine. */
 uint32_t measure_wake_ns(void);
