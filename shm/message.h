@@ -44,18 +44,21 @@ int message_check(const union message *m, size_t n, bool reply, const char **why
 
 /* Starts a message: zeroes it, sets type and size. */
 void message_init(union message *m, uint16_t type);
-/* Turns a request's copy into the reply or the error reply to it. */
+/* The reply or the error reply to a request, whose copy may be *m: its body is zero, type, size and
+ * cookie are set. `error` is a negative errno. */
 void message_reply(union message *m, const struct sparq_msg *request);
 void message_fail(union message *m, const struct sparq_msg *request, int error, const char *format,
 		  ...) __attribute__((format(printf, 4, 5)));
 
 /* One packet, whole. `fds` are not consumed. -EAGAIN when the socket would block. */
 int message_send(int socket, const union message *m, const int *fds, unsigned n_fds);
-/* One packet. 1 received, 0 end of file, -EBADMSG, -EAGAIN, -errno. At most `*n_fds` descriptors are
- * kept, *n_fds is set to how many came; more than allowed: all closed, -EBADMSG. */
+/* One packet, not checked yet. 1 received, 0 end of file, -EBADMSG, -EAGAIN, -errno. `*n_fds`
+ * descriptors are allowed, and it is set to how many came; more than allowed: all closed, -EBADMSG. */
 int message_receive(int socket, union message *ret, size_t *ret_bytes, int *fds, unsigned *n_fds);
 
-/* The request and reply on a blocking socket with a deadline; error replies become their res, with
- * the text copied to `text` (may be NULL, SPARQ_ERROR_TEXT bytes). */
+/* The request and reply on a socket with a deadline (timeout_ns < 0: none). `m` is the request, with a
+ * cookie of the caller's choice, and becomes the reply, which must bring exactly `n_fds` descriptors.
+ * 0; the res of an error reply, with its text copied to `text` (may be NULL, SPARQ_ERROR_TEXT bytes);
+ * -ETIMEDOUT, -ECONNRESET at the end of the stream, -EBADMSG, -errno. */
 int message_call(int socket, union message *m, int *fds, unsigned n_fds, int64_t timeout_ns,
 		 char *text);
