@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One item from its check to its commit: see step.h. */
+#include "daemon/step-item.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+_Static_assert((int)KV_PLANES == (int)SPARQ_PLANES, "planes");
+_Static_assert((int)KV_PLANE_OTHER == (int)SPARQ_PLANE_OTHER, "planes");
+_Static_assert((int)KV_BF16 == (int)SPARQ_DTYPE_BF16 && (int)KV_F16 == (int)SPARQ_DTYPE_F16, "dtypes");
+_Static_assert(KV_MAX_ENTRY_ROWS == SPARQ_MAX_ROWS, "rows of an entry");
+_Static_assert(KV_MAX_DECODE_Q == SPARQ_MAX_DECODE_Q, "queries of a decode step");
+_Static_assert(KV_ERROR_TEXT == SPARQ_ERROR_TEXT, "error texts");
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void item_fail(struct step_item *i, int error, uint32_t reason)
+{
+	i->error = error;
+	i->reason = reason;
+}
+
+/* Only for offsets that check_item found inside the arena. */
+static void *arena_at(const struct stepper *s, uint64_t offset)
+{
+	const struct session *session = s->queue->session;
+
+	return (uint8_t *)session->segment.base + session->layout.arena_offset + offset;
+}
+
+static bool is_late(const struct stepper *s)
+{
+	return s->deadline_ns && now_ns() > s->deadline_ns;
+}
+
+void item_hold(struct stepper *s, struct step_item *i)
+{
+	const struct session *session = s->queue->session;
+	const struct kv_space *space;
+	struct check_shape shape;
+	uint32_t reason = SPARQ_REASON_NONE;
+	struct seq *seq;
+	int r;
+
+	r = seq_hold(s->store, session->id, i->in.sequence, s->queue->number, &seq);
+	if (r < 0) {
+		item_fail(i, r, r == -EBUSY ? SPARQ_REASON_BUSY : SPARQ_REASON_SEQUENCE);
+		return;
+	}
+	i->seq = seq;
+	space = &seq->cache->space;
+	shape = (struct check_shape){
+		.layers = seq->cache->record->layers,
+		.heads = space->heads,
+		.kv_heads = space->kv_heads,
+		.k_dim = space->k_dim,
+		.v_dim = space->v_dim,
+		.dtype_bytes = kv_dtype_bytes(space->dtype),
+	};
+	r = check_item(s->entry, &i->in, &s->limits, &shape, &reason);
+	if (r == 0 && is_late(s)) {
+		r = -ETIME;
+		reason = SPARQ_REASON_DEADLINE;
+	}
+	if (r < 0)
+		item_fail(i, r, reason);
+}
+
+/* How many of the item's rows are there already; -ESTALE if its row number does not fit. */
+static int rows_present(const struct stepper *s, const struct step_item *i, uint32_t have,
+			uint32_t *ret)
+{
+	if (i->in.row == have) {
+		*ret = 0;
+		return 0;
+	}
+	if (!(s->entry->flags & SPARQ_SQE_REPEAT) || i->in.row > have)
+		return -ESTALE;
+	*ret = MIN(have - i->in.row, (uint32_t)i->in.n_rows);
+	return 0;
+}
+
+static uint32_t reason_of_room(int error)
+{
+	switch (error) {
+	case -EDQUOT:
+		return SPARQ_REASON_BUDGET;
+	case -E2BIG:
+		return SPARQ_REASON_ROW;
+	default:
+		return SPARQ_REASON_POOL;
+	}
+}
+
+/* The rows beside what is live: visible to this step through its view, to nobody else before the
+ * commit. */
+static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uint32_t skip)
+{
+	const struct kv_space *space = &i->seq->cache->space;
+	size_t packed = (size_t)space->kv_heads * (space->k_dim + space->v_dim) *
+			kv_dtype_bytes(space->dtype);
+	size_t stride = i->in.kv_stride ? i->in.kv_stride : packed;
+	uint32_t n = i->in.n_rows - skip, layer = s->entry->layer;
+	struct kv_view view;
+	size_t mark = s->lane.used;
+	struct kv_extent *extent;
+	uint32_t n_extents = seq_extents(i->seq, layer);
+	int r;
+
+	r = seq_reserve(i->seq, layer, n);
+	if (r < 0)
+		return r;
+	extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
+	if (!extent)
+		return -ENOMEM;
+	r = seq_view(i->seq, layer, have + n, extent, n_extents, &view);
+	if (r == 0)
+		kv_write(space, &view, have, n,
+			 (uint8_t *)arena_at(s, i->in.kv) + skip * stride, stride);
+	s->lane.used = mark;
+	return r;
+}
+
+void item_append(struct stepper *s, struct step_item *i)
+{
+	uint32_t have = seq_rows(i->seq, s->entry->layer), skip = 0;
+	int r;
+
+	if (s->entry->op == SPARQ_OP_ATTEND) {
+		i->rows = have;
+		if (i->in.row > have)
+			item_fail(i, -ESTALE, SPARQ_REASON_ROW);
+		return;
+	}
+	r = rows_present(s, i, have, &skip);
+	if (r < 0) {
+		item_fail(i, r, SPARQ_REASON_ROW);
+		return;
+	}
+	if (skip)
+		i->flags |= SPARQ_CQE_REPEATED;
+	i->rows = MAX(have, i->in.row + i->in.n_rows);
+	if (skip == i->in.n_rows)
+		return;
+	r = write_rows(s, i, have, skip);
+	if (r < 0)
+		item_fail(i, r, reason_of_room(r));
+	else
+		i->commits = true;
+}
+
+/* The client's queries, read once, widened into private memory. */
+static bool stage_queries(struct stepper *s, struct step_item *i, const struct kv_space *space)
+{
+	size_t n = (size_t)space->heads * space->k_dim;
+	size_t packed = n * kv_dtype_bytes(space->dtype);
+	size_t stride = i->in.q_stride ? i->in.q_stride : packed;
+	const uint8_t *from = arena_at(s, i->in.q);
+	float *q = lane_take(&s->lane, (uint64_t)i->in.n_q * n * sizeof(float));
+
+	if (!q)
+		return false;
+	for (uint32_t row = 0; row < i->in.n_q; row++)
+		kv_to_f32(space->dtype, from + row * stride, q + row * n, n);
+	i->query = (struct kv_query){
+		.q = q,
+		.n_q = i->in.n_q,
+		.first_limit = i->in.row + i->in.n_rows - i->in.n_q + 1,
+		.full = s->entry->flags & SPARQ_SQE_FULL,
+		.level = s->entry->flags & SPARQ_SQE_DRAFT ? 1 : 0,
+	};
+	if (i->query.full)
+		i->query.first_limit = i->in.row + i->in.n_rows;
+	return true;
+}
+
+bool item_stage(struct stepper *s, struct step_item *i)
+{
+	const struct kv_space *space = &i->seq->cache->space;
+	uint32_t layer = s->entry->layer, n_extents = seq_extents(i->seq, layer);
+	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
+	int r;
+
+	if (!extent || !stage_queries(s, i, space))
+		return false;
+	r = seq_view(i->seq, layer, i->in.row + i->in.n_rows, extent, n_extents, &i->view);
+	if (r == 0)
+		r = kv_plan_step(space, &i->view, &i->query, layer, i->seq->cache->record->layers,
+				 s->entry->flags & SPARQ_SQE_DENSE, &i->plan);
+	if (r < 0)
+		item_fail(i, r, SPARQ_REASON_UNSUPPORTED);
+	else if (kv_plan_is_dense(&i->plan))
+		i->flags |= SPARQ_CQE_DENSE;
+	return true;
+}
+
+static void head_share(struct board_task *t, uint32_t share)
+{
+	struct step_head *h = container_of(t, struct step_head, task);
+
+	kv_exec_share(&h->exec, share);
+}
+
+/* The last of the head's shares is done: its selection, and o and lse straight into the arena. */
+static void head_finish(struct board_task *t)
+{
+	struct step_head *h = container_of(t, struct step_head, task);
+	const struct kv_space *space = h->exec.space;
+	const struct step_item *i = h->item;
+	const struct kv_result *result = &h->exec.result;
+	size_t element = kv_dtype_bytes(space->dtype), n = (size_t)space->group * space->v_dim;
+	size_t packed = (size_t)space->heads * space->v_dim * element;
+	size_t stride = i->in.o_stride ? i->in.o_stride : packed;
+	uint8_t *o = (uint8_t *)arena_at(h->stepper, i->in.o) + h->exec.head * n * element;
+
+	kv_exec_finish(&h->exec);
+	for (uint32_t row = 0; row < i->in.n_q; row++)
+		kv_from_f32(space->dtype, result->y + row * n, o + row * stride, n);
+	if (!i->in.lse)
+		return;
+	for (uint32_t row = 0; row < i->in.n_q; row++)
+		memcpy((float *)arena_at(h->stepper, i->in.lse) + (size_t)row * space->heads +
+			       h->exec.head * space->group,
+		       result->lse + (size_t)row * space->group, space->group * sizeof(float));
+}
+
+bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
+{
+	const struct kv_space *space = &i->seq->cache->space;
+	size_t mark = s->lane.used;
+	struct step_head *h = lane_take(&s->lane, sizeof(*h));
+	void *scratch = lane_take(&s->lane,
+				  kv_exec_scratch_bytes(space, &i->plan, &i->view, &i->query));
+
+	if (!h || !scratch) {
+		s->lane.used = mark;
+		return false;
+	}
+	*h = (struct step_head){ .item = i, .stepper = s };
+	kv_exec_init(&h->exec, space, &i->plan, &i->view, &i->query, head, scratch);
+	h->task.share = head_share;
+	h->task.finish = head_finish;
+	h->task.shares = h->exec.shares;
+	s->head[s->n_heads++] = h;
+	s->wave_bytes += kv_dense_bytes(space, i->view.rows) / space->kv_heads * i->in.n_q;
+	return true;
+}
+
+void item_gather(struct step_head *h)
+{
+	struct step_item *i = h->item;
+	const struct kv_result *result = &h->exec.result;
+	struct sparq_report *report = &i->report;
+
+	report->n_selected = MAX(report->n_selected, result->n_selected);
+	report->n_scored = MAX(report->n_scored, result->n_scored);
+	report->alpha_min = MIN(report->alpha_min, result->alpha_min);
+	i->alpha_sum += result->alpha_sum;
+	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
+		report->bytes[p] += result->bytes[p];
+		i->bytes_read += result->bytes[p];
+	}
+	i->heads_left--;
+}
+
+static void write_report(struct stepper *s, struct step_item *i)
+{
+	const struct kv_space *space = &i->seq->cache->space;
+	uint32_t n = i->in.n_q * space->heads;
+
+	i->report.status = i->error;
+	i->report.flags = i->flags;
+	if (n) {
+		i->report.alpha_mean = (float)(i->alpha_sum / n);
+		i->report.dense_bytes = kv_dense_bytes(space, i->view.rows);
+		store_relaxed(&s->dense_bytes, s->dense_bytes + i->report.dense_bytes);
+	}
+	if (i->in.report)
+		memcpy(arena_at(s, i->in.report), &i->report, sizeof(i->report));
+}
+
+void item_complete(struct stepper *s, struct step_item *i)
+{
+	if (!i->error && is_late(s))
+		item_fail(i, -ETIME, SPARQ_REASON_DEADLINE);
+	/* What the step wrote is live from here on; a crash before this line leaves it free. */
+	if (!i->error && i->commits)
+		seq_commit(i->seq, s->entry->layer, i->rows);
+	write_report(s, i);
+}
+
+struct flush_task {
+	struct board_task task;
+	const struct kv_space *space;
+	struct kv_view view;
+	struct kv_extent extent;
+	unsigned slot;
+};
+
+static void flush_share(struct board_task *t, uint32_t head)
+{
+	struct flush_task *f = container_of(t, struct flush_task, task);
+
+	kv_flush(f->space, &f->view, &f->extent, f->slot, head);
+}
+
+/* A flush that cannot have its page leaves the rows in the tail: the append that finds no chunk
+ * says so. */
+static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
+{
+	uint32_t n_extents = seq_extents(i->seq, layer), n;
+	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
+	struct flush_task f = { .space = &i->seq->cache->space };
+	struct board_task *task = &f.task;
+
+	if (!extent || seq_flush_begin(i->seq, layer, &f.extent, &f.slot) < 0)
+		return false;
+	if (seq_view(i->seq, layer, seq_rows(i->seq, layer), extent, n_extents, &f.view) < 0)
+		return false;
+	f.task.share = flush_share;
+	f.task.shares = f.space->kv_heads;
+	n = board_prepare(&s->board, &task, 1);
+	if (s->may_share)
+		board_open(&s->board, n), board_finish(&s->board, n);
+	else
+		board_run_alone(&s->board, n);
+	seq_flush_commit(i->seq, layer);
+	return true;
+}
+
+void item_flush(struct stepper *s, struct step_item *i)
+{
+	uint32_t layer = s->entry->layer;
+	bool going = i->commits && !i->error;
+
+	while (going && seq_flush_due(i->seq, layer)) {
+		s->lane.used = 0;
+		going = flush_one(s, i, layer);
+	}
+}

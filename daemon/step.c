@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An entry's way through a worker: see step.h. */
+#include "daemon/step.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/step-item.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define MAX_WAVE_HEADS 4096u
+/* A wave that reads less is over before a sleeping worker is awake. */
+#define WORTH_A_WAKE_BYTES (4 * MIB)
+
+int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
+{
+	int r = lane_init(&s->lane, lane_bytes);
+
+	if (r < 0)
+		return r;
+	s->store = store;
+	s->item = calloc(SPARQ_MAX_ITEMS, sizeof(*s->item));
+	s->head = calloc(MAX_WAVE_HEADS, sizeof(struct step_head *));
+	if (!s->item || !s->head) {
+		stepper_deinit(s);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void stepper_deinit(struct stepper *s)
+{
+	lane_deinit(&s->lane);
+	free(s->item);
+	free(s->head);
+	s->item = NULL;
+	s->head = NULL;
+}
+
+/* Runs the wave that was staged, with whoever helps, and adds up what its heads found. */
+static void run_wave(struct stepper *s)
+{
+	struct board_task **task = (struct board_task **)s->head;
+	uint32_t n;
+
+	_Static_assert(offsetof(struct step_head, task) == 0, "a head is a task");
+	if (s->n_heads == 0)
+		return;
+	n = board_prepare(&s->board, task, s->n_heads);
+	if (s->may_share && n > 1) {
+		board_open(&s->board, n);
+		if (s->wave_bytes >= WORTH_A_WAKE_BYTES)
+			s->call_helpers(s->arg);
+		board_finish(&s->board, n);
+	} else {
+		board_run_alone(&s->board, n);
+	}
+	for (uint32_t h = 0; h < s->n_heads; h++)
+		item_gather(s->head[h]);
+	s->n_heads = 0;
+	s->wave_bytes = 0;
+	s->lane.used = 0;
+}
+
+/* Stages an item with an empty lane if it does not fit beside the others. */
+static bool stage_alone(struct stepper *s, struct step_item *i)
+{
+	run_wave(s);
+	s->lane.used = 0;
+	if (item_stage(s, i))
+		return true;
+	item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
+	return false;
+}
+
+/* Stages the item's heads, in as many waves as the lane needs. */
+static void attend_item(struct stepper *s, struct step_item *i)
+{
+	uint32_t kv_heads = i->seq->cache->space.kv_heads;
+
+	i->heads_left = kv_heads;
+	if (!item_stage(s, i) && !stage_alone(s, i))
+		return;
+	for (uint32_t head = 0; head < kv_heads && !i->error; head++) {
+		if (s->n_heads < MAX_WAVE_HEADS && item_stage_head(s, i, head))
+			continue;
+		if (!stage_alone(s, i) || i->error)
+			return;
+		if (!item_stage_head(s, i, head))
+			item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
+	}
+}
+
+static void truncate_item(struct stepper *s, struct step_item *i)
+{
+	int r = seq_cut(i->seq, s->entry->layer, i->in.row);
+
+	if (r < 0)
+		item_fail(i, r, r == -EINVAL ? SPARQ_REASON_ROW : SPARQ_REASON_POOL);
+}
+
+/* Items of one entry are of one cache, and no sequence is in it twice. */
+static void check_siblings(struct stepper *s, uint32_t index)
+{
+	struct step_item *i = &s->item[index];
+
+	for (uint32_t j = 0; j < index; j++) {
+		if (s->item[j].in.sequence == i->in.sequence)
+			item_fail(i, -EINVAL, SPARQ_REASON_DUPLICATE);
+		else if (s->item[j].seq && s->item[j].seq->cache != i->seq->cache)
+			item_fail(i, -EINVAL, SPARQ_REASON_CACHE);
+		if (i->error)
+			return;
+	}
+}
+
+static void start_item(struct stepper *s, uint32_t index)
+{
+	struct step_item *i = &s->item[index];
+
+	item_hold(s, i);
+	if (!i->error)
+		check_siblings(s, index);
+	if (i->error)
+		return;
+	if (s->entry->op == SPARQ_OP_TRUNCATE) {
+		truncate_item(s, i);
+		return;
+	}
+	item_append(s, i);
+	if (!i->error && s->entry->op != SPARQ_OP_APPEND)
+		attend_item(s, i);
+}
+
+/* Copies the items once; nothing of them is read from shared memory again. */
+static void copy_items(struct stepper *s)
+{
+	const struct session *session = s->queue->session;
+	const uint8_t *from = (uint8_t *)session->segment.base + session->layout.arena_offset +
+			      s->entry->sequence;
+
+	s->n_items = s->entry->n_items ? s->entry->n_items : 1;
+	for (uint32_t i = 0; i < s->n_items; i++) {
+		struct step_item *item = &s->item[i];
+
+		memset(item, 0, sizeof(*item));
+		item->report.alpha_min = 1;
+		if (s->entry->n_items)
+			memcpy(&item->in, from + i * sizeof(item->in), sizeof(item->in));
+		else
+			item->in = check_item_of_entry(s->entry);
+	}
+	/* The copy is used from here on: the compiler must not go back to the arena for it. */
+	__asm__ volatile("" ::: "memory");
+}
+
+static void complete_items(struct stepper *s, struct sparq_cqe *cqe)
+{
+	for (uint32_t index = 0; index < s->n_items; index++) {
+		struct step_item *i = &s->item[index];
+
+		if (i->seq && s->entry->op != SPARQ_OP_TRUNCATE)
+			item_complete(s, i);
+		cqe->bytes_read += i->bytes_read;
+		cqe->flags |= i->flags;
+		if (i->error && cqe->res >= 0) {
+			cqe->res = i->error;
+			cqe->aux = i->reason << 16 | index;
+		} else if (!i->error && cqe->res >= 0) {
+			cqe->res++;
+		}
+	}
+}
+
+static void run_items(struct stepper *s, struct sparq_cqe *cqe)
+{
+	uint32_t timeout_us = s->entry->timeout_us ? s->entry->timeout_us : s->timeout_us;
+
+	copy_items(s);
+	s->deadline_ns = timeout_us ? now_ns() + (uint64_t)timeout_us * 1000 : 0;
+	s->lane.used = 0;
+	s->wave_bytes = 0;
+	for (uint32_t i = 0; i < s->n_items; i++)
+		start_item(s, i);
+	run_wave(s);
+	complete_items(s, cqe);
+}
+
+void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret)
+{
+	uint32_t reason = SPARQ_REASON_NONE;
+	int r = 0;
+
+	*ret = (struct sparq_cqe){ .user_data = e->user_data };
+	s->queue = q;
+	s->entry = e;
+	s->n_items = 0;
+	s->limits = (struct check_limits){
+		.arena_bytes = q->session->layout.arena_bytes,
+		.max_items = SPARQ_MAX_ITEMS,
+		.max_rows = SPARQ_MAX_ROWS,
+	};
+	if (q->failed) {
+		r = -ECANCELED;
+		reason = SPARQ_REASON_LINKED;
+	} else {
+		r = check_entry(e, &s->limits, &reason);
+	}
+	if (r < 0) {
+		ret->res = r;
+		ret->aux = reason << 16;
+	} else if (e->op != SPARQ_OP_NOP) {
+		run_items(s, ret);
+	}
+	q->failed = ret->res < 0 && (e->flags & SPARQ_SQE_LINK);
+	store_relaxed(&s->steps, s->steps + 1);
+	store_relaxed(&s->errors, s->errors + (ret->res < 0));
+	store_relaxed(&s->read_bytes, s->read_bytes + ret->bytes_read);
+}
+
+void step_settle(struct stepper *s)
+{
+	for (uint32_t index = 0; index < s->n_items; index++) {
+		struct step_item *i = &s->item[index];
+
+		if (!i->seq)
+			continue;
+		item_flush(s, i);
+		seq_release(i->seq);
+		i->seq = NULL;
+	}
+	s->n_items = 0;
+}
