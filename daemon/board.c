@@ -102,6 +102,13 @@ void board_run_alone(struct board *b, uint32_t n_shares)
 		run(b, i);
 }
 
+bool board_is_open(const struct board *b)
+{
+	uint64_t now = load_relaxed(&b->ticket);
+
+	return (uint32_t)(now >> 32) < (uint32_t)now;
+}
+
 bool board_help(struct board *b)
 {
 	uint32_t share;

@@ -39,5 +39,7 @@ void board_open(struct board *b, uint32_t n_shares);
 void board_finish(struct board *b, uint32_t n_shares);
 /* Owner, without help: everything here and now. */
 void board_run_alone(struct board *b, uint32_t n_shares);
+/* Is there a share to take? A hint. */
+bool board_is_open(const struct board *b);
 /* Another worker: takes and runs one share. False: nothing to take. */
 bool board_help(struct board *b);

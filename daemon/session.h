@@ -18,10 +18,26 @@ struct queue { /* the daemon's end of one ring */
 	int eventfd;        /* atomic; -1 until the client asked for one */
 	uint32_t number;    /* unique among all rings of the daemon: owner of sequences */
 	bool failed;        /* the entry before failed and had LINK: cancel the next */
-	bool cold;
+	bool cold;          /* no longer scanned: its doorbell brings it back */
+	bool worked;        /* since the worker last looked at its clock */
 	uint64_t last_work_ns;
 	struct session *session;
-	struct queue *next_polled; /* worker's list */
+	struct queue *next; /* worker's list of those it scans */
+};
+
+enum worker_event_kind {
+	WORKER_DETACHED,
+	WORKER_FATAL, /* the client broke the protocol (error): close it */
+	WORKER_EVENT_KINDS
+};
+struct worker_event {
+	enum worker_event_kind kind;
+	struct session *session;
+	int error;
+};
+struct worker_event_node {
+	struct worker_event event;
+	struct worker_event_node *next;
 };
 
 struct session {
@@ -33,5 +49,7 @@ struct session {
 	unsigned worker;    /* polls all of its rings, for life */
 	uint32_t n_queues;
 	struct queue queue[SPARQ_MAX_QUEUES];
+	bool fenced;        /* worker's: no ring of it is read any more */
+	struct worker_event_node event[WORKER_EVENT_KINDS]; /* so that posting one cannot fail */
 	void *peer;         /* the control thread's */
 };

@@ -22,6 +22,7 @@ struct workers_params {
 	bool pin;
 	uint32_t spin_ns;         /* before a worker sleeps */
 	uint32_t timeout_us;      /* default of an entry; 0: none */
+	size_t lane_bytes;        /* scratch of each worker; 0: 512 MiB, touched as needed */
 	struct sparq_daemon_page *page; /* pollers and heartbeat are written here */
 };
 
@@ -34,14 +35,9 @@ struct workers *workers_stop(struct workers *w); /* sessions must be detached */
  * in the handshake, before it mapped the segment. -ENOMEM. */
 int workers_attach(struct workers *w, struct session *s);
 /* Asks the worker to fence the session: no entry of it is read after the DETACHED event, none is in flight. */
-void workers_detach(struct workers *w, struct session *s);
+int workers_detach(struct workers *w, struct session *s); /* -ENOMEM: try again */
 
-enum worker_event_kind { WORKER_DETACHED, WORKER_FATAL /* protocol violation: close the peer */ };
-struct worker_event {
-	enum worker_event_kind kind;
-	struct session *session;
-	int error;
-};
+/* enum worker_event_kind and struct worker_event: session.h */
 int workers_event_fd(const struct workers *w); /* readable when there is an event */
 bool workers_next_event(struct workers *w, struct worker_event *ret);
 

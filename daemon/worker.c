@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control thread's side of the workers: start, stop, attach, detach, events. */
+#include "daemon/worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "daemon/worker-private.h"
+#include "numa/pin.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define LANE_BYTES (512 * MIB)
+
+static void wake_worker(struct worker *w)
+{
+	uint64_t one = 1;
+
+	/* A full counter (EAGAIN) is as good as a ring. */
+	if (write(w->wake, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+}
+
+static int worker_command(struct worker *w, enum command_kind kind, struct session *s)
+{
+	struct command *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->kind = kind;
+	c->session = s;
+	pthread_mutex_lock(&w->mutex);
+	*w->last = c;
+	w->last = &c->next;
+	pthread_mutex_unlock(&w->mutex);
+	/* The command is in the list before the flag is up; the eventfd is sticky, so a worker that
+	 * has just announced its sleep finds it readable. */
+	store_release(&w->has_mail, 1);
+	wake_worker(w);
+	return 0;
+}
+
+/* The other workers, for a wave that is worth a wake: those that sleep, once per epoch. */
+static void call_helpers(void *arg)
+{
+	struct worker *w = arg;
+	struct workers *all = w->all;
+
+	/* The open board is visible before the epoch is read: either this load sees the sleep, or the
+	 * sleeper's last look sees the board. */
+	fence_seq_cst();
+	for (unsigned i = 0; i < all->n; i++) {
+		struct worker *other = &all->worker[i];
+		uint32_t *rung = &all->rung[w->index * all->n + i];
+		uint32_t epoch = load_relaxed(&other->sleeper.poller->sleep_epoch);
+
+		if (i == w->index || !epoch || epoch == *rung)
+			continue;
+		*rung = epoch;
+		wake_worker(other);
+	}
+}
+
+static int worker_init(struct worker *w, struct workers *all, const struct workers_params *p,
+		       unsigned index)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	unsigned node;
+	int r;
+
+	w->index = index;
+	w->all = all;
+	w->cpu = p->pin ? topo_cpu(p->topo, index % p->topo->n_cpus, &node) : -1;
+	w->sleeper.poller = &p->page->poller[index];
+	w->last = &w->first;
+	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (w->wake < 0 || w->epoll < 0 || epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->wake, &event) < 0)
+		return -errno;
+	r = stepper_init(&w->stepper, p->store, p->lane_bytes ? p->lane_bytes : LANE_BYTES);
+	if (r < 0)
+		return r;
+	w->stepper.timeout_us = p->timeout_us;
+	w->stepper.may_share = all->n > 1;
+	w->stepper.call_helpers = call_helpers;
+	w->stepper.arg = w;
+	return 0;
+}
+
+static void worker_deinit(struct worker *w)
+{
+	close_fd(&w->wake);
+	close_fd(&w->epoll);
+	stepper_deinit(&w->stepper);
+	pthread_mutex_destroy(&w->mutex);
+}
+
+/* Workers take no signals: the control thread has them all. */
+static int start_thread(struct worker *w)
+{
+	sigset_t all, before;
+	char name[16];
+	int r;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&w->thread, NULL, worker_thread, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r)
+		return -r;
+	snprintf(name, sizeof(name), "worker-%u", w->index);
+	pthread_setname_np(w->thread, name);
+	return 0;
+}
+
+int workers_start(const struct workers_params *p, struct workers **ret)
+{
+	struct workers *w = calloc(1, sizeof(*w));
+	int r = 0;
+
+	assert(p->n > 0 && p->n <= ARRAY_SIZE(p->page->poller));
+	if (!w)
+		return -ENOMEM;
+	w->store = p->store;
+	w->n = p->n;
+	w->spin_ns = p->spin_ns;
+	w->last = &w->first;
+	pthread_mutex_init(&w->mutex, NULL);
+	w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->worker = aligned_alloc(128, ALIGN_UP(p->n * sizeof(*w->worker), 128));
+	w->rung = calloc((size_t)p->n * p->n, sizeof(*w->rung));
+	if (w->event_fd < 0 || !w->worker || !w->rung) {
+		workers_stop(w);
+		return -ENOMEM;
+	}
+	memset(w->worker, 0, p->n * sizeof(*w->worker));
+	for (unsigned i = 0; i < p->n; i++) {
+		w->worker[i].wake = w->worker[i].epoll = -1;
+		pthread_mutex_init(&w->worker[i].mutex, NULL);
+	}
+	for (unsigned i = 0; i < p->n && r == 0; i++)
+		r = worker_init(&w->worker[i], w, p, i);
+	for (; w->n_started < p->n && r == 0; w->n_started += r == 0)
+		r = start_thread(&w->worker[w->n_started]);
+	if (r < 0) {
+		workers_stop(w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+struct workers *workers_stop(struct workers *w)
+{
+	struct worker_event event;
+
+	if (!w)
+		return NULL;
+	for (unsigned i = 0; i < w->n_started; i++)
+		while (worker_command(&w->worker[i], COMMAND_STOP, NULL) < 0)
+			usleep(1000); /* no memory for 32 bytes: the workers must stop all the same */
+	for (unsigned i = 0; i < w->n_started; i++)
+		pthread_join(w->worker[i].thread, NULL);
+	while (workers_next_event(w, &event))
+		;
+	for (unsigned i = 0; w->worker && i < w->n; i++)
+		worker_deinit(&w->worker[i]);
+	close_fd(&w->event_fd);
+	pthread_mutex_destroy(&w->mutex);
+	free(w->worker);
+	free(w->rung);
+	free(w);
+	return NULL;
+}
+
+int workers_attach(struct workers *w, struct session *s)
+{
+	assert(s->worker < w->n);
+	return worker_command(&w->worker[s->worker], COMMAND_ATTACH, s);
+}
+
+int workers_detach(struct workers *w, struct session *s)
+{
+	return worker_command(&w->worker[s->worker], COMMAND_DETACH, s);
+}
+
+void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s, int error)
+{
+	struct worker_event_node *node = &s->event[kind];
+	uint64_t one = 1;
+
+	node->event = (struct worker_event){ .kind = kind, .session = s, .error = error };
+	node->next = NULL;
+	pthread_mutex_lock(&w->mutex);
+	*w->last = node;
+	w->last = &node->next;
+	pthread_mutex_unlock(&w->mutex);
+	if (write(w->event_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+}
+
+int workers_event_fd(const struct workers *w)
+{
+	return w->event_fd;
+}
+
+bool workers_next_event(struct workers *w, struct worker_event *ret)
+{
+	struct worker_event_node *node;
+	uint64_t n;
+
+	pthread_mutex_lock(&w->mutex);
+	node = w->first;
+	if (node) {
+		*ret = node->event;
+		w->first = node->next;
+		if (!w->first)
+			w->last = &w->first;
+	}
+	pthread_mutex_unlock(&w->mutex);
+	if (!node && read(w->event_fd, &n, sizeof(n)) > 0)
+		return workers_next_event(w, ret); /* one may have come before the drain */
+	return node != NULL;
+}
+
+void workers_stat(const struct workers *w, struct workers_stat *ret)
+{
+	*ret = (struct workers_stat){ 0 };
+	for (unsigned i = 0; i < w->n; i++) {
+		const struct worker *one = &w->worker[i];
+
+		ret->steps += load_relaxed(&one->stepper.steps);
+		ret->errors += load_relaxed(&one->stepper.errors);
+		ret->read_bytes += load_relaxed(&one->stepper.read_bytes);
+		ret->dense_bytes += load_relaxed(&one->stepper.dense_bytes);
+		ret->shares_helped += load_relaxed(&one->shares_helped);
+		ret->sleeps += load_relaxed(&one->sleeps);
+		ret->timeouts_that_found_work += load_relaxed(&one->timeouts_that_found_work);
+		ret->progress += load_relaxed(&one->progress);
+	}
+}
+
+unsigned workers_count(const struct workers *w)
+{
+	return w->n;
+}
