@@ -19,7 +19,8 @@
 #include "shm/base.h"
 
 #define ENTRIES_PER_PASS 32u
-#define PAUSE_NS 2000u            /* poll with pause, then with sched_yield */
+#define LOOKS_WITHOUT_PAUSE 64u   /* the next entry of a client that waited for this one */
+#define PAUSE_NS 2000u            /* then poll with pause, then with sched_yield */
 #define COLD_NS 10000000u
 #define SWEEP_NS 1000000u         /* how often idle rings are looked for */
 #define SLEEP_MS 100              /* timed, so that a lost wake would be found, and counted */
@@ -36,9 +37,7 @@ static void fence_session(struct worker *w, struct session *s, int error)
 	for (uint32_t i = 0; i < s->n_queues; i++) {
 		struct queue *q = &s->queue[i];
 
-		/* Why it ended, before the bell that wakes the client to see it. */
-		store_release(&q->ring.map.ctl->fatal, (uint32_t)-error);
-		waiter_wake(q->ring.map.ctl, load_acquire(&q->eventfd));
+		waiter_abort(q->ring.map.ctl, (uint32_t)-error, load_acquire(&q->eventfd));
 	}
 	workers_post_event(w->all, WORKER_FATAL, s, error);
 }
@@ -281,8 +280,11 @@ static void sleep_now(struct worker *w)
 /* Nothing was found: pause, then yield, then sleep. */
 static void be_idle(struct worker *w)
 {
-	uint64_t now = now_ns();
+	uint64_t now;
 
+	if (w->idle_passes++ < LOOKS_WITHOUT_PAUSE)
+		return;
+	now = now_ns();
 	if (!w->idle_since_ns) {
 		w->idle_since_ns = now;
 		for (struct queue *q = w->scanned; q; q = q->next)
@@ -291,6 +293,7 @@ static void be_idle(struct worker *w)
 	if (now - w->idle_since_ns > w->all->spin_ns) {
 		sleep_now(w);
 		w->idle_since_ns = 0;
+		w->idle_passes = 0;
 		store_relaxed(&w->progress, w->progress + 1);
 	} else if (now - w->idle_since_ns > PAUSE_NS) {
 		sched_yield();
@@ -325,6 +328,7 @@ void *worker_thread(void *arg)
 			n = help_others(w);
 		if (n) {
 			w->idle_since_ns = 0;
+			w->idle_passes = 0;
 			store_relaxed(&w->progress, w->progress + n);
 		} else {
 			be_idle(w);
