@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "shm/base.h"
@@ -38,11 +39,17 @@ static int make_memfd(const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Reserves all pages: memory that runs out now is an error, later it is a SIGBUS. */
+/* Reserves all pages: memory that runs out now is an error, later it is a SIGBUS. The kernel does
+ * not refuse what it cannot have: it takes page by page until the OOM killer comes. */
 static int reserve(int fd, size_t bytes)
 {
+	struct sysinfo machine;
 	int r;
 
+	if (sysinfo(&machine) < 0)
+		return -errno;
+	if (bytes > (machine.totalram + machine.totalswap) * machine.mem_unit)
+		return -ENOMEM;
 	do {
 		r = fallocate(fd, 0, 0, (off_t)bytes);
 	} while (r < 0 && errno == EINTR);

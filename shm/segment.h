@@ -22,7 +22,9 @@ struct segment {
 };
 #define SEGMENT_NULL ((struct segment){ .fd = -1 })
 
-/* Makes a memfd (mode 0600, close-on-exec), reserves every page and maps it. -ENOMEM, -errno. */
+/* Makes a memfd (mode 0600, close-on-exec), reserves every page and maps it. -ENOMEM for more than
+ * the machine has, -errno. What is less, but more than is free, costs processes: the caller has a
+ * quota and charges it first. */
 int segment_create(const char *name, size_t bytes, struct segment *ret);
 /* Maps a received descriptor of exactly `bytes`; takes the descriptor on success. */
 int segment_map(int fd, size_t bytes, bool writable, struct segment *ret);
