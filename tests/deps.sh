@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what building and testing need on Debian 12: the one place that names packages.
+#
+#   deps.sh [build] [tests]     both when none is named
+#
+# Does nothing, and needs no root, when all is there.
+set -euo pipefail
+
+build=(
+	gcc libc6-dev meson ninja-build pkgconf
+	liburing-dev       # control loop, spill
+	libnuma-dev        # placement
+	libsystemd-dev     # notify, socket activation, descriptor store, journal
+	libjson-c-dev      # varlink, --json
+	libxxhash-dev      # checksums of the catalogue
+	libopenblas-pthread-dev # the example's matrix products, not the daemon's
+)
+tests=(
+	libcmocka-dev      # unit tests
+	g++                # the public headers compile as C++
+	mandoc             # man pages are linted
+	spin               # models of the wake-up handshakes
+	systemd            # systemd-analyze: units are verified
+	clang-format       # style
+	binutils           # symbols of the library
+	python3 jq         # reading results
+	procps util-linux  # kill, setarch, flock
+	git
+)
+
+[ $# -gt 0 ] || set -- build tests
+wanted=()
+for group in "$@"; do
+	case $group in
+	build) wanted+=("${build[@]}") ;;
+	tests) wanted+=("${tests[@]}") ;;
+	*) echo "usage: deps.sh [build] [tests]" >&2; exit 64 ;;
+	esac
+done
+
+command -v dpkg-query >/dev/null || {
+	echo "This is not Debian. What is needed, by Debian's names: ${wanted[*]}" >&2
+	exit 1
+}
+missing=()
+for package in "${wanted[@]}"; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || true
+	[ "$status" = installed ] || missing+=("$package")
+done
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+	as_root=(sudo)
+	command -v sudo >/dev/null || {
+		echo "Run as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+		exit 1
+	}
+fi
+echo "installing ${missing[*]}"
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
+"${apt[@]}" update
+"${apt[@]}" install --no-install-recommends "${missing[@]}"
