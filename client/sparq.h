@@ -23,6 +23,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 #define SPARQ_VERSION_MAJOR 0
 #define SPARQ_VERSION_MINOR 1
@@ -44,6 +47,7 @@ struct sparq_open_params {
 	uint64_t arena_bytes; /* 0: 16 MiB */
 	uint32_t sq_entries;  /* power of two; 0: 256 */
 	int32_t node;         /* NUMA node + 1 of the arena; 0: the caller's */
+	char *why;            /* SPARQ_ERROR_TEXT bytes: the sentence of a failed open; or NULL */
 };
 int sparq_open(const char *path, const struct sparq_open_params *params, sparq **ret);
 sparq *sparq_close(sparq *c);
@@ -100,6 +104,7 @@ int sparq_seq_create(sparq_cache *k, const char *name, sparq_seq **ret);
 int sparq_seq_attach(sparq_cache *k, const char *name, sparq_seq **ret);
 int sparq_seq_fork(sparq_seq *s, uint64_t rows, sparq_seq **ret);
 sparq_seq *sparq_seq_unref(sparq_seq *s);
+int sparq_seq_drop(sparq_seq *s);
 int sparq_seq_truncate(sparq_seq *s, uint64_t rows);
 struct sparq_seq_stat {
 	uint32_t size;
@@ -197,6 +202,9 @@ static inline void sparq_prep_items(struct sparq_sqe *e, uint8_t op, uint16_t la
 	e->n_items = n_items;
 }
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif
