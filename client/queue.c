@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Queues: the token path as the client sees it. No system call while the daemon
+ * polls: an entry is published by its last store, a completion read by its own.
+ *
+ * A daemon that died leaves no mark in the ring, so whoever finds nothing looks
+ * at the socket now and then: a wait between slices of sleep, a peek after a
+ * number of empty ones. queue-end.c has what happens then.
+ *
+ * Sleeping in an event loop (sparq_queue_fd): a peek that finds nothing arms
+ * the eventfd and looks once more, in the order of ring.md 3.4:
+ *
+ *   client: drain the eventfd; cq_need = 2; fence; look again; epoll_wait
+ *   daemon: publish; fence; if cq_need, exchange it to 0: 2 -> write the eventfd
+ *
+ * Draining comes before arming, so that a signal of this round is never drained.
+ */
+#include <assert.h>
+#include <sched.h>
+#include <time.h>
+
+#include "client/private.h"
+#include "shm/atomic.h"
+
+#define LOOK_NS (20 * NS_PER_MS) /* between two looks at the socket of one that only peeks */
+#define LOOK_PEEKS 32u           /* the clock costs more than a peek: not for each */
+#define CLOSE_NS (10 * NS_PER_S)
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static bool over(const struct sparq_queue *q)
+{
+	/* Acquire: completions that came before the daemon's last word are seen before it. */
+	return load_relaxed(&q->c->dead) || load_acquire(&q->ring.map.ctl->fatal);
+}
+
+/* True if the daemon is gone; the queue has ended then. */
+static bool look_for_end(struct sparq_queue *q)
+{
+	if (over(q) || !conn_alive(q->c))
+		queue_end(q);
+	return q->ended;
+}
+
+/* ---- making and closing ------------------------------------------------------- */
+
+static int map_ring(const sparq *c, uint32_t i, struct ring_map *ret)
+{
+	struct segment_layout layout = {
+		.bytes = c->told.segment_bytes,
+		.arena_offset = c->told.arena_offset,
+		.arena_bytes = c->told.arena_bytes,
+		.n_queues = c->told.n_queues,
+		.sq_entries = c->told.sq_entries,
+		.cq_entries = c->told.cq_entries,
+	};
+
+	memcpy(layout.ring, c->told.ring, sizeof(layout.ring));
+	return segment_ring(&c->segment, &layout, i, ret);
+}
+
+void queue_free(struct sparq_queue *q)
+{
+	if (!q)
+		return;
+	flight_deinit(&q->flight);
+	close_fd(&q->eventfd);
+	free(q->lost);
+	free(q);
+}
+
+static void queue_freep(struct sparq_queue **q)
+{
+	queue_free(*q);
+}
+
+static int queue_new(sparq *c, uint32_t i, struct sparq_queue **ret)
+{
+	CLEANUP(queue_freep) struct sparq_queue *q = calloc(1, sizeof(*q));
+	const struct sparq_daemon_page *page = c->page.base;
+	uint32_t most = c->told.sq_entries + c->told.cq_entries; /* not yet copied, and copied */
+	struct ring_map map;
+	int r;
+
+	if (!q)
+		return -ENOMEM;
+	q->eventfd = -1;
+	q->c = c;
+	q->index = i;
+	r = map_ring(c, i, &map);
+	if (r < 0)
+		return r;
+	ring_client_init(&q->ring, &map);
+	q->bell = (struct doorbell){
+		.poller = &page->poller[c->told.poller],
+		.ctl = map.ctl,
+		.fd = c->doorbell,
+	};
+	q->lost = calloc(most, sizeof(*q->lost));
+	if (!q->lost)
+		return -ENOMEM;
+	r = flight_init(&q->flight, most);
+	if (r < 0)
+		return r;
+	*ret = STEAL_PTR(q);
+	return 0;
+}
+
+/* A ring pair that no handle uses. It keeps its cursors from owner to owner: the daemon's do. */
+static int find_pair(sparq *c, struct sparq_queue **ret)
+{
+	for (uint32_t i = 0; i < c->told.n_queues; i++) {
+		/* Acquire: what the thread that closed it last stored in it. */
+		if (c->queue[i] && load_acquire(&c->queue[i]->taken))
+			continue;
+		if (!c->queue[i]) {
+			int r = queue_new(c, i, &c->queue[i]);
+
+			if (r < 0)
+				return conn_fail(c, r, "queue %u: %s", i, strerror(-r));
+		}
+		*ret = c->queue[i];
+		return 0;
+	}
+	return conn_fail(c, -EBUSY, "all %u queues of the session are in use", c->told.n_queues);
+}
+
+int sparq_queue_create(sparq *c, const struct sparq_queue_params *params, sparq_queue **ret)
+{
+	struct sparq_queue_params p = {};
+	struct sparq_queue *q = NULL;
+	int r = params ? struct_take(&p, sizeof(p), params) : 0;
+
+	if (r < 0)
+		return conn_fail(c, r, "the parameters are of a later release than this library");
+	if (p.spin_us > 1000000)
+		return conn_fail(c, -EINVAL, "spin_us=%u: at most a second", p.spin_us);
+	if (load_relaxed(&c->dead))
+		return conn_fail(c, -ENOTCONN, "the session is over");
+	r = find_pair(c, &q);
+	if (r < 0)
+		return r;
+	q->spin_ns = p.spin_us ? p.spin_us * 1000 : c->told.spin_ns;
+	q->taken = true;
+	conn_ref(c);
+	*ret = q;
+	return 0;
+}
+
+/* ---- sleeping -------------------------------------------------------------------- */
+
+struct target {
+	struct sparq_queue *q;
+	unsigned n;
+};
+
+static bool readable(void *arg)
+{
+	const struct target *t = arg;
+
+	return ring_client_peek(&t->q->ring, t->n - 1) != NULL;
+}
+
+static bool alive(void *arg)
+{
+	const struct target *t = arg;
+
+	return conn_alive(t->q->c);
+}
+
+/* Until `n` completions can be read or the queue has ended: 0, -ETIME, -EINTR. */
+static int await(struct sparq_queue *q, unsigned n, int64_t timeout_ns)
+{
+	struct target t = { q, n };
+	bool same_cpu;
+	int r;
+
+	if (readable(&t))
+		return 0;
+	if (over(q)) {
+		queue_end(q);
+		return 0;
+	}
+	/* The daemon may wait for the credit that we are about to sleep on. */
+	if (ring_client_tell(&q->ring))
+		(void)doorbell_ring(&q->bell);
+	/* A daemon on this very CPU cannot run while we spin. */
+	same_cpu = load_relaxed(&q->bell.poller->cpu) == (uint32_t)sched_getcpu();
+	r = waiter_wait(q->ring.map.ctl, q->spin_ns, same_cpu, timeout_ns, readable, alive, &t);
+	if (r == -ENOTCONN) {
+		queue_end(q);
+		return 0;
+	}
+	return r > 0 ? 0 : r == 0 ? -ETIME : r;
+}
+
+/* ---- the token path ------------------------------------------------------------- */
+
+struct sparq_sqe *sparq_get_sqe(sparq_queue *q)
+{
+	return unlikely(q->ended) ? NULL : ring_client_get(&q->ring);
+}
+
+static void note_flight(struct sparq_queue *q)
+{
+	const struct sparq_sqe *sq = q->ring.map.sq;
+	uint32_t mask = q->ring.map.sq_entries - 1;
+
+	for (uint32_t i = q->ring.sq_published; i != q->ring.sq_tail; i++)
+		flight_add(&q->flight, sq[i & mask].user_data);
+}
+
+int sparq_submit(sparq_queue *q, unsigned wait_for)
+{
+	unsigned n;
+
+	if (unlikely(q->ended || over(q))) {
+		queue_end(q);
+		return -ENOTCONN;
+	}
+	note_flight(q);
+	n = ring_client_publish(&q->ring);
+	/* The descriptor is ours and valid; a doorbell that is full rings already. */
+	if (n)
+		(void)doorbell_ring(&q->bell);
+	if (wait_for) {
+		int r = await(q, MIN(wait_for, MAX(q->flight.live, 1u)), q->flight.live ? -1 : 0);
+
+		if (r < 0 && !n)
+			return r;
+	}
+	return (int)n;
+}
+
+static int gather(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
+{
+	unsigned i = 0;
+
+	while (i < n && (ret[i] = ring_client_peek(&q->ring, i)))
+		i++;
+	return (int)i;
+}
+
+static void disarm(struct sparq_queue *q)
+{
+	/* The daemon may have exchanged it already: its signal is drained when next we arm. */
+	store_relaxed(&q->ring.map.ctl->cq_need, 0);
+	q->armed = false;
+}
+
+static int arm(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
+{
+	uint64_t count;
+	int ready;
+
+	if (read(q->eventfd, &count, sizeof(count)) < 0)
+		count = 0; /* EAGAIN: nothing to drain */
+	if (ring_client_tell(&q->ring))
+		(void)doorbell_ring(&q->bell);
+	waiter_arm(q->ring.map.ctl);
+	q->armed = true;
+	ready = gather(q, ret, n);
+	if (ready)
+		disarm(q);
+	return ready;
+}
+
+static int peek_empty(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
+{
+	if (over(q)) {
+		queue_end(q);
+	} else if (q->empty++ % LOOK_PEEKS == 0) {
+		int64_t now = now_ns();
+
+		if (now - q->looked_ns >= LOOK_NS) {
+			q->looked_ns = now;
+			(void)look_for_end(q);
+		}
+	}
+	if (q->ended)
+		return queue_end_peek(q, ret, n);
+	return q->eventfd >= 0 && n ? arm(q, ret, n) : 0;
+}
+
+int sparq_peek(sparq_queue *q, struct sparq_cqe **ret, unsigned n)
+{
+	int ready;
+
+	if (unlikely(q->ended))
+		return queue_end_peek(q, ret, n);
+	ready = gather(q, ret, n);
+	if (unlikely(!ready))
+		return peek_empty(q, ret, n);
+	q->empty = 0;
+	if (unlikely(q->armed))
+		disarm(q);
+	return ready;
+}
+
+static int wait_ended(struct sparq_queue *q, struct sparq_cqe **ret)
+{
+	int r = queue_end_peek(q, ret, 1);
+
+	return r < 0 ? r : 0;
+}
+
+int sparq_wait(sparq_queue *q, struct sparq_cqe **ret, int64_t timeout_ns)
+{
+	struct sparq_cqe *cqe;
+	int r;
+
+	if (unlikely(q->ended))
+		return wait_ended(q, ret);
+	if (unlikely(timeout_ns < 0 && !q->flight.live))
+		timeout_ns = 0; /* nothing can come: an answer, not a sleep without end */
+	r = await(q, 1, timeout_ns);
+	if (r == -ETIME && look_for_end(q))
+		return wait_ended(q, ret);
+	if (r < 0)
+		return r;
+	if (unlikely(q->armed))
+		disarm(q);
+	cqe = ring_client_peek(&q->ring, 0);
+	if (unlikely(!cqe))
+		return wait_ended(q, ret);
+	*ret = cqe;
+	return 0;
+}
+
+void sparq_seen(sparq_queue *q, unsigned n)
+{
+	const struct sparq_cqe *cqe;
+	unsigned i;
+
+	if (unlikely(q->ended)) {
+		queue_end_seen(q, n);
+		return;
+	}
+	for (i = 0; i < n && (cqe = ring_client_peek(&q->ring, i)); i++)
+		flight_done(&q->flight, cqe->user_data);
+	/* Where the daemon waits for this credit, the store is a publish like any other. */
+	if (ring_client_seen(&q->ring, i))
+		(void)doorbell_ring(&q->bell);
+}
+
+/* ---- event loop and end ----------------------------------------------------------- */
+
+int sparq_queue_fd(sparq_queue *q)
+{
+	int fd = -1;
+	union message m;
+	int r;
+
+	if (q->eventfd >= 0)
+		return q->eventfd;
+	message_init(&m, SPARQ_MSG_QUEUE_EVENTFD);
+	m.queue.queue = q->index;
+	r = conn_call_fds(q->c, &m, &fd, 1);
+	if (r < 0)
+		return r;
+	q->eventfd = fd;
+	return fd;
+}
+
+/* Reads what is still to come: -ETIME if it did not come in time. */
+static int drain(struct sparq_queue *q)
+{
+	int64_t deadline = now_ns() + CLOSE_NS;
+	struct sparq_cqe *cqe;
+
+	while (!q->ended && q->flight.live) {
+		int r = sparq_wait(q, &cqe, MAX(deadline - now_ns(), 0));
+
+		if (r == -ETIME)
+			return r;
+		if (r == 0)
+			sparq_seen(q, 1);
+	}
+	return 0;
+}
+
+sparq_queue *sparq_queue_close(sparq_queue *q)
+{
+	sparq *c;
+
+	if (!q)
+		return NULL;
+	c = q->c;
+	q->ring.sq_tail = q->ring.sq_published; /* entries got and not submitted never were */
+	if (drain(q) == 0) {
+		if (q->armed)
+			disarm(q);
+		(void)ring_client_tell(&q->ring);
+		/* Whoever takes the pair next sees the cursors as they are now. */
+		store_release(&q->taken, false);
+	}
+	conn_unref(c);
+	return NULL;
+}
