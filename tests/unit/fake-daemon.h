@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A daemon in a thread of the test: speaks the protocol through shm/, computes
+ * nothing, and can be told to lie in the handshake, to keep entries for itself,
+ * and to die.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/message.h"
+#include "shm/segment.h"
+
+/* Entries whose user_data has this bit get no completion while `hold` is set. */
+#define FAKE_HELD (1ull << 63)
+
+struct fake {
+	char dir[64], path[96];
+	int listener, stop; /* eventfd */
+	pthread_t thread;
+	/* What the test may set: before fake_start, or where atomic at any time. */
+	void (*lie)(struct sparq_msg_hello_reply *r, struct sparq_daemon_page *page);
+	const char *refuse;  /* HELLO gets -EDQUOT with this text */
+	uint32_t mute;       /* atomic: control messages are left unanswered */
+	uint32_t hold;       /* atomic */
+	uint32_t backwards;  /* atomic: completes what it copied in one pass last first */
+	uint32_t sleepless;  /* atomic: polls without end */
+	/* What it saw. */
+	uint64_t completed;  /* atomic */
+	uint64_t sleeps;     /* atomic */
+	struct sparq_msg_cache_create cache_create;
+	uint64_t dropped;    /* id of the last SEQ_DROP */
+	uint32_t n_drops, n_unrefs;
+};
+
+void fake_start(struct fake *f);
+/* Closes the session at once, as a killed process would. The thread ends. */
+void fake_die(struct fake *f);
+void fake_stop(struct fake *f); /* also after fake_die */
