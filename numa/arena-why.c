@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "numa/cgroup.h"
 #include "numa/sysfs.h"
 #include "shm/base.h"
 
@@ -70,14 +71,9 @@ bool arena_has_room(const struct arena_kind *k, int node, size_t bytes)
 	struct huge_counters c;
 
 	if (k->memfd_flags == 0)
-		return bytes <= available_memory(node);
+		return bytes <= available_memory(node) && bytes <= cgroup_memory_left("/");
 	c = count_huge(node, k->page_bytes);
 	return c.known && bytes / k->page_bytes <= c.free + c.overcommit;
-}
-
-static const char *page_word(const struct arena_kind *k)
-{
-	return k->page_bytes == GIB ? "1 GiB" : "2 MiB";
 }
 
 /* "node 3: " or nothing. */
@@ -87,6 +83,27 @@ static const char *where(int node, char *buffer, size_t n)
 		return "";
 	snprintf(buffer, n, "node %d: ", node);
 	return buffer;
+}
+
+static void explain_memory(int node, size_t bytes, int error, char *why)
+{
+	uint64_t available = available_memory(node), left = cgroup_memory_left("/");
+	char at[24];
+
+	if (left < bytes && left < available)
+		snprintf(why, ARENA_WHY_BYTES,
+			 "the cgroup leaves %" PRIu64
+			 " MiB for %zu MiB: raise MemoryMax= of the unit",
+			 left / MIB, bytes / MIB);
+	else
+		snprintf(why, ARENA_WHY_BYTES, "%s%" PRIu64 " MiB available for %zu MiB: %s",
+			 where(node, at, sizeof(at)), available / MIB, bytes / MIB,
+			 strerror(-error));
+}
+
+static const char *page_word(const struct arena_kind *k)
+{
+	return k->page_bytes == GIB ? "1 GiB" : "2 MiB";
 }
 
 static void explain_count(const struct arena_kind *k, int node, uint64_t need,
@@ -117,9 +134,7 @@ void arena_explain(const struct arena_kind *k, int node, size_t bytes, int error
 		snprintf(why, ARENA_WHY_BYTES, "%zu MiB are no multiple of %s pages", bytes / MIB,
 			 page_word(k));
 	else if (k->memfd_flags == 0)
-		snprintf(why, ARENA_WHY_BYTES, "%s%" PRIu64 " MiB available for %zu MiB: %s",
-			 where(node, at, sizeof(at)), available_memory(node) / MIB, bytes / MIB,
-			 strerror(-error));
+		explain_memory(node, bytes, error, why);
 	else if (!c.known)
 		snprintf(why, ARENA_WHY_BYTES, "%sno %s pages in this kernel",
 			 where(node, at, sizeof(at)), page_word(k));
