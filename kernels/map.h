@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Finding rows: from the number of a row to the block that holds it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "kernels/table.h"
+
+/* Rows [first, first + n) of one KV head that lie in one block, and the kernels that read them. */
+struct kv_piece {
+	struct kv_block k, v;
+	const struct kv_kernels *kk, *kv;
+	float *sums; /* of a tile: V of all rows up to its end; NULL: not tiles */
+	uint32_t first, n;
+	uint32_t at;                      /* place of row `first` in the block */
+	uint32_t block_first, block_rows; /* all that the block holds */
+};
+/* Rows as sent: sinks or tail. */
+static inline bool kv_piece_is_recent(const struct kv_piece *p)
+{
+	return !p->sums;
+}
+
+/* Bytes of the parts of one KV head's block: K is at 0. */
+struct kv_layout {
+	size_t v, sums, bytes;
+};
+struct kv_layout kv_extent_layout(const struct kv_space *s, unsigned tiles);
+struct kv_layout kv_chunk_layout(const struct kv_space *s, unsigned rows);
+
+struct kv_map { /* one KV head of a view */
+	const struct kv_space *space;
+	const struct kv_view *view;
+	uint32_t head;
+	struct kv_layout short_extent, long_extent; /* a choice of rows looks up hundreds */
+	struct kv_layout sinks, chunk;
+};
+void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_view *view,
+		 uint32_t head);
+
+/* The piece that begins with `row`, ends at `end` or with its block. `ret` is also a hint: the
+ * previous answer, or zeroed. row < end <= view->rows. */
+void kv_map_find(const struct kv_map *r, uint32_t row, uint32_t end, struct kv_piece *ret);
+
+/* Sum of V over rows [0, limit): the sum a tile keeps, and the rows after it one by one.
+ * `ret_from`: rows [ret_from, limit) were read; 0: no tile's sum was used. */
+void kv_map_sum_v(const struct kv_map *r, uint32_t limit, double *ret_sum, uint32_t *ret_from);
+/* Adds rows [from, to). */
+void kv_map_add_v(const struct kv_map *r, uint32_t from, uint32_t to, double *sum);
