@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Exact attention over a run list, for any number of heads: flash softmax in
+ * blocks of rows, each row of K and V read once for all heads.
+ *
+ * A block is a few pieces of contiguous rows, or up to BLOCK_PIECES single
+ * ones; the lines of the next block are asked for before this one is computed
+ * (32-128 rows ahead is right, 2-8 was slower than none).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/exec-private.h"
+#include "shm/base.h"
+
+#define SCATTERED 16u /* runs up to here are not left to the hardware's prefetcher */
+
+struct walk {
+	const struct kv_map *rows;
+	const struct run *run;
+	uint32_t offset, left; /* in the run; rows to go in all */
+	struct kv_piece at;
+};
+
+struct block {
+	struct kv_piece *piece;
+	uint32_t pieces, rows;
+};
+
+static struct walk walk_begin(const struct kv_map *rows, const struct attend *what)
+{
+	struct walk w = {
+		.rows = rows, .run = what->rows->run, .offset = what->skip, .left = what->n
+	};
+
+	while (w.left && w.offset >= w.run->n)
+		w.offset -= (w.run++)->n;
+	return w;
+}
+
+static void prefetch(const struct kv_piece *p)
+{
+	if (p->n > SCATTERED)
+		return;
+	for (uint32_t i = 0; i < p->n; i++) {
+		p->kk->k_prefetch(&p->k, p->at + i);
+		p->kv->v_prefetch(&p->v, p->at + i);
+	}
+}
+
+static void walk_fill(struct walk *w, struct block *b)
+{
+	b->pieces = b->rows = 0;
+	while (w->left && b->rows < BLOCK_ROWS && b->pieces < BLOCK_PIECES) {
+		uint32_t row = w->run->first + w->offset;
+		uint32_t n = MIN(MIN(w->run->n - w->offset, w->left), BLOCK_ROWS - b->rows);
+
+		kv_map_find(w->rows, row, row + n, &w->at);
+		prefetch(&w->at);
+		b->piece[b->pieces++] = w->at;
+		b->rows += w->at.n;
+		w->left -= w->at.n;
+		w->offset += w->at.n;
+		if (w->offset == w->run->n) {
+			w->offset = 0;
+			w->run++;
+		}
+	}
+}
+
+static uint32_t block_end(const struct block *b)
+{
+	const struct kv_piece *last = &b->piece[b->pieces - 1];
+
+	return last->first + last->n;
+}
+
+/* Rows of the block below a limit: a prefix, as they are sorted. */
+static uint32_t block_below(const struct block *b, uint32_t limit)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->pieces && b->piece[i].first < limit; i++)
+		n += MIN(b->piece[i].n, limit - b->piece[i].first);
+	return n;
+}
+
+static unsigned piece_level(const struct state *s, const struct kv_piece *p)
+{
+	return kv_piece_is_recent(p) ? 0 : s->query->level;
+}
+
+static void block_logits(struct state *s, const struct attend *what, const struct block *b,
+			 float *p)
+{
+	uint32_t dim = s->map.space->k_dim, at = 0;
+	const float *q = s->q + (size_t)what->q * s->group * dim;
+
+	for (uint32_t i = 0; i < b->pieces; i++) {
+		const struct kv_piece *x = &b->piece[i];
+
+		x->kk->k_dot(&x->k, x->at, x->n, q, dim, what->n_q * s->group, p + at, BLOCK_ROWS,
+			     piece_level(s, x));
+		at += x->n;
+	}
+}
+
+/* Adds the first n rows of the block, weighted by p, to `heads` rows of y. */
+static void block_add(const struct state *s, const struct block *b, uint32_t n, const float *p,
+		      uint32_t heads, float *y)
+{
+	uint32_t dim = s->map.space->v_dim, at = 0;
+
+	for (uint32_t i = 0; at < n; i++) {
+		const struct kv_piece *x = &b->piece[i];
+		uint32_t rows = MIN(x->n, n - at);
+
+		x->kv->v_axpy(&x->v, x->at, rows, p + at, BLOCK_ROWS, heads, y, dim,
+			      piece_level(s, x));
+		at += rows;
+	}
+}
+
+static void block_softmax(struct state *s, uint32_t head, uint32_t heads, uint32_t n, float *p,
+			  struct part *part)
+{
+	uint32_t dim = s->map.space->v_dim;
+
+	for (uint32_t h = head; h < head + heads; h++)
+		s->map.space->ops->softmax_block(p + (size_t)h * BLOCK_ROWS, n, &part->lse[h],
+						 &part->sum[h], part->y + (size_t)h * dim, dim);
+}
+
+/* Query by query: what a query may not see must not touch its result, not even times zero
+ * (zero times infinity). Only blocks at the causal edge come here. */
+static void block_causal(struct state *s, const struct attend *what, const struct block *b,
+			 struct part *part, float *p)
+{
+	uint32_t dim = s->map.space->v_dim, heads = what->n_q * s->group;
+
+	for (uint32_t i = 0; i < what->n_q; i++) {
+		uint32_t n = block_below(b, exec_limit(s, what->q + i));
+		uint32_t h = i * s->group, sum = heads + i;
+
+		if (!n)
+			continue;
+		block_softmax(s, h, s->group, n, p, part);
+		block_add(s, b, n, p + (size_t)h * BLOCK_ROWS, s->group, part->y + (size_t)h * dim);
+		if (what->sums)
+			block_add(s, b, n, p + (size_t)sum * BLOCK_ROWS, 1,
+				  part->y + (size_t)sum * dim);
+	}
+}
+
+static void block_attend(struct state *s, const struct attend *what, const struct block *b,
+			 struct part *part, float *p)
+{
+	uint32_t heads = what->n_q * s->group;
+
+	block_logits(s, what, b, p);
+	if (block_end(b) > exec_limit(s, what->q)) {
+		block_causal(s, what, b, part, p);
+		return;
+	}
+	block_softmax(s, 0, heads, b->rows, p, part);
+	block_add(s, b, b->rows, p, heads + (what->sums ? what->n_q : 0), part->y);
+}
+
+static void part_clear(const struct state *s, const struct attend *what, struct part *part,
+		       float *p)
+{
+	uint32_t heads = what->n_q * s->group, sums = what->sums ? what->n_q : 0;
+
+	memset(part->y, 0, (size_t)(heads + sums) * s->map.space->v_dim * sizeof(*part->y));
+	for (uint32_t h = 0; h < heads; h++) {
+		part->lse[h] = -INFINITY;
+		part->sum[h] = 0;
+	}
+	for (size_t i = 0; i < (size_t)sums * BLOCK_ROWS; i++)
+		p[(size_t)heads * BLOCK_ROWS + i] = 1; /* weight 1: v_axpy sums */
+}
+
+static void part_normalise(struct part *part, uint32_t heads, uint32_t dim)
+{
+	for (uint32_t h = 0; h < heads; h++) {
+		float *y = part->y + (size_t)h * dim, inverse = 1 / part->sum[h];
+
+		if (part->sum[h] == 0) { /* nothing seen: y is 0 */
+			part->lse[h] = -INFINITY;
+			continue;
+		}
+		for (uint32_t c = 0; c < dim; c++)
+			y[c] *= inverse;
+		part->lse[h] += logf(part->sum[h]);
+	}
+}
+
+void exec_attend(struct state *s, const struct attend *what, struct part *part, struct work *work)
+{
+	struct walk w = walk_begin(&s->map, what);
+	struct block b = { .piece = work->piece[0] }, next = { .piece = work->piece[1] };
+
+	part_clear(s, what, part, work->p);
+	walk_fill(&w, &b);
+	while (b.rows) {
+		struct block done = b;
+
+		walk_fill(&w, &next);
+		block_attend(s, what, &b, part, work->p);
+		b = next;
+		next = done;
+	}
+	part_normalise(part, what->n_q * s->group, s->map.space->v_dim);
+}
+
+/* ---- shares ---------------------------------------------------------------- */
+
+void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share)
+{
+	/* Cut where extents begin: the first share has the sinks beyond its rows. */
+	uint32_t sinks = s->map.view->n_sinks;
+	uint32_t begin = share ? MIN(sinks + share * ATTEND_ROWS, rows->rows) : 0;
+	uint32_t end = share + 1 < s->shares ? MIN(sinks + (share + 1) * ATTEND_ROWS, rows->rows)
+					     : rows->rows;
+	const struct attend what = { .rows = rows, .skip = begin, .n = end - begin, .n_q = s->n_q };
+
+	exec_attend(s, &what, &s->part[share], &s->work[share]);
+}
+
+void exec_attend_merge(struct state *s)
+{
+	const struct kv_space *space = s->map.space;
+	struct part *to = &s->part[0];
+
+	for (uint32_t i = 1; i < s->shares; i++)
+		for (uint32_t h = 0; h < s->heads; h++)
+			space->ops->merge(to->y + (size_t)h * space->v_dim, &to->lse[h],
+					  s->part[i].y + (size_t)h * space->v_dim,
+					  s->part[i].lse[h], space->v_dim);
+}
+
+void exec_prompt_share(struct state *s, uint32_t share)
+{
+	uint32_t q = share * PROMPT_Q, n_q = MIN(PROMPT_Q, s->n_q - q);
+	uint32_t limit = exec_limit(s, q + n_q - 1);
+	struct run all = { 0, limit };
+	const struct run_list rows = { &all, 1, limit };
+	const struct attend what = { .rows = &rows, .n = limit, .q = q, .n_q = n_q };
+
+	exec_scale_q(s, q, n_q);
+	exec_attend(s, &what, &s->part[share], &s->work[share]);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scratch of one KV head: the same walk counts its bytes and, given
+ * memory, places its arrays.
+ */
+#include "kernels/exec-private.h"
+#include "shm/base.h"
+
+struct layout {
+	char *base; /* NULL: only count */
+	uint64_t used;
+};
+
+static void *take(struct layout *l, uint64_t n, size_t bytes)
+{
+	uint64_t at = l->used;
+
+	l->used += ALIGN_UP(n * bytes, 64);
+	return l->base ? l->base + at : NULL;
+}
+
+/* Rows of equal scores of two heads must not fall into one cache set. */
+static size_t score_stride(uint32_t rows)
+{
+	size_t stride = ALIGN_UP((size_t)rows, 16);
+
+	return stride % 1024 ? stride : stride + 16;
+}
+
+static uint64_t topk_words(uint32_t n, uint32_t k)
+{
+	return n / 64 + 2 * (uint64_t)k + 64;
+}
+
+static void lay_out_score(struct state *s, const struct kv_plan *p, struct layout *l)
+{
+	uint32_t k = s->r; /* the channels are a topk of their own */
+	uint64_t rows = 0;
+
+	for (unsigned i = 0; i < p->n_ops; i++) {
+		if (p->op[i].kind == KV_OP_TOPK)
+			k = MAX(k, MIN(p->op[i].n[0], s->visible));
+		if (p->op[i].kind == KV_OP_ATTEND)
+			rows = s->visible;
+	}
+	s->a_stride = score_stride(s->visible);
+	s->channel = take(l, s->r, sizeof(*s->channel));
+	s->coef = take(l, (uint64_t)s->heads * s->r, sizeof(*s->coef));
+	s->a = take(l, s->heads * (uint64_t)s->a_stride, sizeof(*s->a));
+	s->c = take(l, s->heads > 1 ? s->visible : 0, sizeof(*s->c));
+	s->score_sum = take(l, (uint64_t)s->shares * s->heads, sizeof(*s->score_sum));
+	s->score_lse = take(l, s->heads, sizeof(*s->score_lse));
+	s->index = take(l, k, sizeof(*s->index));
+	s->topk = take(l, topk_words(MAX(s->visible, KV_MAX_DIM), k), sizeof(uint32_t));
+	s->gathered = take(l, rows, sizeof(*s->gathered));
+}
+
+static void lay_out_parts(struct state *s, struct layout *l, uint32_t heads)
+{
+	uint32_t dim = s->map.space->v_dim, rows = heads + s->sums;
+
+	for (uint32_t i = 0; i < s->parts; i++) {
+		struct part part;
+		struct work work;
+
+		part.y = take(l, (uint64_t)rows * dim, sizeof(*part.y));
+		part.lse = take(l, heads, sizeof(*part.lse));
+		part.sum = take(l, heads, sizeof(*part.sum));
+		work.p = take(l, (uint64_t)rows * BLOCK_ROWS, sizeof(*work.p));
+		work.piece[0] = take(l, BLOCK_PIECES, sizeof(*work.piece[0]));
+		work.piece[1] = take(l, BLOCK_PIECES, sizeof(*work.piece[1]));
+		if (l->base) {
+			s->part[i] = part;
+			s->work[i] = work;
+		}
+	}
+}
+
+/* The shares of a prompt write the rows of one result; only what they work with is their own. */
+static void lay_out_prompt(struct state *s, struct layout *l)
+{
+	uint32_t dim = s->map.space->v_dim, heads = PROMPT_Q * s->group;
+	float *y = take(l, (uint64_t)s->heads * dim, sizeof(*y));
+	float *lse = take(l, s->heads, sizeof(*lse)), *sum = take(l, s->heads, sizeof(*sum));
+
+	for (uint32_t i = 0; i < s->parts; i++) {
+		size_t at = (size_t)i * heads;
+		struct work work;
+
+		work.p = take(l, (uint64_t)heads * BLOCK_ROWS, sizeof(*work.p));
+		work.piece[0] = take(l, BLOCK_PIECES, sizeof(*work.piece[0]));
+		work.piece[1] = take(l, BLOCK_PIECES, sizeof(*work.piece[1]));
+		if (l->base) {
+			s->part[i] = (struct part){ y + at * dim, lse + at, sum + at };
+			s->work[i] = work;
+		}
+	}
+}
+
+uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base)
+{
+	struct layout l = { .base = base };
+
+	take(&l, 1, sizeof(*s));
+	s->part = take(&l, s->parts, sizeof(*s->part));
+	s->work = take(&l, s->parts, sizeof(*s->work));
+	s->q = take(&l, (uint64_t)s->heads * s->map.space->k_dim, sizeof(*s->q));
+	s->alpha = take(&l, s->heads, sizeof(*s->alpha));
+	for (unsigned i = 0; i < p->n_ops; i++)
+		s->sel[i].run = take(&l, exec_select_bound(s, p, i), sizeof(struct run));
+	if (s->mode == KV_EXEC_SCORE)
+		lay_out_score(s, p, &l);
+	if (s->mode == KV_EXEC_PROMPT)
+		lay_out_prompt(s, &l);
+	else
+		lay_out_parts(s, &l, s->heads);
+	return l.used;
+}

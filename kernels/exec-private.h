@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State of one KV head's execution, at the start of its scratch.
+ *
+ * What the shares do depends on the plan:
+ *
+ *   SCORE   a row range: scores of all heads, their maximum and sum of exponentials
+ *   ATTEND  a range of the selected rows: one part (y, lse) per share
+ *   PROMPT  a block of queries: its rows of the result, whole
+ *
+ * Ranges are cut by sizes alone, and finish() merges them in ascending order:
+ * who ran which share leaves no trace in the result. "Head" counts queries as
+ * well here: head i * group + g is query i of the group's head g.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "kernels/map.h"
+#include "kernels/table.h"
+
+#define SCORE_ROWS 8192u  /* of a share: about 130 KiB of a 4-bit plane at r = 32 */
+#define ATTEND_ROWS 4096u /* of a share */
+#define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
+#define BLOCK_ROWS 256u   /* whose logits are held at once */
+#define BLOCK_PIECES 64u  /* of one row each in a scattered choice: the prefetch distance */
+
+enum kv_exec_mode { KV_EXEC_SCORE, KV_EXEC_ATTEND, KV_EXEC_PROMPT };
+
+struct run { /* rows [first, first + n) */
+	uint32_t first, n;
+};
+struct run_list {
+	struct run *run;
+	uint32_t n;    /* runs */
+	uint32_t rows; /* in all of them */
+};
+
+struct part {       /* a running softmax over some rows, normalised at the end */
+	float *y;   /* [heads + sums][v_dim]; the sums: of the V that each query selected */
+	float *lse; /* [heads]: the running maximum until then */
+	float *sum; /* [heads] */
+};
+
+struct work {                      /* of one thread, while it attends */
+	float *p;                  /* logits, then weights: [heads + sums][BLOCK_ROWS] */
+	struct kv_piece *piece[2]; /* [BLOCK_PIECES] each: the block at hand, and the next */
+};
+
+struct score_sum { /* of exp(score - max), over a share's rows */
+	double sum;
+	float max;
+};
+
+struct state {
+	struct kv_map map;
+	const struct kv_query *query;
+	enum kv_exec_mode mode;
+	uint32_t visible; /* to the last query: rows from here on are nobody's */
+	uint32_t n_q, group, heads;
+	uint32_t sums; /* n_q if the sum of the selected V is wanted, else 0 */
+	uint32_t shares;
+	float *q; /* [heads][k_dim], times scale */
+	/* SCORE: of the plan's one score operation */
+	uint32_t r; /* channels; 0: all of them, exactly */
+	uint16_t *channel;
+	float *coef; /* [heads][r] */
+	float *a;    /* [heads][a_stride] */
+	size_t a_stride;
+	struct score_sum *score_sum;      /* [shares][heads] */
+	float *score_lse;                 /* [heads] */
+	float *c;                         /* [visible]: what topk ranks */
+	uint32_t *index;                  /* what it returns */
+	void *topk;                       /* its scratch */
+	float *gathered;                  /* scores of the selected rows */
+	struct run_list sel[KV_PLAN_OPS]; /* by operation */
+	struct part *part;                /* [shares], or one; the first becomes the result */
+	struct work *work;
+	uint32_t parts;
+	float *alpha;      /* [heads] */
+	bool mean;         /* the plan has a mean ... */
+	uint32_t sum_from; /* ... whose sum read the rows from here on */
+};
+
+static inline uint32_t exec_limit(const struct state *s, uint32_t query)
+{
+	uint64_t limit = (uint64_t)s->query->first_limit + query;
+
+	if (s->query->full || limit > s->map.view->rows)
+		return s->map.view->rows;
+	return (uint32_t)limit;
+}
+
+/* exec.c */
+void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q);
+/* exec-layout.c */
+uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base);
+/* exec-score.c */
+void exec_score_prepare(struct state *s); /* channels and coefficients */
+void exec_score_share(struct state *s, uint32_t share);
+void exec_score_reduce(struct state *s);
+void exec_score_alpha(struct state *s, const struct run_list *rows);
+/* exec-select.c */
+uint32_t exec_select_bound(const struct state *s, const struct kv_plan *p, unsigned op);
+void exec_select(struct state *s, const struct kv_plan *p, unsigned op);
+uint32_t exec_select_below(const struct run_list *rows, uint32_t limit); /* how many rows */
+/* exec-attend.c */
+struct attend { /* rows in places [skip, skip + n) of the list, by queries [q, q + n_q) */
+	const struct run_list *rows;
+	uint32_t skip, n;
+	uint32_t q, n_q;
+	bool sums;
+};
+void exec_attend(struct state *s, const struct attend *what, struct part *part, struct work *work);
+void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share);
+void exec_attend_merge(struct state *s);
+void exec_prompt_share(struct state *s, uint32_t share);
+/* exec-mean.c */
+void exec_mean(struct state *s, const struct run_list *rows, enum kv_mean how);
+/* exec-bytes.c */
+void exec_bytes(const struct state *s, const struct run_list *rows, struct kv_result *ret);

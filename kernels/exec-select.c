@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Selections: every one is a sorted list of runs, whatever made it.
+ */
+#include "kernels/exec-private.h"
+#include "kernels/plan-private.h"
+#include "shm/base.h"
+
+uint32_t exec_select_below(const struct run_list *rows, uint32_t limit)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < rows->n && rows->run[i].first < limit; i++)
+		n += MIN(rows->run[i].n, limit - rows->run[i].first);
+	return n;
+}
+
+/* Appends rows at or after the last run's start; runs that touch become one. */
+static void append(struct run_list *to, uint32_t first, uint32_t n)
+{
+	struct run *last = to->n ? &to->run[to->n - 1] : NULL;
+	uint32_t end = first + n;
+
+	if (!n)
+		return;
+	if (!last || first > last->first + last->n) {
+		to->run[to->n++] = (struct run){ first, n };
+		to->rows += n;
+	} else if (end > last->first + last->n) {
+		to->rows += end - (last->first + last->n);
+		last->n = end - last->first;
+	}
+}
+
+/* ---- by kind --------------------------------------------------------------- */
+
+static uint32_t sealed_end(const struct state *s)
+{
+	return MIN(s->map.view->rows - s->map.view->tail_rows, s->visible);
+}
+
+static void select_range(struct state *s, const struct kv_op *op, struct run_list *ret)
+{
+	uint32_t first = MIN(op->n[0], s->visible);
+
+	append(ret, first, MIN(op->n[1], s->visible - first));
+}
+
+static void select_window(struct state *s, const struct kv_op *op, struct run_list *ret)
+{
+	uint32_t tail = s->visible - sealed_end(s);
+	uint32_t first = op->n[0] == KV_WINDOW_STEP ? s->map.view->n_sinks : op->n[0];
+	uint32_t recent = MIN(op->n[1] == KV_WINDOW_STEP ? tail : op->n[1], s->visible);
+
+	append(ret, 0, MIN(first, s->visible));
+	append(ret, s->visible - recent, recent);
+}
+
+static void select_union(const struct run_list *a, const struct run_list *b, struct run_list *ret)
+{
+	uint32_t i = 0, j = 0;
+
+	while (i < a->n || j < b->n) {
+		bool from_a = j == b->n || (i < a->n && a->run[i].first <= b->run[j].first);
+		const struct run *x = from_a ? &a->run[i++] : &b->run[j++];
+
+		append(ret, x->first, x->n);
+	}
+}
+
+/* What topk ranks: the sum over the heads of the softmax of their scores, or of the scores. A
+ * lone head's scores rank as they are. */
+static const float *rank_rows(struct state *s, uint32_t first, uint32_t end, bool logits)
+{
+	const struct kv_ops *ops = s->map.space->ops;
+	bool fresh = true;
+
+	if (s->heads == 1)
+		return s->a + first;
+	/* The last query sees all there is, so it goes first: it leaves no row unset. */
+	for (uint32_t h = s->heads; h-- > 0;) {
+		const float *a = s->a + h * s->a_stride + first;
+		uint32_t limit = MIN(exec_limit(s, h / s->group), end);
+
+		if (limit <= first)
+			break;
+		if (logits)
+			ops->add(a, limit - first, fresh, s->c);
+		else
+			ops->add_softmax(a, limit - first, s->score_lse[h], fresh, s->c);
+		fresh = false;
+	}
+	return s->c;
+}
+
+/* The forced rows are an index range: a constant added to their scores would cost the low bits. */
+static void select_topk(struct state *s, const struct kv_op *op, struct run_list *ret)
+{
+	bool sealed = op->n[3], logits = op->n[2] == KV_GROUP_LOGITS;
+	uint32_t first = sealed ? MIN(s->map.view->n_sinks, s->visible) : 0;
+	uint32_t end = sealed ? sealed_end(s) : s->visible;
+	uint32_t n = end > first ? end - first : 0, k = MIN(op->n[0], n), recent = MIN(op->n[1], k);
+	uint32_t found = 0;
+
+	if (k == n) {
+		append(ret, first, n);
+		return;
+	}
+	if (k > recent)
+		found = s->map.space->ops->topk(rank_rows(s, first, end, logits), n - recent,
+						k - recent, s->index, s->topk);
+	for (uint32_t i = 0; i < found; i++)
+		append(ret, first + s->index[i], 1);
+	append(ret, end - recent, recent);
+}
+
+/* ---- the list of an operation ---------------------------------------------- */
+
+/* The most runs that an operation's selection has. */
+uint32_t exec_select_bound(const struct state *s, const struct kv_plan *p, unsigned op)
+{
+	const struct kv_op *x = &p->op[op];
+
+	switch (x->kind) {
+	case KV_OP_ALL:
+	case KV_OP_RANGE:
+		return 1;
+	case KV_OP_WINDOW:
+		return 2;
+	case KV_OP_TOPK:
+		return MIN(x->n[0], s->visible) + 1;
+	case KV_OP_UNION:
+		return exec_select_bound(s, p, x->a) + exec_select_bound(s, p, x->b);
+	default:
+		return 0;
+	}
+}
+
+void exec_select(struct state *s, const struct kv_plan *p, unsigned op)
+{
+	const struct kv_op *x = &p->op[op];
+	struct run_list *ret = &s->sel[op];
+
+	ret->n = ret->rows = 0;
+	switch (x->kind) {
+	case KV_OP_ALL:
+		append(ret, 0, s->visible);
+		break;
+	case KV_OP_RANGE:
+		select_range(s, x, ret);
+		break;
+	case KV_OP_WINDOW:
+		select_window(s, x, ret);
+		break;
+	case KV_OP_UNION:
+		select_union(&s->sel[x->a], &s->sel[x->b], ret);
+		break;
+	case KV_OP_TOPK:
+		select_topk(s, x, ret);
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs a plan for one KV head of one item.
+ *
+ * A plan has one expensive stage, which is cut into shares: its scoring, or
+ * without one its attention. finish() then walks the operations in order.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "kernels/exec-private.h"
+#include "kernels/plan-private.h"
+#include "shm/base.h"
+
+/* ---- the plan of a step ---------------------------------------------------- */
+
+static struct kv_step step_of(const struct kv_space *s, const struct kv_view *view,
+			      const struct kv_query *query)
+{
+	uint64_t limit = (uint64_t)query->first_limit + query->n_q - 1;
+	uint32_t rows = query->full || limit > view->rows ? view->rows : (uint32_t)limit;
+	uint32_t sealed = view->rows - view->tail_rows - view->n_sinks;
+	struct kv_step step = {
+		.prefill = query->n_q > KV_MAX_DECODE_Q,
+		.full = query->full,
+		.rows = rows,
+		.n_q = query->n_q,
+		.group = s->group,
+		.k_dim = s->k_dim,
+		.v_dim = s->v_dim,
+	};
+
+	step.sinks = MIN(view->n_sinks, rows);
+	step.sealed = MIN(sealed, rows - step.sinks);
+	step.tail = rows - step.sinks - step.sealed;
+	return step;
+}
+
+/* What this executor can run: at most one scoring, exactly one attention, no policy state. */
+static int check_runs(const struct kv_plan *p)
+{
+	unsigned scores = 0, attends = 0;
+
+	for (unsigned i = 0; i < p->n_ops; i++)
+		switch (p->op[i].kind) {
+		case KV_OP_SCORE:
+		case KV_OP_SCORE_DIMS:
+			scores++;
+			break;
+		case KV_OP_ATTEND:
+			attends++;
+			break;
+		case KV_OP_ALL:
+		case KV_OP_RANGE:
+		case KV_OP_WINDOW:
+		case KV_OP_TOPK:
+		case KV_OP_UNION:
+		case KV_OP_MEAN_REST:
+		case KV_OP_OUTPUT:
+			break;
+		default:
+			return -EOPNOTSUPP;
+		}
+	return scores <= 1 && attends == 1 ? 0 : -EOPNOTSUPP;
+}
+
+int kv_plan_step(const struct kv_space *s, const struct kv_view *view, const struct kv_query *query,
+		 uint32_t layer, uint32_t layers, bool dense, struct kv_plan *ret)
+{
+	struct kv_step step = step_of(s, view, query);
+	struct kv_plan plan;
+	char why[KV_ERROR_TEXT];
+	int r;
+
+	if (query->level && (s->k->levels <= query->level || s->v->levels <= query->level))
+		return -EOPNOTSUPP;
+	step.layer = layer;
+	step.layers = layers;
+	kv_plan_init(&plan);
+	if (dense || query->level) /* a draft reads the upper planes of every row */
+		kv_plan_output(&plan, kv_plan_attend(&plan, kv_plan_all(&plan)));
+	else
+		s->policy->plan(&plan, &step, s->args);
+	r = kv_plan_check(&plan, why, sizeof(why));
+	r = r ? r : check_runs(&plan);
+	if (!r)
+		*ret = plan;
+	return r;
+}
+
+/* ---- state ----------------------------------------------------------------- */
+
+/* The most rows that a selection made without scores has: shares are counted before there is
+ * memory to list them in. */
+static uint64_t most_rows(const struct state *s, const struct kv_plan *p, unsigned op)
+{
+	const struct kv_op *x = &p->op[op];
+	uint64_t rows = s->visible;
+
+	if (x->kind == KV_OP_RANGE)
+		rows = x->n[1];
+	if (x->kind == KV_OP_WINDOW)
+		rows = (uint64_t)x->n[0] + x->n[1];
+	if (x->kind == KV_OP_UNION)
+		rows = most_rows(s, p, x->a) + most_rows(s, p, x->b);
+	return MIN(rows, s->visible);
+}
+
+static uint64_t attended_rows(const struct state *s, const struct kv_plan *p)
+{
+	for (unsigned i = 0; i < p->n_ops; i++)
+		if (p->op[i].kind == KV_OP_ATTEND)
+			return most_rows(s, p, p->op[i].a);
+	return 0;
+}
+
+static uint32_t range_shares(const struct state *s, uint64_t rows, uint32_t share_rows)
+{
+	uint32_t sinks = s->map.view->n_sinks;
+
+	return rows > sinks + share_rows ? (uint32_t)DIV_UP(rows - sinks, share_rows) : 1;
+}
+
+static enum kv_exec_mode mode_of(const struct state *s, const struct kv_plan *p)
+{
+	for (unsigned i = 0; i < p->n_ops; i++)
+		if (p->op[i].kind == KV_OP_SCORE || p->op[i].kind == KV_OP_SCORE_DIMS)
+			return KV_EXEC_SCORE;
+	return s->n_q > KV_MAX_DECODE_Q && kv_plan_is_dense(p) ? KV_EXEC_PROMPT : KV_EXEC_ATTEND;
+}
+
+static void describe(struct state *s, const struct kv_plan *p)
+{
+	s->mode = mode_of(s, p);
+	for (unsigned i = 0; i < p->n_ops; i++) {
+		if (p->op[i].kind == KV_OP_SCORE_DIMS)
+			s->r = MIN(p->op[i].n[0], s->map.space->k_dim);
+		if (p->op[i].kind == KV_OP_MEAN_REST && p->op[i].n[0] != KV_MEAN_OFF)
+			s->mean = true;
+	}
+	s->sums = s->mean ? s->n_q : 0;
+}
+
+static void count_shares(struct state *s, const struct kv_plan *p)
+{
+	switch (s->mode) {
+	case KV_EXEC_SCORE:
+		s->shares = range_shares(s, s->visible, SCORE_ROWS);
+		break;
+	case KV_EXEC_ATTEND:
+		s->shares = range_shares(s, attended_rows(s, p), ATTEND_ROWS);
+		break;
+	case KV_EXEC_PROMPT:
+		s->shares = DIV_UP(s->n_q, PROMPT_Q);
+		break;
+	}
+	s->parts = s->mode == KV_EXEC_SCORE ? 1 : s->shares;
+}
+
+static void state_init(struct state *s, const struct kv_space *space, const struct kv_plan *plan,
+		       const struct kv_view *view, const struct kv_query *query, uint32_t head)
+{
+	assert(query->n_q);
+	memset(s, 0, sizeof(*s));
+	s->query = query;
+	s->n_q = query->n_q;
+	s->group = space->group;
+	s->heads = query->n_q * space->group;
+	kv_map_init(&s->map, space, view, head);
+	s->visible = exec_limit(s, query->n_q - 1);
+	describe(s, plan);
+	count_shares(s, plan);
+}
+
+uint64_t kv_exec_scratch_bytes(const struct kv_space *s, const struct kv_plan *plan,
+			       const struct kv_view *view, const struct kv_query *query)
+{
+	struct state state;
+
+	state_init(&state, s, plan, view, query, view->head_first);
+	return exec_lay_out(&state, plan, NULL);
+}
+
+/* A share's or the whole item's queries, from the caller's layout, times scale. */
+void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q)
+{
+	const struct kv_space *space = s->map.space;
+	size_t n = (size_t)s->group * space->k_dim;
+
+	for (uint32_t i = query; i < query + n_q; i++) {
+		const float *from =
+			s->query->q + ((size_t)i * space->heads * space->k_dim) + s->map.head * n;
+
+		for (size_t c = 0; c < n; c++)
+			s->q[i * n + c] = from[c] * space->scale;
+	}
+}
+
+/* ---- running --------------------------------------------------------------- */
+
+void kv_exec_init(struct kv_exec *e, const struct kv_space *s, const struct kv_plan *plan,
+		  const struct kv_view *view, const struct kv_query *query, uint32_t head,
+		  void *scratch)
+{
+	struct state *state = scratch;
+
+	state_init(state, s, plan, view, query, head);
+	exec_lay_out(state, plan, scratch);
+	*e = (struct kv_exec){ .space = s,
+			       .plan = plan,
+			       .view = view,
+			       .query = query,
+			       .head = head,
+			       .shares = state->shares,
+			       .scratch = scratch };
+	if (state->mode == KV_EXEC_PROMPT)
+		return; /* each share scales its own queries */
+	exec_scale_q(state, 0, state->n_q);
+	if (state->mode == KV_EXEC_SCORE)
+		exec_score_prepare(state);
+	for (unsigned i = 0; i < plan->n_ops && state->mode == KV_EXEC_ATTEND; i++)
+		exec_select(state, plan, i);
+}
+
+static const struct run_list *attended(const struct kv_exec *e, const struct state *s)
+{
+	unsigned i = 0;
+
+	while (e->plan->op[i].kind != KV_OP_ATTEND)
+		i++;
+	return &s->sel[e->plan->op[i].a];
+}
+
+void kv_exec_share(struct kv_exec *e, uint32_t share)
+{
+	struct state *s = e->scratch;
+
+	assert(share < s->shares);
+	switch (s->mode) {
+	case KV_EXEC_SCORE:
+		exec_score_share(s, share);
+		break;
+	case KV_EXEC_ATTEND:
+		exec_attend_share(s, attended(e, s), share);
+		break;
+	case KV_EXEC_PROMPT:
+		exec_prompt_share(s, share);
+		break;
+	}
+}
+
+static void attend_selected(struct state *s, const struct run_list *rows)
+{
+	const struct attend what = {
+		.rows = rows, .n = rows->rows, .n_q = s->n_q, .sums = s->sums
+	};
+
+	exec_score_alpha(s, rows);
+	exec_attend(s, &what, &s->part[0], &s->work[0]);
+}
+
+/* The operations after the scoring, in their order. */
+static void walk(struct state *s, const struct kv_plan *p)
+{
+	const struct run_list *rows = NULL;
+
+	for (unsigned i = 0; i < p->n_ops; i++)
+		switch (p->op[i].kind) {
+		case KV_OP_SCORE:
+		case KV_OP_SCORE_DIMS:
+			exec_score_reduce(s);
+			break;
+		case KV_OP_ATTEND:
+			rows = &s->sel[p->op[i].a];
+			attend_selected(s, rows);
+			break;
+		case KV_OP_MEAN_REST:
+			exec_mean(s, rows, (enum kv_mean)p->op[i].n[0]);
+			break;
+		default:
+			exec_select(s, p, i);
+		}
+}
+
+static void report(struct kv_exec *e, struct state *s)
+{
+	struct kv_result *r = &e->result;
+
+	r->y = s->part[0].y;
+	r->lse = s->part[0].lse;
+	r->n_selected = s->mode == KV_EXEC_PROMPT ? s->visible : attended(e, s)->rows;
+	r->n_scored = s->mode == KV_EXEC_SCORE ? s->visible : 0;
+	r->alpha_min = s->alpha[0];
+	for (uint32_t h = 0; h < s->heads; h++) {
+		r->alpha_min = s->alpha[h] < r->alpha_min ? s->alpha[h] : r->alpha_min;
+		r->alpha_sum += (double)s->alpha[h];
+	}
+	exec_bytes(s, attended(e, s), r);
+}
+
+void kv_exec_finish(struct kv_exec *e)
+{
+	struct state *s = e->scratch;
+
+	e->result = (struct kv_result){ 0 };
+	for (uint32_t h = 0; h < s->heads; h++)
+		s->alpha[h] = 1;
+	if (s->mode == KV_EXEC_SCORE)
+		walk(s, e->plan);
+	if (s->mode == KV_EXEC_ATTEND)
+		exec_attend_merge(s);
+	report(e, s);
+}
