@@ -22,6 +22,8 @@ struct kv_block {
 	uint16_t tiles;     /* slots: decides strides of channel-major planes */
 	uint16_t tile_rows; /* KV_TILE_ROWS; chunks: 64 or 16, plain formats only */
 	uint32_t needs;     /* KV_NEED_* the block was laid out with */
+	const void *next;   /* base of the block, laid out alike, that k_score_dims gets after this
+			     * one with the same channels: asked for meanwhile. NULL: none */
 };
 
 /* Rows are addressed by their place in the block: slot * tile_rows + row within the tile. A call
@@ -31,6 +33,7 @@ struct kv_kernels {
 	unsigned levels;     /* 2: has an upper plane that can be read alone (level 1) */
 	bool plain;          /* rows of a dtype as they are: usable for chunks */
 	float k_max_rel, v_max_rel; /* largest error of an element, as part of its group's range */
+	float score_max_rel;        /* the same of what k_score_dims and level 1 read */
 
 	size_t (*k_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
 	size_t (*v_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
@@ -57,8 +60,8 @@ struct kv_kernels {
 	void (*k_prefetch)(const struct kv_block *b, uint32_t row);
 	void (*v_prefetch)(const struct kv_block *b, uint32_t row);
 
-	/* Bytes that the calls above read, padding counted, cache lines not (methods.md 13):
-	 * `rows` rows out of `tiles` different tiles. */
+	/* Bytes that the calls above read, padding counted, cache lines not (methods.md 13), added
+	 * to ret_planes[KV_PLANES]: `rows` rows out of `tiles` different tiles. */
 	void (*bytes_score)(uint32_t dim, uint64_t rows, uint64_t tiles, uint32_t r,
 			    uint64_t ret_planes[]);
 	void (*bytes_k)(uint32_t dim, uint64_t rows, uint64_t tiles, unsigned level,
