@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a format file includes: the vocabulary of the ISA it is compiled for,
+ * and the contract of a codec. It defines the names below as KV_FN functions
+ * and macros and includes stamp.h, which makes a row of the kernel table of
+ * them. Stages never see bytes, codecs never see a stage.
+ *
+ *   FMT             the name, as a word
+ *   FMT_LEVELS      2: the upper planes can be read alone (level 1); else 1
+ *   FMT_PLAIN       1: numbers as they are; 0: x = scale * code + min
+ *   FMT_K_MAX_REL   error bound of an element, as part of its group's range
+ *   FMT_V_MAX_REL
+ *   FMT_SCORE_REL   the same of what k_score_dims reads
+ *   FMT_RUN_BITS    bits of a code that k_score_dims reads
+ *
+ *   fmt_k_bytes, fmt_v_bytes(dim, tiles, tile_rows, needs)      a block, a multiple of 64
+ *   fmt_k_stride, fmt_v_stride(dim)                             bytes of a row of a row-major plane
+ *   fmt_k_encode, fmt_v_encode(block, slot, x)                  one tile
+ *   fmt_k_rows, fmt_v_rows(block, row)                          where rows lie
+ *   fmt_k_load(rows, at, c)                                     VL codes of row `at` from channel c
+ *   fmt_v_load(rows, at, c, level)
+ *   fmt_runs(block)                                             scoring reads runs, not rows
+ *   fmt_run(block, channel), fmt_run_bytes(block)               one channel over the block
+ *   fmt_run_load(run, row)                                      VL codes of it
+ *   fmt_gather(block, row, channel)                             the same where there are no runs
+ * and, if not plain:
+ *   fmt_k_params(block, tile, c, &scale, &min)                  of VL channels
+ *   fmt_run_params(block, tile, channel, &scale, &min)          of one, for codes of fmt_run_load
+ *   fmt_v_params(block, row, level, &scale, &min)
+ */
+#pragma once
+
+#include <assert.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/table.h"
+#include "shm/base.h"
+
+#define KV_STRING_(x) #x
+#define KV_STRING(x) KV_STRING_(x)
+#define KV_PASTE3_(a, b, c) a##b##_##c
+#define KV_PASTE3(a, b, c) KV_PASTE3_(a, b, c)
+
+/* KV_ISA is the word that the build gives: scalar, avx2, ... */
+#include KV_STRING(kernels/vec/KV_ISA.h)
+
+#define KV_FN static inline __attribute__((always_inline))
+#define KV_UNROLL _Pragma("GCC unroll 16")
+#define KV_LINE 64
+
+/* Rows of one plane, or of an upper and a lower plane of equal shape. */
+struct kv_rows {
+	const uint8_t *upper, *lower;
+	size_t stride;
+};
+
+static inline uint32_t kv_block_rows(const struct kv_block *b)
+{
+	return (uint32_t)b->tiles * b->tile_rows;
+}
+
+static inline size_t kv_align_line(size_t n)
+{
+	return ALIGN_UP(n, KV_LINE);
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stages that read only floats, compiled once per ISA over its vocabulary.
+ * A tail of fewer than VL numbers goes through a padded copy, so that a number
+ * is treated alike wherever it stands.
+ */
+#include "kernels/codec.h"
+#include "kernels/stage/select.h"
+
+/* e^f for |f| <= ln2 / 2 by Taylor to the seventh power: below 1 ulp of f32. */
+KV_FN vf exp_accurate(vf x)
+{
+	static const float c[] = { 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6,
+				   0.5f, 1.0f, 1.0f };
+	vf least = vf_set(-87.3f); /* from here down the result is 0 */
+	vf t = vf_min(vf_max(x, least), vf_set(88.7f));
+	vf n = vf_rint(vf_mul(t, vf_set(0x1.715476p+0f)));
+	vf f = vf_fma(n, vf_set(-0x1.62e4p-1f), t);
+	vf y = vf_set(c[0]);
+
+	f = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), f);
+	KV_UNROLL for (unsigned i = 1; i < ARRAY_SIZE(c); i++)
+		y = vf_fma(y, f, vf_set(c[i]));
+	return vf_if_ge(x, least, vf_scale(y, n), vf_set(0)); /* NaN: 0 as well */
+}
+
+/* 2^f for |f| <= 1/2 by a minimax cubic: 7.5e-5 relative. NaN passes through. */
+KV_FN vf exp_fast(vf x)
+{
+	vf t = vf_mul(vf_max(vf_set(-87), x), vf_set(0x1.715476p+0f));
+	vf n = vf_rint(t);
+	vf f = vf_sub(t, n);
+	vf y = vf_fma(f, vf_set(0.05517167f), vf_set(0.24261112f));
+
+	y = vf_fma(y, f, vf_set(0.69326099f));
+	y = vf_fma(y, f, vf_set(0.99992807f));
+	return vf_scale(y, n);
+}
+
+/* The last n < VL numbers, completed with `pad`. */
+KV_FN vf load_rest(const float *a, uint32_t n, float pad)
+{
+	float rest[VL];
+
+	for (uint32_t i = 0; i < VL; i++)
+		rest[i] = i < n ? a[i] : pad;
+	return vf_load(rest);
+}
+
+KV_FN void store_rest(float *a, uint32_t n, vf x)
+{
+	float rest[VL];
+
+	vf_store(rest, x);
+	memcpy(a, rest, n * sizeof(*a));
+}
+
+/* The largest number; NaN is none. */
+KV_FN float top_of(const float *a, uint32_t n)
+{
+	vf top[4];
+	uint32_t i = 0;
+
+	KV_UNROLL for (unsigned k = 0; k < 4; k++)
+		top[k] = vf_set(-INFINITY);
+	for (; i + 4 * VL <= n; i += 4 * VL)
+		KV_UNROLL for (unsigned k = 0; k < 4; k++)
+			top[k] = vf_max(vf_load(a + i + k * VL), top[k]);
+	for (; i + VL <= n; i += VL)
+		top[0] = vf_max(vf_load(a + i), top[0]);
+	if (i < n)
+		top[1] = vf_max(load_rest(a + i, n - i, -INFINITY), top[1]);
+	return vf_top(vf_max(vf_max(top[0], top[1]), vf_max(top[2], top[3])));
+}
+
+/* Of x = score - maximum: NaN counts as -inf, one bad row must not hide the others. */
+KV_FN vf weight_of(vf x)
+{
+	return vf_if_ge(x, vf_set(-87), exp_fast(x), vf_set(0));
+}
+
+static void op_max_expsum(const float *a, uint32_t n, float *ret_max, float *ret_sum)
+{
+	float top = top_of(a, n);
+	vf max = vf_set(top), sum[2] = { vf_set(0), vf_set(0) };
+	uint32_t i = 0;
+
+	*ret_max = top;
+	*ret_sum = 0;
+	if (top == -INFINITY)
+		return;
+	for (; i + 2 * VL <= n; i += 2 * VL)
+		KV_UNROLL for (unsigned k = 0; k < 2; k++)
+			sum[k] = vf_add(sum[k], weight_of(vf_sub(vf_load(a + i + k * VL), max)));
+	for (; i < n; i += VL) {
+		vf x = n - i >= VL ? vf_load(a + i) : load_rest(a + i, n - i, -INFINITY);
+
+		sum[0] = vf_add(sum[0], weight_of(vf_sub(x, max)));
+	}
+	*ret_sum = vf_sum(vf_add(sum[0], sum[1]));
+}
+
+/* NaN stays NaN, so that top-k puts it last. */
+KV_FN vf softmax_at(vf x, vf lse)
+{
+	x = vf_sub(x, lse);
+	return vf_if_ge(vf_set(-87), x, vf_set(0), exp_fast(x));
+}
+
+static void op_add_softmax(const float *a, uint32_t n, float lse, bool first, float *c)
+{
+	vf l = vf_set(lse), zero = vf_set(0);
+	uint32_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		vf_store(c + i, vf_add(first ? zero : vf_load(c + i),
+				       softmax_at(vf_load(a + i), l)));
+	if (i < n)
+		store_rest(c + i, n - i, vf_add(first ? zero : load_rest(c + i, n - i, 0),
+						softmax_at(load_rest(a + i, n - i, 0), l)));
+}
+
+static void op_add(const float *a, uint32_t n, bool first, float *c)
+{
+	uint32_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		vf_store(c + i, first ? vf_load(a + i) : vf_add(vf_load(c + i), vf_load(a + i)));
+	for (; i < n; i++)
+		c[i] = first ? a[i] : c[i] + a[i];
+}
+
+/* The running maximum moves to `max`: what was summed so far shrinks. */
+static void rescale(float max, float *m, float *l, float *y, uint32_t dim)
+{
+	float old = expf(*m - max);
+
+	*l *= old;
+	for (uint32_t c = 0; c < dim; c++)
+		y[c] = old > 0 ? y[c] * old : 0;
+	*m = max;
+}
+
+static void op_softmax_block(float *p, uint32_t n, float *m, float *l, float *y, uint32_t dim)
+{
+	float top = top_of(p, n), max = MAX(*m, top);
+	vf shift = vf_set(max), sum = vf_set(0);
+	uint32_t i = 0;
+
+	if (max == -INFINITY) {
+		memset(p, 0, n * sizeof(*p));
+		return;
+	}
+	if (max > *m)
+		rescale(max, m, l, y, dim);
+	for (; i + VL <= n; i += VL) {
+		vf x = exp_accurate(vf_sub(vf_load(p + i), shift));
+
+		vf_store(p + i, x);
+		sum = vf_add(sum, x);
+	}
+	if (i < n) {
+		vf x = exp_accurate(vf_sub(load_rest(p + i, n - i, -INFINITY), shift));
+
+		store_rest(p + i, n - i, x);
+		sum = vf_add(sum, x);
+	}
+	*l += vf_sum(sum);
+}
+
+static void op_blend(float *y, float a, const float *x, float b, uint32_t dim)
+{
+	vf va = vf_set(a), vb = vf_set(b);
+	uint32_t i = 0;
+
+	for (; i + VL <= dim; i += VL)
+		vf_store(y + i, vf_fma(va, vf_load(y + i), vf_mul(vb, vf_load(x + i))));
+	for (; i < dim; i++)
+		y[i] = a * y[i] + b * x[i];
+}
+
+static void op_merge(float *y, float *lse, const float *other, float other_lse, uint32_t dim)
+{
+	float max = MAX(*lse, other_lse), a, b;
+
+	if (other_lse == -INFINITY)
+		return;
+	a = expf(*lse - max);
+	b = expf(other_lse - max);
+	if (a == 0) /* y may be anything where nothing was seen */
+		memcpy(y, other, dim * sizeof(*y));
+	else
+		op_blend(y, a / (a + b), other, b / (a + b), dim);
+	*lse = max + logf(a + b);
+}
+
+static void op_to_f32(unsigned dtype, const void *from, float *to, size_t n)
+{
+	const uint16_t *half = from;
+	size_t i = 0;
+
+	switch (dtype) {
+	case KV_F32:
+		memcpy(to, from, n * sizeof(*to));
+		break;
+	case KV_F16:
+		for (; i + VL <= n; i += VL)
+			vf_store(to + i, vf_load_f16(half + i));
+		for (; i < n; i++)
+			to[i] = kv_from_f16(half[i]);
+		break;
+	default:
+		for (; i + VL <= n; i += VL)
+			vf_store(to + i, vf_load_bf16(half + i));
+		for (; i < n; i++)
+			to[i] = kv_from_bf16(half[i]);
+		break;
+	}
+}
+
+static void op_from_f32(unsigned dtype, const float *from, void *to, size_t n)
+{
+	uint16_t *half = to;
+	size_t i = 0;
+
+	switch (dtype) {
+	case KV_F32:
+		memcpy(to, from, n * sizeof(*from));
+		break;
+	case KV_F16:
+		for (; i + VL <= n; i += VL)
+			vf_store_f16(half + i, vf_load(from + i));
+		for (; i < n; i++)
+			half[i] = kv_to_f16(from[i]);
+		break;
+	default:
+		for (; i + VL <= n; i += VL)
+			vf_store_bf16(half + i, vf_load(from + i));
+		for (; i < n; i++)
+			half[i] = kv_to_bf16(from[i]);
+		break;
+	}
+}
+
+extern const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA);
+const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
+	.isa = KV_STRING(KV_ISA),
+	.max_expsum = op_max_expsum,
+	.add_softmax = op_add_softmax,
+	.add = op_add,
+	.topk = op_topk,
+	.softmax_block = op_softmax_block,
+	.merge = op_merge,
+	.blend = op_blend,
+	.to_f32 = op_to_f32,
+	.from_f32 = op_from_f32,
+};

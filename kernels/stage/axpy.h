@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * y[h] += sum over i of p[h][i] * V[row + i].
+ *
+ * A row's scale goes into its weight (w = p * scale), its min into one number
+ * per head that is added to all channels at the end of a block of rows. The
+ * output stays in registers over a block; channels are taken in strips.
+ */
+#pragma once
+
+#include "kernels/codec.h"
+#include "kernels/stage/dot.h"
+
+#define KV_AXPY_ROWS 32u /* of a block: its lines stay in L1 from strip to strip */
+
+struct axpy {
+	struct kv_rows rows;
+	const float *w;
+	size_t w_stride;
+	const float *bias; /* by head, NULL: none */
+	uint32_t dim, n;
+	unsigned level;
+	float *y;
+	size_t y_stride;
+};
+
+KV_FN vf axpy_load(const struct axpy *a, uint32_t at, uint32_t c, bool decoded)
+{
+	if (decoded)
+		return vf_load((const float *)(const void *)a->rows.upper + (size_t)at * a->dim + c);
+	return fmt_v_load(&a->rows, at, c, a->level);
+}
+
+KV_FN void axpy_tile(const struct axpy *a, uint32_t c, uint32_t head, unsigned vecs, unsigned heads,
+		     bool decoded)
+{
+	const float *w = a->w + head * a->w_stride;
+	float *y = a->y + head * a->y_stride + c;
+	vf acc[4][4];
+
+	KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		vf bias = vf_set(a->bias ? a->bias[head + h] : 0);
+
+		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+			acc[h][v] = vf_add(vf_load(y + h * a->y_stride + v * VL), bias);
+	}
+	for (uint32_t i = 0; i < a->n; i++) {
+		vf x[4];
+
+		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+			x[v] = axpy_load(a, i, c + v * VL, decoded);
+		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+			vf weight = vf_set(w[h * a->w_stride + i]);
+
+			KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+				acc[h][v] = vf_fma(weight, x[v], acc[h][v]);
+		}
+	}
+	KV_UNROLL for (unsigned h = 0; h < heads; h++)
+		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+			vf_store(y + h * a->y_stride + v * VL, acc[h][v]);
+}
+
+KV_FN void axpy_strip(const struct axpy *a, uint32_t c, unsigned vecs, uint32_t heads, bool decoded)
+{
+	uint32_t h = 0;
+
+	for (; h + 4 <= heads; h += 4)
+		axpy_tile(a, c, h, vecs, 4, decoded);
+	if (heads & 2) {
+		axpy_tile(a, c, h, vecs, 2, decoded);
+		h += 2;
+	}
+	if (heads & 1)
+		axpy_tile(a, c, h, vecs, 1, decoded);
+}
+
+KV_FN void axpy_rows(const struct axpy *a, uint32_t heads, bool decoded)
+{
+	uint32_t c = 0;
+
+	for (; c + KV_AXPY_VECS * VL <= a->dim; c += KV_AXPY_VECS * VL)
+		axpy_strip(a, c, KV_AXPY_VECS, heads, decoded);
+	for (; c < a->dim; c += VL)
+		axpy_strip(a, c, 1, heads, decoded);
+}
+
+#if !FMT_PLAIN
+KV_FN void axpy_fold(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+		     size_t p_stride, uint32_t heads, unsigned level, float *w, float *bias)
+{
+	float scale[KV_AXPY_ROWS], min[KV_AXPY_ROWS];
+
+	for (uint32_t i = 0; i < n; i++)
+		fmt_v_params(b, row + i, level, &scale[i], &min[i]);
+	for (uint32_t h = 0; h < heads; h++) {
+		const float *from = p + h * p_stride;
+		float sum = 0;
+
+		for (uint32_t i = 0; i < n; i++) {
+			w[h * KV_AXPY_ROWS + i] = from[i] * scale[i];
+			sum += from[i] * min[i];
+		}
+		bias[h] = sum;
+	}
+}
+#endif
+
+KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+		       size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
+{
+	for (uint32_t i = 0; i < n; i += KV_AXPY_ROWS) {
+		struct axpy a = { .rows = fmt_v_rows(b, row + i), .w = p + i, .w_stride = p_stride,
+				  .dim = b->dim, .n = MIN(n - i, KV_AXPY_ROWS), .level = level,
+				  .y = y, .y_stride = y_stride };
+#if !FMT_PLAIN
+		float w[KV_DIRECT_HEADS * KV_AXPY_ROWS], bias[KV_DIRECT_HEADS];
+
+		axpy_fold(b, row + i, a.n, a.w, p_stride, heads, level, w, bias);
+		a.w = w;
+		a.w_stride = KV_AXPY_ROWS;
+		a.bias = bias;
+#endif
+		axpy_rows(&a, heads, false);
+	}
+}
+
+static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
+{
+	float x[KV_DECODE_ROWS * KV_MAX_DIM];
+
+	for (uint32_t i = 0; i < n; i += KV_DECODE_ROWS) {
+		uint32_t m = MIN(n - i, KV_DECODE_ROWS);
+		struct axpy a = { .rows = { (const uint8_t *)x, NULL, 0 }, .w = p + i,
+				  .w_stride = p_stride, .dim = b->dim, .n = m,
+				  .y = y, .y_stride = y_stride };
+
+		read_v(b, row + i, m, level, x);
+		axpy_rows(&a, heads, true);
+	}
+}
+
+static void stage_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
+{
+	if (heads > KV_DIRECT_HEADS)
+		axpy_decoded(b, row, n, p, p_stride, heads, y, y_stride, level);
+	else if (FMT_LEVELS > 1 && level)
+		axpy_direct(b, row, n, p, p_stride, heads, y, y_stride, 1);
+	else
+		axpy_direct(b, row, n, p, p_stride, heads, y, y_stride, 0);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows back to f32, and asking the memory for them. */
+#pragma once
+
+#include "kernels/codec.h"
+
+static void stage_k_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
+{
+	struct kv_rows rows = fmt_k_rows(b, row);
+
+	for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t c = 0; c < b->dim; c += VL) {
+			vf v = fmt_k_load(&rows, i, c);
+#if !FMT_PLAIN
+			vf scale, min;
+
+			fmt_k_params(b, (row + i) / b->tile_rows, c, &scale, &min);
+			v = vf_fma(v, scale, min);
+#endif
+			vf_store(x + (size_t)i * b->dim + c, v);
+		}
+	}
+}
+
+KV_FN void read_v(const struct kv_block *b, uint32_t row, uint32_t n, unsigned level, float *x)
+{
+	struct kv_rows rows = fmt_v_rows(b, row);
+
+	for (uint32_t i = 0; i < n; i++) {
+#if !FMT_PLAIN
+		float scale, min;
+
+		fmt_v_params(b, row + i, level, &scale, &min);
+#endif
+		for (uint32_t c = 0; c < b->dim; c += VL) {
+			vf v = fmt_v_load(&rows, i, c, level);
+#if !FMT_PLAIN
+			v = vf_fma(v, vf_set(scale), vf_set(min));
+#endif
+			vf_store(x + (size_t)i * b->dim + c, v);
+		}
+	}
+}
+
+static void stage_v_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
+{
+	read_v(b, row, n, 0, x);
+}
+
+KV_FN void prefetch_row(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i += KV_LINE)
+		__builtin_prefetch(p + i);
+}
+
+static void stage_k_prefetch(const struct kv_block *b, uint32_t row)
+{
+	struct kv_rows rows = fmt_k_rows(b, row);
+
+	prefetch_row(rows.upper, rows.stride);
+}
+
+static void stage_v_prefetch(const struct kv_block *b, uint32_t row)
+{
+	struct kv_rows rows = fmt_v_rows(b, row);
+
+	prefetch_row(rows.upper, rows.stride);
+	if (rows.lower)
+		prefetch_row(rows.lower, rows.stride);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Makes a row of the kernel table of the codec that was defined above it: the
+ * last line of every format file.
+ */
+#include "kernels/stage/read.h"
+#include "kernels/stage/scan.h"
+#include "kernels/stage/dot.h"
+#include "kernels/stage/axpy.h"
+#include "kernels/stage/bytes.h"
+
+#ifndef FMT_SCORE_DIMS /* a format may bring a faster one for some ISA */
+#define FMT_SCORE_DIMS stage_k_score_dims
+#endif
+
+extern const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA);
+const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA) = {
+	.format = KV_STRING(FMT),
+	.isa = KV_STRING(KV_ISA),
+	.levels = FMT_LEVELS,
+	.plain = FMT_PLAIN,
+	.k_max_rel = FMT_K_MAX_REL,
+	.v_max_rel = FMT_V_MAX_REL,
+	.score_max_rel = FMT_SCORE_REL,
+	.k_bytes = fmt_k_bytes,
+	.v_bytes = fmt_v_bytes,
+	.k_write = fmt_k_encode,
+	.v_write = fmt_v_encode,
+	.k_score_dims = FMT_SCORE_DIMS,
+	.k_dot = stage_k_dot,
+	.v_axpy = stage_v_axpy,
+	.k_read = stage_k_read,
+	.v_read = stage_v_read,
+	.k_prefetch = stage_k_prefetch,
+	.v_prefetch = stage_v_prefetch,
+	.bytes_score = stage_bytes_score,
+	.bytes_k = stage_bytes_k,
+	.bytes_v = stage_bytes_v,
+};
