@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One row of the kernel table: blocks of every shape are written, read, scored
+ * and attended to. What was decoded must lie within the format's own bound of
+ * what was sent; every other stage must agree with the decoded rows as closely
+ * as f32 sums allow. The executor relies on each of these for its results, the
+ * daemon on nothing being touched outside a slot.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/base.h"
+#include "tests/kernels/checkkern.h"
+#include "tests/kernels/reference.h"
+
+#define MAX_HEADS 16u
+
+struct field { /* rows of one block: what was sent, what comes back, how far they may differ */
+	struct guarded memory;
+	struct kv_block block;
+	uint32_t rows, dim;
+	float *sent, *read, *range, *size; /* [rows][dim] */
+};
+
+enum pattern { NORMAL, CONSTANT, OFFSET, OUTLIER, TINY, STEPS, PATTERNS };
+
+static float sample(struct check *c, enum pattern p, uint32_t row, uint32_t channel)
+{
+	switch (p) {
+	case CONSTANT:
+		return channel % 3 ? 0.3125f : 0;
+	case OFFSET:
+		return 20 + (float)(channel % 7) + 0.25f * check_normal(c);
+	case OUTLIER:
+		return check_below(c, 50) ? check_normal(c) : 300 * check_unit(c);
+	case TINY:
+		return 1e-4f * check_normal(c);
+	case STEPS: /* halves of a step: every rounding is a tie */
+		return row % 128 == 0 ? 0 : row % 128 == 1 ? 15 : 0.5f * (float)check_below(c, 31);
+	default:
+		return check_normal(c);
+	}
+}
+
+/* Range and largest magnitude of each element's group. */
+static void measure(struct field *f, bool by_channel)
+{
+	uint32_t across = by_channel ? f->block.tile_rows : f->dim;
+
+	for (uint32_t i = 0; i < f->rows; i++) {
+		for (uint32_t c = 0; c < f->dim; c++) {
+			uint32_t tile = i / f->block.tile_rows * f->block.tile_rows;
+			float low = INFINITY, high = -INFINITY;
+			size_t at = (size_t)i * f->dim + c;
+
+			if (by_channel && i > tile) { /* as the row before */
+				f->range[at] = f->range[at - f->dim];
+				f->size[at] = f->size[at - f->dim];
+				continue;
+			}
+			for (uint32_t j = 0; j < across; j++) {
+				float x = by_channel ? f->sent[(size_t)(tile + j) * f->dim + c]
+						     : f->sent[(size_t)i * f->dim + j];
+
+				low = fminf(low, x);
+				high = fmaxf(high, x);
+			}
+			f->range[at] = high - low;
+			f->size[at] = fmaxf(fabsf(low), fabsf(high));
+		}
+	}
+}
+
+/* An element's error bound; parameters in binary16 and f32 arithmetic have their share. */
+static double element_bound(const struct kv_kernels *k, const struct field *f, float rel, size_t at)
+{
+	if (k->plain)
+		return rel * fabsf(f->sent[at]) + 0x1p-24;
+	return rel * f->range[at] + 0x1p-11 * f->size[at] + 0x1p-20;
+}
+
+static struct field field_new(struct check *c, uint32_t dim, uint16_t tiles, uint16_t tile_rows,
+			      uint32_t needs, size_t bytes, enum pattern p)
+{
+	struct field f = { .rows = (uint32_t)tiles * tile_rows, .dim = dim };
+	size_t n = (size_t)f.rows * dim;
+
+	f.memory = guarded_new(bytes);
+	f.block = (struct kv_block){ f.memory.data, dim, tiles, tile_rows, needs, NULL };
+	f.sent = calloc(4 * n, sizeof(float));
+	f.read = f.sent + n;
+	f.range = f.read + n;
+	f.size = f.range + n;
+	for (size_t i = 0; i < n; i++)
+		f.sent[i] = sample(c, p, (uint32_t)(i / dim), (uint32_t)(i % dim));
+	return f;
+}
+
+static void field_free(struct field *f)
+{
+	guarded_free(&f->memory);
+	free(f->sent);
+}
+
+/* Slots in a shuffled order: none may touch what the others hold. */
+static void write_slots(struct check *c, const struct kv_kernels *k, struct field *f, bool is_k)
+{
+	void (*write)(const struct kv_block *, unsigned, const float *) =
+		is_k ? k->k_write : k->v_write;
+	unsigned step = f->block.tiles > 1 ? 3 : 1, first = check_below(c, f->block.tiles);
+
+	for (unsigned i = 0; i < f->block.tiles; i++) {
+		unsigned slot = (first + i * step) % f->block.tiles;
+
+		write(&f->block, slot, f->sent + (size_t)slot * f->block.tile_rows * f->dim);
+	}
+	(is_k ? k->k_read : k->v_read)(&f->block, 0, f->rows, f->read);
+	check_true(c, "bytes before the block changed", guarded_intact(&f->memory));
+}
+
+static void check_decoded(struct check *c, const struct kv_kernels *k, const struct field *f,
+			  bool is_k)
+{
+	float rel = is_k ? k->k_max_rel : k->v_max_rel;
+	struct guarded one = guarded_new(f->dim * sizeof(float));
+	uint32_t row = check_below(c, f->rows);
+
+	for (size_t i = 0; i < (size_t)f->rows * f->dim; i++)
+		if (!check_near(c, is_k ? "k_write, k_read" : "v_write, v_read", f->read[i],
+				f->sent[i], element_bound(k, f, rel, i)))
+			break;
+	(is_k ? k->k_read : k->v_read)(&f->block, row, 1, one.data);
+	check_true(c, "one row reads as all do",
+		   !memcmp(one.data, f->read + (size_t)row * f->dim, f->dim * sizeof(float)));
+	check_true(c, "bytes before a row read changed", guarded_intact(&one));
+	guarded_free(&one);
+}
+
+/* Writing one slot anew leaves the others' rows as they are. */
+static void check_slots(struct check *c, const struct kv_kernels *k, struct field *f, bool is_k)
+{
+	unsigned slot = check_below(c, f->block.tiles);
+	size_t tile = (size_t)f->block.tile_rows * f->dim, n = (size_t)f->rows * f->dim;
+	float *again = calloc(n, sizeof(float)), *x = calloc(tile, sizeof(float));
+	void (*write)(const struct kv_block *, unsigned, const float *) =
+		is_k ? k->k_write : k->v_write;
+
+	for (size_t i = 0; i < tile; i++)
+		x[i] = 7 * check_unit(c);
+	write(&f->block, slot, x);
+	(is_k ? k->k_read : k->v_read)(&f->block, 0, f->rows, again);
+	for (unsigned s = 0; s < f->block.tiles; s++)
+		if (s != slot)
+			check_true(c, "another slot changed",
+				   !memcmp(again + s * tile, f->read + s * tile,
+					   tile * sizeof(float)));
+	write(&f->block, slot, f->sent + slot * tile);
+	(is_k ? k->k_read : k->v_read)(&f->block, 0, f->rows, again);
+	check_true(c, "the same rows written again read alike",
+		   !memcmp(again, f->read, n * sizeof(float)));
+	free(again);
+	free(x);
+}
+
+/* Rows to look at: all of a few, of many some and both ends. */
+static uint32_t row_to_check(struct check *c, uint32_t n, uint32_t i)
+{
+	return n <= 40 ? i : i == 0 ? 0 : i == 1 ? n - 1 : check_below(c, n);
+}
+
+static void fill(struct check *c, float *x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = check_normal(c);
+}
+
+struct call { /* one call of a stage on rows [row, row + n) */
+	uint32_t row, n, heads, stride;
+	unsigned level;
+};
+
+/* Outside [0, n) of each head's row of results nothing may be written. */
+static bool only_rows_written(const float *p, const struct call *a, float mark)
+{
+	for (uint32_t h = 0; h < a->heads; h++)
+		for (uint32_t i = a->n; i < a->stride; i++)
+			if (memcmp(&p[h * a->stride + i], &mark, sizeof(mark)))
+				return false;
+	return true;
+}
+
+static void check_dot(struct check *c, const struct kv_kernels *k, const struct field *f,
+		      const struct call *a)
+{
+	size_t q_stride = f->dim + 3;
+	struct guarded q = guarded_new(((a->heads - 1) * q_stride + f->dim) * sizeof(float));
+	struct guarded p = guarded_new((size_t)a->heads * a->stride * sizeof(float));
+	float *out = p.data, mark = 77;
+
+	fill(c, q.data, q.size / sizeof(float));
+	for (size_t i = 0; i < p.size / sizeof(float); i++)
+		out[i] = mark;
+	k->k_dot(&f->block, a->row, a->n, q.data, q_stride, a->heads, out, a->stride, a->level);
+	for (uint32_t h = 0; h < a->heads; h++) {
+		const float *qh = (float *)q.data + h * q_stride;
+
+		for (uint32_t i = 0; i < MIN(a->n, 40); i++) {
+			uint32_t at = row_to_check(c, a->n, i);
+			size_t from = (size_t)(a->row + at) * f->dim;
+			const float *x = (a->level ? f->sent : f->read) + from;
+			/* Folding subtracts sums of the size of the group's largest. */
+			double bound = 4e-6 * ref_dot_size(qh, f->size + from, f->dim) + 1e-9;
+
+			for (uint32_t d = 0; a->level && d < f->dim; d++)
+				bound += fabsf(qh[d]) *
+					 element_bound(k, f, 1.06f * k->score_max_rel, from + d);
+			if (!check_near(c, "k_dot", out[h * a->stride + at],
+					ref_dot(qh, x, f->dim), bound))
+				break;
+		}
+	}
+	check_true(c, "k_dot wrote beyond its rows", only_rows_written(out, a, mark));
+	check_true(c, "k_dot wrote before its output", guarded_intact(&p));
+	guarded_free(&q);
+	guarded_free(&p);
+}
+
+/* A coefficient may be rounded to 1/127 of the largest of its tile: see score_max_rel. */
+static double score_bound(const struct kv_kernels *k, const struct field *f, const float *coef,
+			  const uint16_t *channel, uint32_t r, size_t from)
+{
+	double bound = 1e-9, largest = 0;
+
+	for (uint32_t j = 0; j < r; j++) {
+		size_t at = from + channel[j];
+
+		bound += fabsf(coef[j]) * (element_bound(k, f, k->score_max_rel, at) +
+					   4e-6 * f->size[at]);
+		largest = fmax(largest, fabsf(coef[j]) * f->range[at]);
+	}
+	return bound + (k->plain || r == 1 ? 0 : r * largest * k->score_max_rel / 16);
+}
+
+static void check_score(struct check *c, const struct kv_kernels *k, const struct field *f,
+			const struct call *a, uint32_t r)
+{
+	size_t coef_stride = r + 1;
+	struct guarded coef = guarded_new(a->heads * coef_stride * sizeof(float));
+	struct guarded channel = guarded_new(r * sizeof(uint16_t));
+	struct guarded p = guarded_new((size_t)a->heads * a->stride * sizeof(float));
+	uint16_t *ch = channel.data;
+	float *out = p.data, mark = 77;
+
+	fill(c, coef.data, coef.size / sizeof(float));
+	for (uint32_t j = 0; j < r; j++) /* ascending, both ends included if r > 1 */
+		ch[j] = (uint16_t)(r == 1 ? check_below(c, f->dim) : j * (f->dim - 1) / (r - 1));
+	for (size_t i = 0; i < p.size / sizeof(float); i++)
+		out[i] = mark;
+	k->k_score_dims(&f->block, a->row, a->n, coef.data, coef_stride, ch, r, a->heads, out,
+			a->stride);
+	for (uint32_t h = 0; h < a->heads; h++) {
+		const float *w = (float *)coef.data + h * coef_stride;
+
+		for (uint32_t i = 0; i < MIN(a->n, 40); i++) {
+			uint32_t at = row_to_check(c, a->n, i);
+			size_t from = (size_t)(a->row + at) * f->dim;
+
+			if (!check_near(c, "k_score_dims", out[h * a->stride + at],
+					ref_score(w, ch, r, f->sent + from),
+					score_bound(k, f, w, ch, r, from)))
+				break;
+		}
+	}
+	check_true(c, "k_score_dims wrote beyond its rows", only_rows_written(out, a, mark));
+	check_true(c, "k_score_dims wrote before its output", guarded_intact(&p));
+	guarded_free(&coef);
+	guarded_free(&channel);
+	guarded_free(&p);
+}
+
+static void check_axpy(struct check *c, const struct kv_kernels *k, const struct field *f,
+		       const struct call *a)
+{
+	size_t y_stride = f->dim + 5;
+	struct guarded p = guarded_new(((size_t)(a->heads - 1) * a->stride + a->n + 1) *
+				       sizeof(float));
+	struct guarded y = guarded_new(((a->heads - 1) * y_stride + f->dim) * sizeof(float));
+	const float *rows = (a->level ? f->sent : f->read) + (size_t)a->row * f->dim;
+	const float *size = f->size + (size_t)a->row * f->dim;
+	float *before = malloc(y.size);
+
+	fill(c, p.data, p.size / sizeof(float));
+	fill(c, y.data, y.size / sizeof(float));
+	memcpy(before, y.data, y.size);
+	k->v_axpy(&f->block, a->row, a->n, p.data, a->stride, a->heads, y.data, y_stride, a->level);
+	for (uint32_t h = 0; h < a->heads; h++) {
+		const float *w = (float *)p.data + (size_t)h * a->stride;
+
+		for (uint32_t d = 0; d < f->dim; d += 1 + check_below(c, 5)) {
+			size_t at = h * y_stride + d;
+			double bound = 1e-6 + 1.2e-7 * a->n * fabsf(before[at]);
+
+			for (uint32_t i = 0; i < a->n; i++) {
+				size_t e = (size_t)i * f->dim + d;
+
+				bound += fabsf(w[i]) * (4e-6 * size[e] + (a->level ?
+					element_bound(k, f, k->score_max_rel,
+						      (size_t)a->row * f->dim + e) : 0));
+			}
+			if (!check_near(c, "v_axpy", ((float *)y.data)[at],
+					before[at] + ref_axpy(w, rows, a->n, f->dim, d), bound))
+				break;
+		}
+		for (uint32_t d = f->dim; h + 1 < a->heads && d < y_stride; d++)
+			check_true(c, "v_axpy wrote beyond a row",
+				   ((float *)y.data)[h * y_stride + d] == before[h * y_stride + d]);
+	}
+	check_true(c, "v_axpy wrote before its output", guarded_intact(&y));
+	free(before);
+	guarded_free(&p);
+	guarded_free(&y);
+}
+
+/* The same rows in one call, row by row and with a neighbour to prefetch: the same bits. */
+static void check_same_bits(struct check *c, const struct kv_kernels *k, const struct field *f)
+{
+	struct kv_block with_next = f->block;
+	uint32_t n = MIN(f->rows, 130), heads = 1 + check_below(c, 7);
+	float *q = malloc(heads * f->dim * sizeof(*q)), *p = calloc(3 * heads * n, sizeof(*p));
+	uint16_t channel[3] = { 0, 5, (uint16_t)(f->dim - 1) };
+
+	fill(c, q, (size_t)heads * f->dim);
+	k->k_dot(&f->block, 0, n, q, f->dim, heads, p, n, 0);
+	for (uint32_t i = 0; i < n; i++)
+		k->k_dot(&f->block, i, 1, q, f->dim, heads, p + heads * n + i, n, 0);
+	check_true(c, "k_dot depends on the rows asked for",
+		   !memcmp(p, p + heads * n, heads * n * sizeof(*p)));
+	k->k_score_dims(&f->block, 0, n, q, f->dim, channel, 3, heads, p, n);
+	with_next.next = f->block.base;
+	for (uint32_t i = 0; i < n; i += 50)
+		k->k_score_dims(&with_next, i, MIN(50, n - i), q, f->dim, channel, 3, heads,
+				p + heads * n + i, n);
+	check_true(c, "k_score_dims depends on the rows asked for",
+		   !memcmp(p, p + heads * n, heads * n * sizeof(*p)));
+	k->k_prefetch(&f->block, f->rows - 1);
+	free(q);
+	free(p);
+}
+
+static void check_calls(struct check *c, const struct kv_kernels *k, const struct field *kf,
+			const struct field *vf)
+{
+	static const uint32_t heads[] = { 1, 2, 4, 7, 8, MAX_HEADS };
+	static const uint32_t counts[] = { 0, 1, 2, 15, 64, 127, 128, 129, 1023, 1024 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+		struct call a = { .n = counts[i], .heads = heads[check_below(c, 6)] };
+
+		if (a.n > kf->rows)
+			break;
+		a.row = check_below(c, kf->rows - a.n + 1);
+		a.stride = a.n + 1 + check_below(c, 20);
+		for (a.level = 0; a.level < k->levels; a.level++) {
+			check_case(c, "%s %s dim %u tiles %u x %u needs %u: row %u n %u heads %u "
+				   "level %u", k->format, k->isa, kf->dim, kf->block.tiles,
+				   kf->block.tile_rows, kf->block.needs, a.row, a.n, a.heads,
+				   a.level);
+			check_dot(c, k, kf, &a);
+			check_axpy(c, k, vf, &a);
+		}
+		check_score(c, k, kf, &a, 1);
+		check_score(c, k, kf, &a, 2 + check_below(c, 40));
+	}
+	check_same_bits(c, k, kf);
+}
+
+static void check_shape(struct check *c, const struct kv_kernels *k, uint32_t dim, uint16_t tiles,
+			uint16_t tile_rows, uint32_t needs, enum pattern p)
+{
+	size_t k_bytes = k->k_bytes(dim, tiles, tile_rows, needs);
+	size_t v_bytes = k->v_bytes(dim, tiles, tile_rows, needs);
+	struct field kf, vf;
+
+	check_case(c, "%s %s dim %u tiles %u x %u needs %u pattern %u", k->format, k->isa, dim,
+		   tiles, tile_rows, needs, p);
+	check_true(c, "a block is a multiple of 64 bytes", k_bytes % 64 == 0 && v_bytes % 64 == 0);
+	kf = field_new(c, dim, tiles, tile_rows, needs, k_bytes, p);
+	vf = field_new(c, dim, tiles, tile_rows, needs, v_bytes, p);
+	measure(&kf, true);
+	measure(&vf, false);
+	write_slots(c, k, &kf, true);
+	write_slots(c, k, &vf, false);
+	check_decoded(c, k, &kf, true);
+	check_decoded(c, k, &vf, false);
+	check_slots(c, k, &kf, true);
+	check_slots(c, k, &vf, false);
+	check_calls(c, k, &kf, &vf);
+	check_true(c, "reading changed the block", guarded_intact(&kf.memory));
+	field_free(&kf);
+	field_free(&vf);
+}
+
+/* Bytes are what methods.md 13 counts: a row's elements, nothing more, but padding. */
+static void check_bytes(struct check *c, const struct kv_kernels *k)
+{
+	uint64_t one[KV_PLANES] = { 0 }, twice[KV_PLANES] = { 0 };
+
+	check_case(c, "%s %s bytes", k->format, k->isa);
+	k->bytes_score(128, 1024, 8, 32, one);
+	k->bytes_score(128, 2048, 16, 32, twice);
+	for (unsigned i = 0; i < KV_PLANES; i++)
+		check_true(c, "bytes_score is linear", twice[i] == 2 * one[i]);
+	check_true(c, "scoring reads runs", one[KV_PLANE_SCORE] > 0 && !one[KV_PLANE_K]);
+	k->bytes_k(128, 1, 1, 0, one);
+	check_true(c, "attention reads rows", one[KV_PLANE_K] > 0);
+}
+
+void check_rows(struct check *c, const struct kv_kernels *k)
+{
+	static const uint32_t dims[] = { 64, 80, 96, 128, 256 };
+
+	check_bytes(c, k);
+	for (unsigned i = 0; i < ARRAY_SIZE(dims); i++) {
+		for (unsigned p = 0; p < PATTERNS; p++) {
+			check_shape(c, k, dims[i], 1, KV_TILE_ROWS, p & 1, p);
+			if (p % 3 == 0)
+				check_shape(c, k, dims[i], 8, KV_TILE_ROWS, ~p & 1, p);
+		}
+		if (!k->plain)
+			continue;
+		check_shape(c, k, dims[i], 1, KV_CHUNK_ROWS, 0, NORMAL);
+		check_shape(c, k, dims[i], 1, KV_MAX_SINKS, 0, NORMAL);
+	}
+}
