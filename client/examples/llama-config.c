@@ -7,26 +7,16 @@
  */
 #include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <json-c/json.h>
 
 #include "client/examples/llama.h"
+#include "client/examples/why.h"
 #include "shm/base.h"
 
 #define ARCHITECTURE "LlamaForCausalLM"
-
-PRINTF_LIKE(3, 4) static int say(char *why, int error, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, LLAMA_WHY, format, args);
-	va_end(args);
-	return error;
-}
 
 struct count_key {
 	const char *name;
@@ -43,12 +33,12 @@ static int read_count(struct json_object *o, const struct count_key *k, char *wh
 	if (!json_object_object_get_ex(o, k->name, &v) || !v) {
 		if (k->optional)
 			return 0;
-		return say(why, -EINVAL, "config.json: key %s is missing", k->name);
+		return why_set(why, -EINVAL, "config.json: key %s is missing", k->name);
 	}
 	n = json_object_get_int64(v);
 	if (!json_object_is_type(v, json_type_int) || n < 1 || n > k->most)
-		return say(why, -EINVAL, "config.json: %s is %.40s; 1 to %u is possible", k->name,
-			   json_object_to_json_string(v), k->most);
+		return why_set(why, -EINVAL, "config.json: %s is %.40s; 1 to %u is possible",
+			       k->name, json_object_to_json_string(v), k->most);
 	*k->value = (uint32_t)n;
 	return 0;
 }
@@ -59,12 +49,12 @@ static int read_real(struct json_object *o, const char *name, char *why, float *
 	double x;
 
 	if (!json_object_object_get_ex(o, name, &v))
-		return say(why, -EINVAL, "config.json: key %s is missing", name);
+		return why_set(why, -EINVAL, "config.json: key %s is missing", name);
 	x = json_object_get_double(v);
 	if (!(json_object_is_type(v, json_type_double) || json_object_is_type(v, json_type_int)) ||
 	    !(x > 0) || !isfinite(x))
-		return say(why, -EINVAL, "config.json: %s is %.40s; a number above 0 is needed",
-			   name, json_object_to_json_string(v));
+		return why_set(why, -EINVAL, "config.json: %s is %.40s; a number above 0 is needed",
+			       name, json_object_to_json_string(v));
 	*ret = (float)x;
 	return 0;
 }
@@ -75,12 +65,12 @@ static int check_architecture(struct json_object *o, char *why)
 
 	if (!json_object_object_get_ex(o, "architectures", &v) ||
 	    !json_object_is_type(v, json_type_array) || json_object_array_length(v) < 1)
-		return say(why, -EINVAL, "config.json: key architectures is missing");
+		return why_set(why, -EINVAL, "config.json: key architectures is missing");
 	first = json_object_array_get_idx(v, 0);
 	if (!json_object_is_type(first, json_type_string) ||
 	    strcmp(json_object_get_string(first), ARCHITECTURE) != 0)
-		return say(why, -EINVAL, "config.json: architectures is %.80s; only %s is run",
-			   json_object_to_json_string(v), ARCHITECTURE);
+		return why_set(why, -EINVAL, "config.json: architectures is %.80s; only %s is run",
+			       json_object_to_json_string(v), ARCHITECTURE);
 	return 0;
 }
 
@@ -102,9 +92,9 @@ static int check_unsupported(struct json_object *o, char *why)
 		if (!json_object_object_get_ex(o, keys[i].key, &v) || !v)
 			continue;
 		if (!keys[i].only || strcmp(json_object_to_json_string(v), keys[i].only) != 0)
-			return say(why, -EOPNOTSUPP, "config.json: %s is %.80s; supported: %s",
-				   keys[i].key, json_object_to_json_string(v),
-				   keys[i].only ? keys[i].only : "null");
+			return why_set(why, -EOPNOTSUPP, "config.json: %s is %.80s; supported: %s",
+				       keys[i].key, json_object_to_json_string(v),
+				       keys[i].only ? keys[i].only : "null");
 	}
 	return 0;
 }
@@ -144,17 +134,18 @@ static int read_counts(struct json_object *o, struct llama_config *c, char *why)
 static int check_geometry(const struct llama_config *c, char *why)
 {
 	if (c->heads % c->kv_heads)
-		return say(why, -EINVAL,
-			   "config.json: num_attention_heads %u is no multiple of "
-			   "num_key_value_heads %u",
-			   c->heads, c->kv_heads);
+		return why_set(why, -EINVAL,
+			       "config.json: num_attention_heads %u is no multiple of "
+			       "num_key_value_heads %u",
+			       c->heads, c->kv_heads);
 	if (c->head_dim == 0 || c->head_dim % 2)
-		return say(why, -EINVAL, "config.json: head_dim %u is not even", c->head_dim);
+		return why_set(why, -EINVAL, "config.json: head_dim %u is not even", c->head_dim);
 	if (c->vocab != 256)
-		return say(why, -EOPNOTSUPP,
-			   "config.json: vocab_size is %u; there is no tokenizer here: 256, one "
-			   "byte a token",
-			   c->vocab);
+		return why_set(
+			why, -EOPNOTSUPP,
+			"config.json: vocab_size is %u; there is no tokenizer here: 256, one "
+			"byte a token",
+			c->vocab);
 	return 0;
 }
 
@@ -186,7 +177,7 @@ int llama_config_parse(const char *text, char *why, struct llama_config *ret)
 	int r;
 
 	if (!json_object_is_type(o, json_type_object))
-		r = say(why, -EINVAL, "config.json: not a JSON object");
+		r = why_set(why, -EINVAL, "config.json: not a JSON object");
 	else
 		r = parse_object(o, why, &c);
 	json_object_put(o);

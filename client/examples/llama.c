@@ -17,9 +17,8 @@
 
 #include "client/examples/llama.h"
 #include "client/examples/safetensors.h"
+#include "client/examples/why.h"
 #include "shm/base.h"
-
-_Static_assert(LLAMA_WHY == SAFETENSORS_WHY, "one size of why");
 
 struct layer {
 	float *in_norm, *post_norm; /* [hidden] */
@@ -55,7 +54,7 @@ static int read_text(const char *path, char *why, char **ret)
 	n = fd < 0 ? -1 : read(fd, text, MIB);
 	if (n < 0) {
 		n = -errno;
-		snprintf(why, LLAMA_WHY, "%s: %s", path, strerror(errno));
+		snprintf(why, WHY_BYTES, "%s: %s", path, strerror(errno));
 		return (int)n;
 	}
 	*ret = STEAL_PTR(text);
@@ -71,7 +70,7 @@ static int load_tensor(struct safetensors *s, const char *name, uint32_t out, ui
 	int r;
 
 	if (!w) {
-		snprintf(why, LLAMA_WHY, "tensor %s: no memory", name);
+		snprintf(why, WHY_BYTES, "tensor %s: no memory", name);
 		return -ENOMEM;
 	}
 	r = safetensors_read(s, name, shape, in == 1 ? 1 : 2, why, w);
@@ -184,7 +183,7 @@ int llama_load(const char *directory, char *why, struct llama **ret)
 	struct llama *m = calloc(1, sizeof(*m));
 	int r;
 
-	snprintf(why, LLAMA_WHY, "%s: no memory", directory);
+	snprintf(why, WHY_BYTES, "%s: no memory", directory);
 	if (!m)
 		return -ENOMEM;
 	r = load(m, directory, why);

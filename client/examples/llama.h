@@ -16,8 +16,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LLAMA_WHY 240 /* bytes of every `why` */
-
 struct llama_config {
 	uint32_t layers, heads, kv_heads, head_dim;
 	uint32_t hidden, intermediate, vocab, positions;
@@ -26,7 +24,7 @@ struct llama_config {
 };
 
 /* Text of a config.json: what is missing, of another architecture or not
- * supported is refused with `why` naming the key. */
+ * supported is refused with `why` (why.h) naming the key. */
 int llama_config_parse(const char *text, char *why, struct llama_config *ret);
 
 struct llama;

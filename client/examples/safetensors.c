@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include <json-c/json.h>
 
 #include "client/examples/safetensors.h"
+#include "client/examples/why.h"
 #include "shm/base.h"
 
 #define HEADER_LIMIT (100 * MIB) /* the format's own */
@@ -50,16 +50,6 @@ struct safetensors {
 	size_t n_tensors;
 };
 
-PRINTF_LIKE(3, 4) static int say(char *why, int error, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, SAFETENSORS_WHY, format, args);
-	va_end(args);
-	return error;
-}
-
 static int get_number(struct json_object *o, uint64_t *ret)
 {
 	if (!json_object_is_type(o, json_type_int) || json_object_get_int64(o) < 0)
@@ -75,7 +65,7 @@ static int parse_dtype(struct tensor *t, struct json_object *entry, char *why)
 
 	if (!json_object_object_get_ex(entry, "dtype", &o) ||
 	    !json_object_is_type(o, json_type_string))
-		return say(why, -EINVAL, "tensor %s: no dtype", t->name);
+		return why_set(why, -EINVAL, "tensor %s: no dtype", t->name);
 	name = json_object_get_string(o);
 	for (unsigned i = 0; i < ARRAY_SIZE(dtypes); i++) {
 		if (strcmp(name, dtypes[i].name) == 0) {
@@ -83,8 +73,8 @@ static int parse_dtype(struct tensor *t, struct json_object *entry, char *why)
 			return 0;
 		}
 	}
-	return say(why, -EINVAL, "tensor %s: dtype %.16s; F32, BF16 and F16 are read", t->name,
-		   name);
+	return why_set(why, -EINVAL, "tensor %s: dtype %.16s; F32, BF16 and F16 are read", t->name,
+		       name);
 }
 
 static int parse_shape(struct tensor *t, struct json_object *entry, uint64_t *ret_bytes, char *why)
@@ -94,16 +84,16 @@ static int parse_shape(struct tensor *t, struct json_object *entry, uint64_t *re
 
 	if (!json_object_object_get_ex(entry, "shape", &o) ||
 	    !json_object_is_type(o, json_type_array))
-		return say(why, -EINVAL, "tensor %s: no shape", t->name);
+		return why_set(why, -EINVAL, "tensor %s: no shape", t->name);
 	if (json_object_array_length(o) > DIMENSIONS)
-		return say(why, -EINVAL, "tensor %s: shape of more than %u dimensions", t->name,
-			   DIMENSIONS);
+		return why_set(why, -EINVAL, "tensor %s: shape of more than %u dimensions", t->name,
+			       DIMENSIONS);
 	t->dimensions = (unsigned)json_object_array_length(o);
 	for (unsigned i = 0; i < t->dimensions; i++) {
 		if (get_number(json_object_array_get_idx(o, i), &t->shape[i]) < 0 ||
 		    checked_mul(bytes, t->shape[i], &bytes) < 0)
-			return say(why, -EINVAL, "tensor %s: dimension %u of shape is no size",
-				   t->name, i);
+			return why_set(why, -EINVAL, "tensor %s: dimension %u of shape is no size",
+				       t->name, i);
 	}
 	*ret_bytes = bytes;
 	return 0;
@@ -118,17 +108,18 @@ static int parse_offsets(struct tensor *t, struct json_object *entry, uint64_t b
 	    !json_object_is_type(o, json_type_array) || json_object_array_length(o) != 2 ||
 	    get_number(json_object_array_get_idx(o, 0), &t->begin) < 0 ||
 	    get_number(json_object_array_get_idx(o, 1), &t->end) < 0)
-		return say(why, -EINVAL, "tensor %s: data_offsets is not [begin, end]", t->name);
+		return why_set(why, -EINVAL, "tensor %s: data_offsets is not [begin, end]",
+			       t->name);
 	if (t->begin > t->end || t->end > data_bytes)
-		return say(why, -EINVAL,
-			   "tensor %s: data_offsets [%" PRIu64 ", %" PRIu64 "] outside the %" PRIu64
-			   " bytes of data (truncated file?)",
-			   t->name, t->begin, t->end, data_bytes);
+		return why_set(why, -EINVAL,
+			       "tensor %s: data_offsets [%" PRIu64 ", %" PRIu64
+			       "] outside the %" PRIu64 " bytes of data (truncated file?)",
+			       t->name, t->begin, t->end, data_bytes);
 	if (t->end - t->begin != bytes)
-		return say(why, -EINVAL,
-			   "tensor %s: data_offsets give %" PRIu64
-			   " bytes, shape and dtype %" PRIu64,
-			   t->name, t->end - t->begin, bytes);
+		return why_set(why, -EINVAL,
+			       "tensor %s: data_offsets give %" PRIu64
+			       " bytes, shape and dtype %" PRIu64,
+			       t->name, t->end - t->begin, bytes);
 	return 0;
 }
 
@@ -138,7 +129,7 @@ static int parse_tensor(struct tensor *t, struct json_object *entry, uint64_t da
 	int r;
 
 	if (!json_object_is_type(entry, json_type_object))
-		return say(why, -EINVAL, "tensor %s: its entry is no object", t->name);
+		return why_set(why, -EINVAL, "tensor %s: its entry is no object", t->name);
 	r = parse_dtype(t, entry, why);
 	if (r == 0)
 		r = parse_shape(t, entry, &bytes, why);
@@ -165,15 +156,15 @@ static int check_filled(struct safetensors *s, char *why)
 		qsort(s->tensors, s->n_tensors, sizeof(*s->tensors), by_place);
 	for (size_t i = 0; i < s->n_tensors; i++) {
 		if (s->tensors[i].begin != at)
-			return say(why, -EINVAL,
-				   "tensor %s: data_offsets begin at %" PRIu64
-				   ", the tensor before ends at %" PRIu64,
-				   s->tensors[i].name, s->tensors[i].begin, at);
+			return why_set(why, -EINVAL,
+				       "tensor %s: data_offsets begin at %" PRIu64
+				       ", the tensor before ends at %" PRIu64,
+				       s->tensors[i].name, s->tensors[i].begin, at);
 		at = s->tensors[i].end;
 	}
 	if (at != s->data_bytes)
-		return say(why, -EINVAL, "header: %" PRIu64 " bytes of data are of no tensor",
-			   s->data_bytes - at);
+		return why_set(why, -EINVAL, "header: %" PRIu64 " bytes of data are of no tensor",
+			       s->data_bytes - at);
 	return 0;
 }
 
@@ -181,7 +172,7 @@ static int parse_tensors(struct safetensors *s, struct json_object *header, char
 {
 	s->tensors = calloc((size_t)json_object_object_length(header) + 1, sizeof(*s->tensors));
 	if (!s->tensors)
-		return say(why, -ENOMEM, "header: no memory");
+		return why_set(why, -ENOMEM, "header: no memory");
 
 	json_object_object_foreach(header, name, entry)
 	{
@@ -192,7 +183,7 @@ static int parse_tensors(struct safetensors *s, struct json_object *header, char
 			continue;
 		t->name = strdup(name);
 		if (!t->name)
-			return say(why, -ENOMEM, "header: no memory");
+			return why_set(why, -ENOMEM, "header: no memory");
 		s->n_tensors++;
 		r = parse_tensor(t, entry, s->data_bytes, why);
 		if (r < 0)
@@ -209,14 +200,14 @@ static int parse_json(const char *text, size_t n, struct json_object **ret, char
 	size_t used;
 
 	if (!tokener)
-		return say(why, -ENOMEM, "header: no memory");
+		return why_set(why, -ENOMEM, "header: no memory");
 	o = json_tokener_parse_ex(tokener, text, (int)n);
 	used = json_tokener_get_parse_end(tokener);
 	while (used < n && text[used] == ' ')
 		used++;
 	if (!o || !json_object_is_type(o, json_type_object) || used != n) {
-		say(why, -EINVAL, "header: not a JSON object (at byte %zu of %zu: %s)", used, n,
-		    json_tokener_error_desc(json_tokener_get_error(tokener)));
+		why_set(why, -EINVAL, "header: not a JSON object (at byte %zu of %zu: %s)", used, n,
+			json_tokener_error_desc(json_tokener_get_error(tokener)));
 		json_object_put(o);
 		json_tokener_free(tokener);
 		return -EINVAL;
@@ -233,15 +224,15 @@ static int parse_file(struct safetensors *s, char *why)
 	int r;
 
 	if (s->map_bytes < sizeof(n))
-		return say(why, -EINVAL, "header: the file has %zu bytes, no header length",
-			   s->map_bytes);
+		return why_set(why, -EINVAL, "header: the file has %zu bytes, no header length",
+			       s->map_bytes);
 	for (unsigned i = 0; i < sizeof(n); i++)
 		n |= (uint64_t)s->map[i] << (8 * i);
 	if (n > HEADER_LIMIT || n > s->map_bytes - sizeof(n))
-		return say(why, -EINVAL,
-			   "header: length %" PRIu64
-			   ", but the file has %zu bytes (truncated file?)",
-			   n, s->map_bytes);
+		return why_set(why, -EINVAL,
+			       "header: length %" PRIu64
+			       ", but the file has %zu bytes (truncated file?)",
+			       n, s->map_bytes);
 	s->data = s->map + sizeof(n) + n;
 	s->data_bytes = s->map_bytes - sizeof(n) - n;
 	r = parse_json((const char *)s->map + sizeof(n), n, &header, why);
@@ -259,12 +250,12 @@ static int map_file(struct safetensors *s, const char *path, char *why)
 	void *map;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return say(why, -errno, "%s: %s", path, strerror(errno));
+		return why_set(why, -errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) || st.st_size == 0)
-		return say(why, -EINVAL, "%s: empty, or no regular file", path);
+		return why_set(why, -EINVAL, "%s: empty, or no regular file", path);
 	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
-		return say(why, -errno, "%s: %s", path, strerror(errno));
+		return why_set(why, -errno, "%s: %s", path, strerror(errno));
 	s->map = map;
 	s->map_bytes = (size_t)st.st_size;
 	return 0;
@@ -289,7 +280,7 @@ int safetensors_open(const char *path, char *why, struct safetensors **ret)
 	int r;
 
 	if (!s)
-		return say(why, -ENOMEM, "%s: no memory", path);
+		return why_set(why, -ENOMEM, "%s: no memory", path);
 	r = map_file(s, path, why);
 	if (r == 0)
 		r = parse_file(s, why);
@@ -354,13 +345,13 @@ int safetensors_read(struct safetensors *s, const char *name, const uint64_t *sh
 	char is[96], wanted[96];
 
 	if (!t)
-		return say(why, -ENOENT, "tensor %s: not in the file", name);
+		return why_set(why, -ENOENT, "tensor %s: not in the file", name);
 	if (t->dimensions != dimensions ||
 	    memcmp(t->shape, shape, dimensions * sizeof(*shape)) != 0) {
 		print_shape(t->shape, t->dimensions, is, sizeof(is));
 		print_shape(shape, dimensions, wanted, sizeof(wanted));
-		return say(why, -EINVAL, "tensor %s: shape %s, config.json makes it %s", name, is,
-			   wanted);
+		return why_set(why, -EINVAL, "tensor %s: shape %s, config.json makes it %s", name,
+			       is, wanted);
 	}
 	widen[t->dtype](s->data + t->begin, (t->end - t->begin) / dtypes[t->dtype].bytes, ret);
 	return 0;

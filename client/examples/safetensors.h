@@ -4,14 +4,12 @@
  *
  * The file is input from outside: every entry of its header is checked when it
  * is opened, so that a tensor which is found lies inside the file. Errors are
- * negative errno, with `why` naming the tensor or the key that is wrong.
+ * negative errno, with `why` (why.h) naming the tensor or the key that is wrong.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
-
-#define SAFETENSORS_WHY 240 /* bytes of every `why` */
 
 struct safetensors;
 

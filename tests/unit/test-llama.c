@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "client/examples/llama.h"
+#include "client/examples/why.h"
 #include "shm/base.h"
 
 enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, DIM = 8, HIDDEN = 24, WIDE = 40, VOCAB = 256 };
@@ -304,7 +305,7 @@ static void check_split(struct fixture *x, uint32_t block)
 	uint8_t tokens[ROWS];
 	struct llama_pass *p;
 	struct llama *m;
-	char why[LLAMA_WHY];
+	char why[WHY_BYTES];
 
 	for (int i = 0; i < ROWS; i++)
 		tokens[i] = (uint8_t)(i * 37 + 5);
@@ -337,7 +338,7 @@ static void test_missing_tensor(void **state)
 	struct fixture *x = *state;
 
 	for (int i = 0; i < MATRICES; i++) {
-		char why[LLAMA_WHY];
+		char why[WHY_BYTES];
 		struct llama *m;
 
 		write_model(x, i);
@@ -351,7 +352,7 @@ static void test_other_shape(void **state)
 {
 	struct fixture *x = *state;
 	FREE_MEMORY char *text = strdup(config_text);
-	char why[LLAMA_WHY];
+	char why[WHY_BYTES];
 	struct llama *m;
 
 	memcpy(strstr(text, "\"intermediate_size\":40") + 20, "48", 2);
@@ -389,7 +390,7 @@ static char *edited(const char *key, const char *value)
 static void test_config(void **state)
 {
 	struct llama_config c;
-	char why[LLAMA_WHY];
+	char why[WHY_BYTES];
 	FREE_MEMORY char *text = edited("head_dim", NULL);
 
 	assert_int_equal(llama_config_parse(config_text, why, &c), 0);
@@ -440,7 +441,7 @@ static void test_config_refused(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
 		FREE_MEMORY char *text = edited(cases[i].key, cases[i].value);
 		struct llama_config c;
-		char why[LLAMA_WHY] = "";
+		char why[WHY_BYTES] = "";
 
 		if (llama_config_parse(text, why, &c) >= 0 || !strstr(why, cases[i].key))
 			fail_msg("%s = %s: %s", cases[i].key, cases[i].value, why);
@@ -450,7 +451,7 @@ static void test_config_refused(void **state)
 static void test_config_no_json(void **state)
 {
 	struct llama_config c;
-	char why[LLAMA_WHY];
+	char why[WHY_BYTES];
 
 	assert_int_equal(llama_config_parse("", why, &c), -EINVAL);
 	assert_int_equal(llama_config_parse("[]", why, &c), -EINVAL);

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "client/examples/safetensors.h"
+#include "client/examples/why.h"
 #include "shm/base.h"
 
 #define DATA_BYTES 28
@@ -61,7 +62,7 @@ static int open_bytes(const void *bytes, size_t n, char *why, struct safetensors
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, bytes, n), n);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	memset(why, 0, SAFETENSORS_WHY);
+	memset(why, 0, WHY_BYTES);
 	return safetensors_open(path, why, ret);
 }
 
@@ -71,7 +72,7 @@ static void test_values(void **state)
 	const float b[4] = { 1, -2, 3.140625f, 0x1p-126f }, c[4] = { 1, -2, 0x1p-24f, 65504 };
 	struct image f = make_image(good);
 	struct safetensors *s = NULL;
-	char why[SAFETENSORS_WHY];
+	char why[WHY_BYTES];
 	float x[4];
 
 	assert_int_equal(open_bytes(f.bytes, f.n, why, &s), 0);
@@ -89,7 +90,7 @@ static void test_wrong_shape(void **state)
 	const uint64_t flat[] = { 3 }, turned[] = { 1, 3 };
 	struct image f = make_image(good);
 	struct safetensors *s = NULL;
-	char why[SAFETENSORS_WHY];
+	char why[WHY_BYTES];
 	float x[4] = { 7 };
 
 	assert_int_equal(open_bytes(f.bytes, f.n, why, &s), 0);
@@ -111,7 +112,7 @@ static void test_truncated(void **state)
 
 	for (size_t n = 0; n < f.n; n++) {
 		struct safetensors *s = NULL;
-		char why[SAFETENSORS_WHY];
+		char why[WHY_BYTES];
 
 		assert_true(open_bytes(f.bytes, n, why, &s) < 0);
 		assert_null(s);
@@ -128,7 +129,7 @@ static void test_surplus(void **state)
 {
 	struct image f = make_image(good);
 	struct safetensors *s = NULL;
-	char why[SAFETENSORS_WHY];
+	char why[WHY_BYTES];
 
 	assert_int_equal(open_bytes(f.bytes, f.n + 1, why, &s), -EINVAL);
 	assert_non_null(strstr(why, "1 bytes of data are of no tensor"));
@@ -177,7 +178,7 @@ static void test_header_fields(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct image f = make_image(cases[i].header);
 		struct safetensors *s = NULL;
-		char why[SAFETENSORS_WHY];
+		char why[WHY_BYTES];
 
 		assert_true(open_bytes(f.bytes, f.n, why, &s) < 0);
 		if (!strstr(why, cases[i].named))
@@ -194,7 +195,7 @@ static void test_flipped_bits(void **state)
 	for (size_t bit = 0; bit < 8 * (8 + strlen(good)); bit++) {
 		const uint64_t shape[] = { 3, 1 };
 		struct safetensors *s = NULL;
-		char why[SAFETENSORS_WHY];
+		char why[WHY_BYTES];
 		float x[3];
 
 		f.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -211,7 +212,7 @@ static void test_flipped_bits(void **state)
 static void test_no_file(void **state)
 {
 	struct safetensors *s = NULL;
-	char why[SAFETENSORS_WHY];
+	char why[WHY_BYTES];
 
 	assert_int_equal(safetensors_open("/nonexistent/model", why, &s), -ENOENT);
 	assert_non_null(strstr(why, "/nonexistent/model"));
