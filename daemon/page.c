@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool's allocator. A unit is 2 MiB; a slab is a run of units that serves pages of
+ * one stride. The state of a slab is that of its head unit:
+ *
+ *   FREE --(claim)--> BUSY --(cut into pages)--> {class, units, used >= 1}
+ *   {.., used} --(take)--> {.., used + 1}        while used < capacity
+ *   {.., used} --(put)--> {.., used - 1}         and the last one: --> BUSY --> FREE
+ *
+ * Each arrow is one compare-and-exchange by whoever makes the step. The other units of
+ * a run are MORE. `used` is a reservation: it is counted before a bit of the bitmap is set
+ * and uncounted after it was cleared, so whoever counted finds a clear bit.
+ *
+ * A new arena is zero. From then on each page remembers the last uid that had it, and each
+ * unit the uid of all it ever held; that is what a slab of another class inherits.
+ */
+#include "daemon/page.h"
+
+#include <assert.h>
+#include <numa.h>
+#include <string.h>
+
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define UNIT_BYTES (2 * MIB)
+#define GRAIN 64u         /* strides are odd multiples of it */
+#define LEAST_BYTES 4096u /* keeps the bitmap of a slab at SLAB_WORDS */
+#define SLAB_WORDS 8u
+#define SLAB_PAGES (SLAB_WORDS * 64u)
+#define MAX_UNITS 4095u /* of a run: 12 bits */
+#define HINTS 64u
+#define RETRIES 64u
+
+#define CLASS_FREE 0u
+#define CLASS_BUSY UINT32_MAX
+#define CLASS_MORE (UINT32_MAX - 1)
+
+/* Owners: 0 nobody yet, uid + 1, or a mixture. */
+#define OWNER_NONE 0u
+#define OWNER_MIXED UINT32_MAX
+
+#define REF_NODE_SHIFT 56
+#define REF_OFFSET_MASK ((1ull << REF_NODE_SHIFT) - 1)
+
+/* Where a class was last seen with room, and how many free pages its slabs have. Both are hints:
+ * they save a scan, and a wrong one costs one. */
+struct pool_hint {
+	uint32_t class;
+	uint32_t unit;
+	int64_t open;
+};
+
+struct pool_node {
+	char *base;
+	uint32_t n_units;
+	uint32_t first_free; /* hint: units below are taken */
+	uint64_t *state;     /* [n_units] */
+	uint32_t *head;      /* [n_units] of its slab; valid while a page in it is out */
+	uint32_t *owner;     /* [n_units] OWNER_* or uid + 1 */
+	uint64_t *bits;      /* [n_units][SLAB_WORDS] */
+	uint32_t *last;      /* [n_units][SLAB_PAGES] owner of the page */
+	struct pool_hint hint[HINTS];
+	uint8_t near[POOL_MAX_NODES]; /* nodes, this one first, then by distance */
+};
+
+struct slab_state {
+	uint32_t class, units, used;
+};
+
+static uint64_t state_pack(struct slab_state s)
+{
+	return (uint64_t)s.class << 32 | s.units << 20 | s.used;
+}
+
+static struct slab_state state_unpack(uint64_t word)
+{
+	return (struct slab_state){
+		.class = (uint32_t)(word >> 32),
+		.units = (uint32_t)word >> 20,
+		.used = (uint32_t)word & 0xfffff,
+	};
+}
+
+static size_t class_stride(uint32_t class)
+{
+	return (size_t) class * GRAIN;
+}
+
+static uint32_t slab_capacity(uint32_t class, uint32_t units)
+{
+	return (uint32_t)(units * UNIT_BYTES / class_stride(class));
+}
+
+/* Slabs of one page would all start at the same place of a cache; what a slab does not fill moves
+ * its first page. */
+static size_t slab_colour(uint32_t class, uint32_t units, uint32_t head)
+{
+	size_t slack = units * UNIT_BYTES - slab_capacity(class, units) * class_stride(class);
+
+	return head * 5ull % (slack / GRAIN + 1) * GRAIN;
+}
+
+/* ---- set-up ---------------------------------------------------------------- */
+
+static void order_nodes(struct pool *p, const struct arena *arenas, unsigned self)
+{
+	uint8_t *near = p->node[self].near;
+	int cost[POOL_MAX_NODES];
+
+	for (unsigned i = 0; i < p->n_nodes; i++) {
+		int told = 0;
+
+		if (arenas[i].node >= 0 && arenas[self].node >= 0 && numa_available() >= 0)
+			told = numa_distance(arenas[self].node, arenas[i].node);
+		cost[i] = i == self ? 0 : told > 0 ? told : 20;
+		near[i] = (uint8_t)i;
+	}
+	for (unsigned i = 1; i < p->n_nodes; i++)
+		for (unsigned j = i; j > 0 && cost[near[j]] < cost[near[j - 1]]; j--) {
+			uint8_t other = near[j];
+
+			near[j] = near[j - 1];
+			near[j - 1] = other;
+		}
+}
+
+static int node_init(struct pool_node *n, const struct arena *a)
+{
+	size_t units = a->bytes / UNIT_BYTES;
+
+	assert(a->bytes % UNIT_BYTES == 0 && units < UINT32_MAX);
+	n->base = a->base;
+	n->n_units = (uint32_t)units;
+	/* calloc maps the large ones lazily: a slab of large pages touches little of its part. */
+	n->state = calloc(units, sizeof(*n->state));
+	n->head = calloc(units, sizeof(*n->head));
+	n->owner = calloc(units, sizeof(*n->owner));
+	n->bits = calloc(units, SLAB_WORDS * sizeof(*n->bits));
+	n->last = calloc(units, SLAB_PAGES * sizeof(*n->last));
+	return n->state && n->head && n->owner && n->bits && n->last ? 0 : -ENOMEM;
+}
+
+int pool_init(struct pool *p, struct arena *arenas, unsigned n)
+{
+	struct pool pool = POOL_NULL;
+	int r = 0;
+
+	assert(n > 0 && n <= POOL_MAX_NODES);
+	pool.node = calloc(n, sizeof(*pool.node));
+	if (!pool.node)
+		return -ENOMEM;
+	pool.n_nodes = n;
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		r = node_init(&pool.node[i], &arenas[i]);
+		order_nodes(&pool, arenas, i);
+		pool.bytes += arenas[i].bytes;
+	}
+	if (r < 0) {
+		pool_deinit(&pool);
+		return r;
+	}
+	*p = pool;
+	return 0;
+}
+
+void pool_deinit(struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_nodes; i++) {
+		struct pool_node *n = &p->node[i];
+
+		free(n->state);
+		free(n->head);
+		free(n->owner);
+		free(n->bits);
+		free(n->last);
+	}
+	free(p->node);
+	*p = POOL_NULL;
+}
+
+/* ---- slabs ----------------------------------------------------------------- */
+
+static uint32_t owner_merge(uint32_t a, uint32_t b)
+{
+	if (a == b || b == OWNER_NONE)
+		return a;
+	return a == OWNER_NONE ? b : OWNER_MIXED;
+}
+
+static void run_release(struct pool_node *n, uint32_t head, uint32_t units)
+{
+	uint32_t first = load_relaxed(&n->first_free);
+
+	/* The head last: until then nobody begins a run here that ends in units still MORE. */
+	for (uint32_t i = units; i-- > 0;)
+		store_release(&n->state[head + i], state_pack((struct slab_state){ CLASS_FREE }));
+	while (head < first && !compare_exchange(&n->first_free, &first, head))
+		;
+}
+
+static bool state_is_busy(uint64_t word)
+{
+	return state_unpack(word).class == CLASS_BUSY;
+}
+
+/* 0, or how far from `head` the next run may begin; *busy if a state between states was met. */
+static uint32_t run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
+{
+	struct slab_state mine = { CLASS_BUSY, units, 0 };
+
+	for (uint32_t i = 0; i < units; i++) {
+		uint64_t expected = state_pack((struct slab_state){ CLASS_FREE });
+
+		if (!compare_exchange(&n->state[head + i], &expected, state_pack(mine))) {
+			*busy |= state_is_busy(expected);
+			if (i > 0)
+				run_release(n, head, i);
+			return i + 1;
+		}
+		mine = (struct slab_state){ CLASS_MORE, 0, 0 };
+	}
+	return 0;
+}
+
+static bool run_find_in(struct pool_node *n, uint32_t from, uint32_t to, uint32_t units, bool *busy,
+			uint32_t *ret_head)
+{
+	for (uint32_t u = from; u < to && units <= n->n_units - u;) {
+		uint64_t word = load_relaxed(&n->state[u]);
+		uint32_t skip = 1;
+
+		*busy |= state_is_busy(word);
+		if (!word)
+			skip = run_claim(n, u, units, busy);
+		if (!skip) {
+			*ret_head = u;
+			return true;
+		}
+		u += skip;
+	}
+	return false;
+}
+
+/* Lowest first, which leaves the free units together for larger runs. */
+static bool run_find(struct pool_node *n, uint32_t units, bool *busy, uint32_t *ret_head)
+{
+	uint32_t first = load_relaxed(&n->first_free);
+
+	if (units > n->n_units)
+		return false;
+	if (run_find_in(n, first, n->n_units, units, busy, ret_head)) {
+		if (units == 1)
+			compare_exchange(&n->first_free, &first, *ret_head + 1);
+		return true;
+	}
+	return run_find_in(n, 0, MIN(first, n->n_units), units, busy, ret_head);
+}
+
+/* Units of a run that wastes at most an eighth. */
+static uint32_t run_units(uint32_t class)
+{
+	uint32_t units = (uint32_t)DIV_UP(class_stride(class), UNIT_BYTES);
+
+	while (slab_capacity(class, units) * class_stride(class) < units * UNIT_BYTES / 8 * 7)
+		units++;
+	return units;
+}
+
+/* A slab with one page counted, for the caller. */
+static bool slab_make(struct pool_node *n, uint32_t class, bool *busy, uint32_t *ret_head)
+{
+	uint32_t units = run_units(class),
+		 least = (uint32_t)DIV_UP(class_stride(class), UNIT_BYTES);
+	uint32_t head, pages, owner = OWNER_NONE;
+
+	if (least > MAX_UNITS)
+		return false;
+	if (units > MAX_UNITS || !run_find(n, units, busy, &head)) {
+		units = least;
+		if (!run_find(n, units, busy, &head))
+			return false;
+	}
+	for (uint32_t i = 0; i < units; i++) {
+		n->head[head + i] = head;
+		owner = owner_merge(owner, load_relaxed(&n->owner[head + i]));
+	}
+	pages = slab_capacity(class, units);
+	for (uint32_t i = 0; i < pages; i++)
+		n->last[(size_t)head * SLAB_PAGES + i] = owner;
+	/* Whoever takes a page of it sees the above. */
+	store_release(&n->state[head], state_pack((struct slab_state){ class, units, 1 }));
+	*ret_head = head;
+	return true;
+}
+
+static bool slab_count(struct pool_node *n, uint32_t head, uint32_t class, uint32_t *ret_units)
+{
+	uint64_t word = load_relaxed(&n->state[head]);
+	struct slab_state s;
+
+	do {
+		s = state_unpack(word);
+		if (s.class != class || s.used >= slab_capacity(class, s.units))
+			return false;
+		*ret_units = s.units;
+		s.used++;
+	} while (!compare_exchange(&n->state[head], &word, state_pack(s)));
+	return true;
+}
+
+static uint32_t slab_pick(struct pool_node *n, uint32_t head, uint32_t pages)
+{
+	uint64_t *bits = &n->bits[(size_t)head * SLAB_WORDS];
+
+	/* Ends: this caller is counted, and what is counted has a clear bit. */
+	for (;;)
+		for (uint32_t w = 0; w * 64 < pages; w++) {
+			uint64_t clear = ~load_relaxed(&bits[w]);
+			uint32_t i;
+
+			if (pages - w * 64 < 64)
+				clear &= (1ull << (pages - w * 64)) - 1;
+			if (!clear)
+				continue;
+			i = (uint32_t)__builtin_ctzll(clear);
+			if (!(fetch_or(&bits[w], 1ull << i) & 1ull << i))
+				return w * 64 + i;
+		}
+}
+
+/* ---- pages ----------------------------------------------------------------- */
+
+static uint32_t class_of(size_t bytes)
+{
+	size_t grains = DIV_UP(MAX(bytes, LEAST_BYTES), GRAIN) | 1;
+
+	return grains < CLASS_MORE ? (uint32_t)grains : CLASS_MORE;
+}
+
+static struct pool_hint *hint_of(struct pool_node *n, uint32_t class)
+{
+	for (uint32_t i = 0; i < HINTS; i++) {
+		struct pool_hint *h = &n->hint[(class * 2654435761u + i) % HINTS];
+		uint32_t found = load_relaxed(&h->class);
+
+		if (!found && compare_exchange(&h->class, &found, class))
+			return h;
+		if (found == class)
+			return h;
+	}
+	return NULL; /* more classes than that: every take that finds its hint missing scans */
+}
+
+static void hint_add(struct pool_hint *h, int64_t open)
+{
+	if (h)
+		fetch_add(&h->open, open);
+}
+
+static bool slab_find(struct pool_node *n, struct pool_hint *h, uint32_t class, uint32_t *ret_head,
+		      uint32_t *ret_units)
+{
+	uint32_t from = h ? load_relaxed(&h->unit) : 0;
+
+	for (uint32_t i = 0; i < n->n_units; i++) {
+		uint32_t u = from + i < n->n_units ? from + i : from + i - n->n_units;
+
+		if (!slab_count(n, u, class, ret_units))
+			continue;
+		if (h)
+			store_relaxed(&h->unit, u);
+		hint_add(h, -1);
+		*ret_head = u;
+		return true;
+	}
+	return false;
+}
+
+/* A counted page of some slab. */
+static bool node_count(struct pool_node *n, uint32_t class, bool *busy, uint32_t *ret_head,
+		       uint32_t *ret_units)
+{
+	struct pool_hint *h = hint_of(n, class);
+
+	if ((!h || load_relaxed(&h->open) > 0) && slab_find(n, h, class, ret_head, ret_units))
+		return true;
+	if (slab_make(n, class, busy, ret_head)) {
+		*ret_units = state_unpack(load_relaxed(&n->state[*ret_head])).units;
+		if (h)
+			store_relaxed(&h->unit, *ret_head);
+		hint_add(h, (int64_t)slab_capacity(class, *ret_units) - 1);
+		return true;
+	}
+	return slab_find(n, h, class, ret_head, ret_units);
+}
+
+/* Another uid's bytes, or nobody knows whose. */
+static void page_own(struct pool_node *n, size_t at, size_t bytes, uint32_t *last, uint32_t uid)
+{
+	uint32_t owner = uid + 1;
+
+	if (*last != OWNER_NONE && (*last != owner || owner == OWNER_MIXED))
+		memset(n->base + at, 0, bytes);
+	*last = owner;
+	for (size_t u = at / UNIT_BYTES; u <= (at + bytes - 1) / UNIT_BYTES; u++) {
+		uint32_t was = load_relaxed(&n->owner[u]);
+
+		while (owner_merge(was, owner) != was &&
+		       !compare_exchange(&n->owner[u], &was, owner_merge(was, owner)))
+			;
+	}
+}
+
+static bool node_take(struct pool_node *n, uint32_t class, uint32_t uid, bool *busy, size_t *ret_at)
+{
+	uint32_t head, units, page;
+	size_t at;
+
+	if (!node_count(n, class, busy, &head, &units))
+		return false;
+	page = slab_pick(n, head, slab_capacity(class, units));
+	at = head * UNIT_BYTES + slab_colour(class, units, head) + page * class_stride(class);
+	page_own(n, at, class_stride(class), &n->last[(size_t)head * SLAB_PAGES + page], uid);
+	*ret_at = at;
+	return true;
+}
+
+uint64_t pool_charge(const struct pool *p, size_t bytes)
+{
+	return class_stride(class_of(bytes));
+}
+
+int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret)
+{
+	uint32_t class = class_of(bytes);
+	bool busy = class != CLASS_MORE;
+	size_t at;
+
+	assert(node < p->n_nodes);
+	/* Two that claim runs at once can be in each other's way, and a slab is between states
+	 * for an instant: neither is a full pool, so look again, but not for ever. */
+	for (unsigned try = 0; busy && try < RETRIES; try++) {
+		busy = false;
+		for (unsigned i = 0; i < p->n_nodes; i++) {
+			unsigned from = p->node[node].near[i];
+
+			if (!node_take(&p->node[from], class, uid, &busy, &at))
+				continue;
+			fetch_add(&p->used_bytes, class_stride(class));
+			*ret = (page_ref)from << REF_NODE_SHIFT | (at + 1);
+			return 0;
+		}
+		cpu_pause();
+	}
+	return -ENOSPC;
+}
+
+static void slab_uncount(struct pool_node *n, uint32_t head)
+{
+	uint64_t word = load_relaxed(&n->state[head]);
+	struct pool_hint *h = hint_of(n, state_unpack(word).class);
+	struct slab_state s, to;
+
+	do {
+		s = state_unpack(word);
+		assert(s.used > 0 && s.used <= slab_capacity(s.class, s.units));
+		to = s;
+		to.used--;
+		if (!to.used)
+			to.class = CLASS_BUSY;
+	} while (!compare_exchange(&n->state[head], &word, state_pack(to)));
+	if (to.used) {
+		hint_add(h, 1);
+		if (h)
+			store_relaxed(&h->unit, head);
+		return;
+	}
+	hint_add(h, 1 - (int64_t)slab_capacity(s.class, s.units));
+	run_release(n, head, s.units);
+}
+
+void pool_put(struct pool *p, page_ref page)
+{
+	struct pool_node *n = &p->node[pool_node_of(page)];
+	size_t at = (page & REF_OFFSET_MASK) - 1;
+	uint32_t head = n->head[at / UNIT_BYTES], i;
+	struct slab_state s = state_unpack(load_relaxed(&n->state[head]));
+	uint64_t bit, before;
+
+	at -= head * UNIT_BYTES + slab_colour(s.class, s.units, head);
+	assert(at % class_stride(s.class) == 0);
+	i = (uint32_t)(at / class_stride(s.class));
+	bit = 1ull << i % 64;
+	fetch_sub(&p->used_bytes, class_stride(s.class));
+	before = fetch_and(&n->bits[(size_t)head * SLAB_WORDS + i / 64], ~bit);
+	assert(before & bit);
+	(void)before;
+	slab_uncount(n, head);
+}
+
+void *pool_data(const struct pool *p, page_ref page)
+{
+	assert(page && pool_node_of(page) < p->n_nodes);
+	return p->node[pool_node_of(page)].base + ((page & REF_OFFSET_MASK) - 1);
+}
+
+unsigned pool_node_of(page_ref page)
+{
+	return (unsigned)(page >> REF_NODE_SHIFT);
+}
+
+uint64_t pool_free_bytes(const struct pool *p)
+{
+	uint64_t used = load_relaxed(&p->used_bytes);
+
+	return used < p->bytes ? p->bytes - used : 0;
+}
