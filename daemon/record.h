@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a sequence is in the catalogue: its record, one layer_record per layer in
+ * blocks of its own, and tables of sealed tiles, which forks share.
+ *
+ *   sequence_record ── block[] ──► layer_record ── reach ──► table ── base ──► table ...
+ *                                  commit {rows, tiles}      own      of whom it was forked from
+ *
+ * Table: a chain of blocks. Its tiles follow each other from start_row on, 128
+ * rows each, all counted: only an end in the middle of a tile is a limit,
+ * and a table that was left at a limit is never written again. Which of its
+ * entries are live follows from the commit word of its owner, or from the limits
+ * of those who refer to it.
+ *
+ * Tail: chunk i holds the rows from tail_first + 64 i on and lies in ring slot
+ * (2 tiles + i) mod KV_MAX_CHUNKS, and tail_first follows from the tiles, so the
+ * commit word alone says which slots count.
+ *
+ * Only the daemon maps this; recovery trusts it after checksums and reference counts.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/catalogue.h"
+#include "daemon/page.h"
+#include "kernels/kernels.h"
+
+#define MAX_LAYERS 256u
+#define BLOCK_NONE 0u /* block 0 is never handed out */
+
+/* The one word that an append or a flush publishes. */
+struct commit {
+	uint32_t rows, tiles;
+};
+
+static inline uint64_t commit_pack(struct commit c)
+{
+	return (uint64_t)c.tiles << 32 | c.rows;
+}
+
+static inline struct commit commit_unpack(uint64_t word)
+{
+	return (struct commit){ .rows = (uint32_t)word, .tiles = (uint32_t)(word >> 32) };
+}
+
+/* A table as one sequence (or a younger table) sees it. limit 0: the owner, who sees all that its
+ * commit word counts; else the rows below limit. One word, so that it changes at once. */
+struct reach {
+	uint32_t table, limit;
+};
+
+static inline uint64_t reach_pack(struct reach r)
+{
+	return (uint64_t)r.limit << 32 | r.table;
+}
+
+static inline struct reach reach_unpack(uint64_t word)
+{
+	return (struct reach){ .table = (uint32_t)word, .limit = (uint32_t)(word >> 32) };
+}
+
+#define CUT_PENDING (1ull << 32)
+
+struct layer_record {
+	uint64_t commit; /* struct commit; store-release after all it counts was written */
+	uint64_t reach;  /* struct reach */
+	uint64_t cut;    /* intent: CUT_PENDING | rows to keep, while a cut below the tail runs */
+	page_ref sinks;  /* KV_MAX_SINKS rows */
+	page_ref chunk[KV_MAX_CHUNKS];
+	uint64_t rsv[4];
+};
+#define LAYERS_PER_BLOCK (CATALOGUE_BLOCK / sizeof(struct layer_record))
+#define LAYER_BLOCKS ((MAX_LAYERS + LAYERS_PER_BLOCK - 1) / LAYERS_PER_BLOCK)
+
+/* First block of a chain; the ones after it have only `next` and entries. */
+struct table_header {
+	uint32_t next;                 /* block */
+	uint32_t start_row;            /* of the first tile */
+	uint32_t base, base_limit;     /* struct reach into the table it goes on from; BLOCK_NONE */
+	uint32_t base_tiles, base_extents; /* reached there, all the way down */
+	uint64_t rsv;
+};
+
+struct table_block {
+	uint32_t next, rsv[3];
+	struct table_entry entry[];
+};
+#define ENTRIES_FIRST \
+	((CATALOGUE_BLOCK - sizeof(struct table_header)) / sizeof(struct table_entry))
+#define ENTRIES_NEXT ((CATALOGUE_BLOCK - sizeof(struct table_block)) / sizeof(struct table_entry))
+
+struct sequence_record {
+	uint32_t state, generation;
+	uint64_t checksum; /* of what follows, up to `intent` */
+	uint32_t cache_slot, cache_generation, layers, node;
+	char name[64];
+	uint32_t block[16]; /* of layer records */
+	uint64_t intent;    /* CUT_PENDING | rows, while a truncate of all layers runs */
+	uint64_t rsv[11];
+};
+#define SEQUENCE_FIXED_AT offsetof(struct sequence_record, cache_slot)
+#define SEQUENCE_FIXED_BYTES (offsetof(struct sequence_record, intent) - SEQUENCE_FIXED_AT)
+
+_Static_assert(sizeof(struct layer_record) == 192, "layer_record");
+_Static_assert(sizeof(struct table_entry) == 16, "table_entry");
+_Static_assert(sizeof(struct table_header) == 32, "table_header");
+_Static_assert(sizeof(struct table_block) == 16, "table_block");
+_Static_assert(offsetof(struct table_header, next) == offsetof(struct table_block, next), "next");
+_Static_assert(sizeof(struct sequence_record) == 256, "sequence_record");
+_Static_assert(LAYER_BLOCKS <= 16, "sequence_record.block");
+_Static_assert(KV_MAX_CHUNKS % (KV_TILE_ROWS / KV_CHUNK_ROWS) == 0, "a tile's chunks do not wrap");
