@@ -11,8 +11,9 @@ int sparq_buf_alloc(sparq *c, size_t n, sparq_buf **ret)
 	int r = arena_take(&c->arena, n, &b);
 
 	if (r < 0)
-		return conn_fail(c, r, "%zu bytes: no free piece of the arena (%llu bytes) holds them",
-				 n, (unsigned long long)c->told.arena_bytes);
+		return conn_fail(c, r,
+				 "%zu bytes: no free piece of the arena (%llu bytes) holds them", n,
+				 (unsigned long long)c->told.arena_bytes);
 	b->c = conn_ref(c);
 	*ret = b;
 	return 0;

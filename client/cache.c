@@ -3,8 +3,8 @@
  * Caches. The presets that are words are filled in here, so that what a cache
  * is does not change with the age of the daemon.
  */
-#include "client/private.h"
 #include "client/object.h"
+#include "client/private.h"
 
 static int check(sparq *c, const struct sparq_cache_params *p)
 {
@@ -16,7 +16,8 @@ static int check(sparq *c, const struct sparq_cache_params *p)
 }
 
 /* The strings of the parameters, each into its field. */
-static int fill_strings(sparq *c, const struct sparq_cache_params *p, struct sparq_msg_cache_create *m)
+static int fill_strings(sparq *c, const struct sparq_cache_params *p,
+			struct sparq_msg_cache_create *m)
 {
 	const char *k = p->k_format ? p->k_format : "hier4";
 	const struct {
@@ -35,7 +36,8 @@ static int fill_strings(sparq *c, const struct sparq_cache_params *p, struct spa
 	int r = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(strings) && r >= 0; i++)
-		r = conn_string(c, strings[i].what, strings[i].value, strings[i].field, strings[i].n);
+		r = conn_string(c, strings[i].what, strings[i].value, strings[i].field,
+				strings[i].n);
 	return r;
 }
 

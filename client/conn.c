@@ -155,7 +155,8 @@ static int map_page(sparq *c, int *fd)
 	if (fstat(*fd, &st) < 0)
 		return conn_fail(c, -errno, "the daemon page: %s", strerror(errno));
 	if (st.st_size < (off_t)sizeof(struct sparq_daemon_page) || st.st_size > (off_t)MIB)
-		return conn_fail(c, -EPROTO, "the daemon page has %lld bytes", (long long)st.st_size);
+		return conn_fail(c, -EPROTO, "the daemon page has %lld bytes",
+				 (long long)st.st_size);
 	r = segment_map(*fd, (size_t)st.st_size, false, &c->page);
 	if (r < 0)
 		return conn_fail(c, r, "the daemon page: %s", strerror(-r));
@@ -225,13 +226,11 @@ static int open_params(const struct sparq_open_params *given, struct sparq_open_
 	if (p.queues > SPARQ_MAX_QUEUES || p.sq_entries > SPARQ_MAX_SQ_ENTRIES ||
 	    (p.sq_entries & (p.sq_entries - 1)) || p.node < 0)
 		return -EINVAL;
-	/* The presets are filled in here, so that what is checked is what was asked for. */
+	/* The preset of the arena is the daemon's; the others are checked in its answer. */
 	if (!p.queues)
 		p.queues = 1;
 	if (!p.sq_entries)
 		p.sq_entries = 256;
-	if (!p.arena_bytes)
-		p.arena_bytes = 16 * MIB;
 	*ret = p;
 	return 0;
 }
@@ -266,7 +265,7 @@ int sparq_open(const char *path, const struct sparq_open_params *params, sparq *
 	if (!path)
 		path = secure_getenv("SPARQ_SOCKET");
 	if (!path)
-		path = SOCKET_PATH;
+		path = SPARQ_SOCKET_PATH;
 	r = socket_connect(path, SOCK_SEQPACKET, OPEN_TIMEOUT_NS, &c->socket);
 	if (r < 0)
 		conn_fail(c, r, "%.160s: %s", path, strerror(-r));

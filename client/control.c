@@ -104,7 +104,8 @@ static int receive_all(int fd, int64_t deadline, char **ret)
 /* interface.Method: what can stand in a JSON string as it is */
 static bool method_is_valid(const char *method)
 {
-	size_t n = strspn(method, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-");
+	size_t n = strspn(method, "abcdefghijklmnopqrstuvwxyz"
+				  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-");
 
 	return n && n < 256 && !method[n];
 }
@@ -120,14 +121,15 @@ int sparq_control(const char *path, const char *method, const char *json, char *
 		return -EINVAL;
 	if (!path)
 		path = secure_getenv("SPARQ_CONTROL");
-	r = socket_connect(path ? path : CONTROL_PATH, SOCK_STREAM, CALL_TIMEOUT_NS, &fd);
+	r = socket_connect(path ? path : SPARQ_CONTROL_PATH, SOCK_STREAM, CALL_TIMEOUT_NS, &fd);
 	if (r < 0)
 		return r;
-	n = asprintf(&question, "{\"method\":\"%s\",\"parameters\":%s}", method, json ? json : "{}");
+	n = asprintf(&question, "{\"method\":\"%s\",\"parameters\":%s}", method,
+		     json ? json : "{}");
 	if (n < 0) {
 		question = NULL;
 		return -ENOMEM;
 	}
-	r = send_all(fd, question, (size_t)n + 1, deadline); /* with its NUL, the end of a message */
+	r = send_all(fd, question, (size_t)n + 1, deadline); /* with its NUL */
 	return r < 0 ? r : receive_all(fd, deadline, ret_json);
 }

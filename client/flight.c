@@ -78,7 +78,7 @@ void flight_done(struct flight *f, uint64_t user_data)
 			skip_holes(f);
 		return;
 	}
-	/* A completion that nobody asked for: the daemon's mistake, and none of ours depends on it. */
+	/* A completion that nobody asked for: the daemon's mistake, not to be made ours. */
 }
 
 bool flight_take(struct flight *f, uint64_t *ret)

@@ -22,8 +22,6 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 
-#define SOCKET_PATH "/run/sparqd/sparqd.sock"
-#define CONTROL_PATH "/run/sparqd/control.sock"
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S INT64_C(1000000000)
 #define OPEN_TIMEOUT_NS (30 * NS_PER_S) /* a daemon that starts prefaults its pools first */
@@ -37,7 +35,7 @@ struct sparq_buf { /* a block of the arena, taken or free */
 	sparq *c;
 	uint64_t offset, bytes; /* multiples of ARENA_ALIGN */
 	bool taken;
-	struct sparq_buf *before, *after;       /* by address */
+	struct sparq_buf *before, *after;        /* by address */
 	struct sparq_buf *free_prev, *free_next; /* free blocks, in no order */
 };
 
@@ -77,14 +75,14 @@ struct sparq_queue {
 	struct ring_client ring;
 	struct doorbell bell;
 	struct flight flight;
-	int eventfd;        /* -1: never asked for */
-	bool armed;         /* cq_need may be 2 */
-	uint32_t empty;     /* peeks in a row that found nothing */
-	int64_t looked_ns;  /* when the socket was last looked at */
+	int eventfd;       /* -1: never asked for */
+	bool armed;        /* cq_need may be 2 */
+	uint32_t empty;    /* peeks in a row that found nothing */
+	int64_t looked_ns; /* when the socket was last looked at */
 
 	/* After the daemon's end, queue-end.c. */
 	bool ended;
-	uint32_t n_last;    /* completions that were published and are not read yet */
+	uint32_t n_last; /* completions that were published and are not read yet */
 	uint32_t n_lost, lost_read;
 	struct sparq_cqe *lost; /* stand for the entries that were in flight */
 };
@@ -107,7 +105,7 @@ sparq *conn_ref(sparq *c);
 sparq *conn_unref(sparq *c);
 /* Is the daemon's end of the session there? Any thread; one system call. */
 bool conn_alive(sparq *c);
-/* Ends the session for every handle: what a dead daemon, a broken protocol and sparq_close share. */
+/* Ends the session for every handle: a dead daemon, a broken protocol, sparq_close. */
 void conn_end(sparq *c);
 /* One request and its reply, in place. Failures leave their text for sparq_error. */
 int conn_call(sparq *c, union message *m);

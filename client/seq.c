@@ -3,8 +3,8 @@
  * Sequences: created, attached, forked, cut, dropped. What happens on the token
  * path goes through a queue instead.
  */
-#include "client/private.h"
 #include "client/object.h"
+#include "client/private.h"
 
 /* Sends a request that names a sequence by its handle or its name, and makes the handle of the one
  * in the answer. */

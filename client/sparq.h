@@ -31,6 +31,10 @@ extern "C" {
 #define SPARQ_VERSION_MINOR 1
 #define SPARQ_VERSION_PATCH 0
 
+/* Where a daemon listens unless it was told otherwise. */
+#define SPARQ_SOCKET_PATH "/run/sparqd/sparqd.sock"
+#define SPARQ_CONTROL_PATH "/run/sparqd/control.sock"
+
 typedef struct sparq sparq;             /* a connection: one session */
 typedef struct sparq_cache sparq_cache;
 typedef struct sparq_seq sparq_seq;

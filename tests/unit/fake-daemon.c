@@ -12,12 +12,12 @@
 #include "shm/base.h"
 #include "shm/doorbell.h"
 
-#define CHECK(c)                                                                 \
-	do {                                                                     \
-		if (!(c)) {                                                      \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);  \
-			abort();                                                 \
-		}                                                                \
+#define CHECK(c)                                                                                   \
+	do {                                                                                       \
+		if (!(c)) {                                                                        \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c);                    \
+			abort();                                                                   \
+		}                                                                                  \
 	} while (0)
 
 struct fake_session {
@@ -94,8 +94,9 @@ static unsigned serve_rings(struct fake_session *s)
 static void make_session(struct fake_session *s, const struct sparq_msg_hello *h)
 {
 	struct sparq_daemon_page *page;
+	uint64_t arena = h->arena_bytes ? h->arena_bytes : MIB;
 
-	CHECK(segment_plan(1, h->n_queues, h->sq_entries, h->arena_bytes, &s->layout) == 0);
+	CHECK(segment_plan(1, h->n_queues, h->sq_entries, arena, &s->layout) == 0);
 	CHECK(segment_create("fake-session", s->layout.bytes, &s->segment) == 0);
 	CHECK(segment_create("fake-page", sizeof(*page), &s->page) == 0);
 	page = s->page.base;
@@ -156,7 +157,8 @@ static void answer_name(union message *m, const struct sparq_msg_name *asked)
 	static const char *const names[] = { "f16", "hier4" };
 
 	if (strcmp(asked->kind, "format") || asked->index >= ARRAY_SIZE(names)) {
-		message_fail(m, &asked->head, -ENOENT, "%s: no number %u", asked->kind, asked->index);
+		message_fail(m, &asked->head, -ENOENT, "%s: no number %u", asked->kind,
+			     asked->index);
 		return;
 	}
 	memcpy(m->name.kind, asked->kind, sizeof(asked->kind));
@@ -329,7 +331,8 @@ void fake_start(struct fake *f)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	const char *base = getenv("TMPDIR");
 
-	snprintf(f->dir, sizeof(f->dir), "%s/sparq-XXXXXX", base && strlen(base) < 40 ? base : "/tmp");
+	snprintf(f->dir, sizeof(f->dir), "%s/sparq-XXXXXX",
+		 base && strlen(base) < 40 ? base : "/tmp");
 	CHECK(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s", f->path);

@@ -22,16 +22,16 @@ struct fake {
 	pthread_t thread;
 	/* What the test may set: before fake_start, or where atomic at any time. */
 	void (*lie)(struct sparq_msg_hello_reply *r, struct sparq_daemon_page *page);
-	const char *refuse;  /* HELLO gets -EDQUOT with this text */
-	uint32_t mute;       /* atomic: control messages are left unanswered */
-	uint32_t hold;       /* atomic */
-	uint32_t backwards;  /* atomic: completes what it copied in one pass last first */
-	uint32_t sleepless;  /* atomic: polls without end */
+	const char *refuse; /* HELLO gets -EDQUOT with this text */
+	uint32_t mute;      /* atomic: control messages are left unanswered */
+	uint32_t hold;      /* atomic */
+	uint32_t backwards; /* atomic: completes what it copied in one pass last first */
+	uint32_t sleepless; /* atomic: polls without end */
 	/* What it saw. */
-	uint64_t completed;  /* atomic */
-	uint64_t sleeps;     /* atomic */
+	uint64_t completed; /* atomic */
+	uint64_t sleeps;    /* atomic */
 	struct sparq_msg_cache_create cache_create;
-	uint64_t dropped;    /* id of the last SEQ_DROP */
+	uint64_t dropped; /* id of the last SEQ_DROP */
 	uint32_t n_drops, n_unrefs;
 };
 

@@ -20,10 +20,10 @@
 typedef struct sparq_msg_hello_reply reply;
 typedef struct sparq_daemon_page page;
 
-#define LIE(name, statement)                      \
-	static void lie_##name(reply *r, page *p) \
-	{                                         \
-		statement;                        \
+#define LIE(name, statement)                                                                       \
+	static void lie_##name(reply *r, page *p)                                                  \
+	{                                                                                          \
+		statement;                                                                         \
 	}
 LIE(magic, p->magic++)
 LIE(page_generation, p->generation++)
@@ -60,7 +60,10 @@ static const struct lie {
 	void (*lie)(reply *r, page *p);
 	int error;
 } lies[] = {
-#define SAYS(name, error) { #name, lie_##name, error }
+#define SAYS(name, error)                                                                          \
+	{                                                                                          \
+#name, lie_##name, error                                                           \
+	}
 	SAYS(magic, -EPROTO),
 	SAYS(page_generation, -EPROTO),
 	SAYS(page_abi, -EPROTO),
@@ -198,8 +201,16 @@ static void test_cache(void **state)
 {
 	char long_options[2000];
 	struct sparq_cache_params p = {
-		.size = sizeof(p), .layers = 3, .heads = 8, .kv_heads = 2, .k_dim = 64, .v_dim = 64,
-		.dtype = SPARQ_DTYPE_F16, .scale = 0.5f, .name = "chat", .options = "r=16 k=32",
+		.size = sizeof(p),
+		.layers = 3,
+		.heads = 8,
+		.kv_heads = 2,
+		.k_dim = 64,
+		.v_dim = 64,
+		.dtype = SPARQ_DTYPE_F16,
+		.scale = 0.5f,
+		.name = "chat",
+		.options = "r=16 k=32",
 	};
 	struct fake f = {};
 	sparq_cache *k = NULL;

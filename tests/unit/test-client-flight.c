@@ -61,7 +61,8 @@ static void test_random(void **state)
 
 	assert_int_equal(flight_init(&f, MOST), 0);
 	for (unsigned round = 0; round < 100000; round++) {
-		unsigned value = (unsigned)((seed = seed * 6364136223846793005u + 1) >> 40) % VALUES;
+		unsigned value =
+			(unsigned)((seed = seed * 6364136223846793005u + 1) >> 40) % VALUES;
 
 		if ((seed >> 33) % 2 && n < MOST) {
 			flight_add(&f, value);

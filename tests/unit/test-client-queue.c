@@ -111,7 +111,8 @@ static void test_batches(void **state)
 		sparq_seen(p.q, (unsigned)n);
 		seen += (unsigned)n;
 	}
-	/* `live` is what was not seen: were it wrong, a dead daemon would lose or invent entries. */
+	/* `live` is what was not seen: were it wrong, a dead daemon would lose or invent entries.
+	 */
 	assert_int_equal(p.q->flight.live, sent - seen);
 	stop(&p);
 }
@@ -177,9 +178,7 @@ static void test_times_out(void **state)
 	stop(&p);
 }
 
-static void on_alarm(int number)
-{
-}
+static void on_alarm(int number) {}
 
 static void test_interrupted(void **state)
 {

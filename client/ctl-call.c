@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket as the commands see it: a method's name and JSON each way.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/ctl.h"
+#include "client/sparq.h"
+#include "shm/base.h"
+
+#define INTERFACE "io.sparqd.Control."
+
+void ctl_putp(json_object **value)
+{
+	json_object_put(*value);
+}
+
+void ctl_print_json(json_object *value)
+{
+	puts(json_object_to_json_string_ext(value, JSON_C_TO_STRING_PRETTY |
+							   JSON_C_TO_STRING_NOSLASHESCAPE));
+}
+
+/* Says in words what an error reply says: its name, and its parameters' strings. */
+static void complain(const char *method, const char *error, json_object *parameters)
+{
+	const char *from = strrchr(error, '.');
+
+	fprintf(stderr, "sparqctl: %s: %s", method, from ? from + 1 : error);
+	if (json_object_is_type(parameters, json_type_object)) {
+		json_object_object_foreach(parameters, key, value) {
+			(void)key;
+			fprintf(stderr, ": %s", json_object_get_string(value));
+		}
+	}
+	fputc('\n', stderr);
+}
+
+/* The parameters of a reply, NULL after a complaint. */
+static json_object *open_reply(const char *method, const char *text)
+{
+	CLEANUP(ctl_putp) json_object *reply = json_tokener_parse(text);
+	json_object *parameters = NULL, *error = NULL;
+
+	if (!json_object_is_type(reply, json_type_object)) {
+		fprintf(stderr, "sparqctl: %s: the answer is no JSON object\n", method);
+		return NULL;
+	}
+	json_object_object_get_ex(reply, "parameters", &parameters);
+	if (json_object_object_get_ex(reply, "error", &error)) {
+		complain(method, json_object_get_string(error), parameters);
+		return NULL;
+	}
+	return parameters ? json_object_get(parameters) : json_object_new_object();
+}
+
+json_object *ctl_call(const struct ctl_options *o, const char *method, json_object *parameters)
+{
+	CLEANUP(ctl_putp) json_object *question = parameters;
+	const char *json = NULL;
+	FREE_MEMORY char *text = NULL;
+	char name[96];
+	int r;
+
+	if (question)
+		json = json_object_to_json_string_ext(question, JSON_C_TO_STRING_PLAIN);
+	snprintf(name, sizeof(name), INTERFACE "%s", method);
+	r = sparq_control(o->control, name, json, &text);
+	if (r < 0) {
+		const char *preset = getenv("SPARQ_CONTROL");
+
+		if (!preset)
+			preset = SPARQ_CONTROL_PATH;
+		fprintf(stderr, "sparqctl: %s: %s\n", o->control ? o->control : preset,
+			strerror(-r));
+		return NULL;
+	}
+	return open_reply(method, text);
+}
+
+static bool is_bytes(const char *key)
+{
+	size_t n = strlen(key);
+
+	return n >= 5 && !strcmp(key + n - 5, "bytes");
+}
+
+static void format_bytes(int64_t bytes, char *ret, size_t n)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double value = (double)bytes;
+	unsigned unit = 0;
+
+	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(ret, n, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+}
+
+void ctl_format(const char *key, json_object *value, char *ret, size_t n)
+{
+	if (json_object_is_type(value, json_type_int) && is_bytes(key))
+		format_bytes(json_object_get_int64(value), ret, n);
+	else if (json_object_is_type(value, json_type_double))
+		snprintf(ret, n, "%.4g", json_object_get_double(value));
+	else if (json_object_is_type(value, json_type_boolean))
+		snprintf(ret, n, "%s", json_object_get_boolean(value) ? "yes" : "no");
+	else
+		snprintf(ret, n, "%s", value ? json_object_get_string(value) : "-");
+}
