@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A session without libsparq, for attacks: raw messages, the segment mapped to
+ * write anywhere, and a supply of entries that are wrong in plausible ways.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/doorbell.h"
+#include "shm/message.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+
+struct enemy {
+	const char *socket_path;
+	double seconds;
+	uint64_t seed;
+	int socket, bell, segment_fd, page_fd;
+	struct segment segment, page;
+	struct segment_layout layout;
+	struct sparq_msg_hello_reply told;
+	struct ring_map map;
+	struct doorbell doorbell;
+	uint64_t sequence;
+	uint32_t tail, head; /* as an honest client would count */
+};
+#define ENEMY_NULL(path)                                                            \
+	{ .socket_path = (path), .socket = -1, .bell = -1, .segment_fd = -1,        \
+	  .page_fd = -1, .segment = SEGMENT_NULL, .page = SEGMENT_NULL }
+
+/* The daemon did not do what it must: says so and ends the program with 1. */
+__attribute__((noreturn, format(printf, 1, 2))) void die(const char *format, ...);
+uint64_t draw(struct enemy *e);
+double now(void); /* seconds */
+
+int connect_to(const char *path);
+void hello_message(union message *m);
+/* Sends a request and returns its result; `m` becomes the reply, `text` its sentence. */
+int ask(struct enemy *e, union message *m, int *fds, unsigned n_fds, char *text);
+/* An ordinary session with one ring; a cache and a sequence in it; the end of it. */
+void enter(struct enemy *e);
+void own_something(struct enemy *e);
+void leave(struct enemy *e);
+
+/* True if the daemon hangs up within `ms`. */
+bool thrown_out(int fd, int ms);
+void must_be_out(struct enemy *e, const char *what);
+/* The daemon answers a newcomer: it is neither dead nor stuck. */
+void must_be_well(struct enemy *e);
+
+void some_entry(struct enemy *e, struct sparq_sqe *ret);
+void publish(struct enemy *e, const struct sparq_sqe *sqe);
+/* Reads what completions there are; how many. */
+unsigned reap(struct enemy *e);
+bool fatal(const struct enemy *e);
+/* Random words into the arena, items and tensors alike. */
+void scribble(struct enemy *e);
