@@ -11,6 +11,7 @@
  *   FMT_K_MAX_REL   error bound of an element, as part of its group's range
  *   FMT_V_MAX_REL
  *   FMT_SCORE_REL   the same of what k_score_dims reads
+ *   FMT_GATHERS     1: where there are no runs, fmt_gather reads rows; 0: there are always runs
  *   FMT_RUN_BITS    bits of a code that k_score_dims reads
  *
  *   fmt_k_bytes, fmt_v_bytes(dim, tiles, tile_rows, needs)      a block, a multiple of 64

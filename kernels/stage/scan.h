@@ -43,6 +43,15 @@ KV_FN void scan_prefetch(const struct scan *s, uint32_t at)
 		__builtin_prefetch(run + i, 0, 2);
 }
 
+KV_FN vf scan_load(const struct scan *s, uint32_t channel, const uint8_t *run, uint32_t row)
+{
+#if FMT_GATHERS
+	if (!run)
+		return fmt_gather(s->b, row, channel);
+#endif
+	return fmt_run_load(run, row);
+}
+
 KV_FN void scan_unit(const struct scan *s, uint32_t row, unsigned vecs, unsigned heads, bool runs,
 		     float *a, size_t a_stride)
 {
@@ -53,13 +62,12 @@ KV_FN void scan_unit(const struct scan *s, uint32_t row, unsigned vecs, unsigned
 		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
 			acc[h][v] = vf_set(s->bias[h]);
 	for (uint32_t j = 0; j < s->r; j++) {
-		const uint8_t *run = runs ? fmt_run(s->b, s->channel[j]) : NULL;
+		const uint8_t *run = fmt_run(s->b, s->channel[j]);
 		const float *w = s->w + j * SCAN_HEADS;
 		vf x[4];
 
 		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
-			x[v] = runs ? fmt_run_load(run, row + v * VL)
-				    : fmt_gather(s->b, row + v * VL, s->channel[j]);
+			x[v] = scan_load(s, s->channel[j], runs ? run : NULL, row + v * VL);
 		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
 			vf c = vf_set(w[h]);
 
@@ -161,7 +169,7 @@ static void stage_k_score_dims(const struct kv_block *b, uint32_t row, uint32_t 
 		uint32_t to = MIN(end, (at / b->tile_rows + 1) * b->tile_rows);
 		const struct scan_ahead *next = any ? &ahead : NULL;
 
-		if (runs)
+		if (!FMT_GATHERS || runs)
 			scan_tile(b, next, row, at, to, coef, coef_stride, channel, r, heads, true,
 				  a, a_stride);
 		else

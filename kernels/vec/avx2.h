@@ -61,6 +61,8 @@ static inline float vf_top(vf a)
 	return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+static inline float vf_from_f16(uint16_t h) { return _cvtsh_ss(h); }
+
 static inline vf vf_load_f16(const uint16_t *p)
 {
 	return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));

@@ -57,6 +57,8 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 
 static inline float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
 
+static inline float vf_from_f16(uint16_t h) { return _cvtsh_ss(h); }
+
 static inline vf vf_load_f16(const uint16_t *p)
 {
 	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));

@@ -48,6 +48,9 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 	to[3] = d;
 }
 
+/* One number, not a vector. */
+static inline float vf_from_f16(uint16_t h) { return kv_from_f16(h); }
+
 static inline vf vf_load_f16(const uint16_t *p) { return kv_from_f16(*p); }
 static inline vf vf_load_bf16(const uint16_t *p) { return kv_from_bf16(*p); }
 static inline vf vf_load_u8(const uint8_t *p) { return (float)*p; }
