@@ -1,0 +1,57 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# headers.sh ROOT BUILD: each header compiles alone; the installed ones by whatever compiler a user has.
+# A header without "#pragma once" is a template, included for its text, and is passed over.
+set -eu
+root=$1
+build=$2
+cc=${CC:-cc}
+cxx=${CXX:-c++}
+failed=0
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+# compiles HEADER COMPILER FLAGS...
+compiles() {
+	header=$1
+	shift
+	unit=$dir/unit.c
+	case "$*" in *c++*) unit=$dir/unit.cc ;; esac
+	# Twice: the guard works.
+	printf '#include "%s"\n#include "%s"\nextern int not_empty;\n' "$header" "$header" >"$unit"
+	"$@" -Wall -Wextra -Werror -fsyntax-only "$unit"
+}
+
+check() {
+	compiles "$@" || { echo "does not compile alone: $*"; failed=1; }
+}
+
+installed='sparq-abi.h sparq.h'
+for header in $installed; do
+	for std in c99 c11 c17; do
+		check "$header" "$cc" "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
+	done
+	if command -v "$cxx" >/dev/null; then
+		for std in c++11 c++17; do
+			check "$header" "$cxx" "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
+		done
+	fi
+done
+
+private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' ! -path client/sparq.h \
+	! -path shm/sparq-abi.h | sort)
+[ "$(echo "$private" | wc -l)" -ge 10 ] || { echo "headers not found under $root"; exit 1; }
+for header in $private; do
+	grep -q '^#pragma once' "$root/$header" || continue
+	check "$header" "$cc" -std=gnu17 -D_GNU_SOURCE -Wno-unused-parameter -Wno-unused-function \
+		"-I$root" "-I$build" "-I$root/shm"
+done
+
+# A lint that finds nothing may be one that cannot.
+echo 'size_t forgot_its_include(void);' >"$dir/bad.h"
+if compiles bad.h "$cc" -std=gnu17 "-I$dir" 2>/dev/null; then
+	echo "positive control: a bad header compiles"
+	exit 1
+fi
+exit $failed
