@@ -16,6 +16,7 @@
 
 struct seq;
 struct store;
+struct table;
 
 enum on_disconnect { ON_DISCONNECT_DROP, ON_DISCONNECT_PARK };
 
@@ -43,6 +44,7 @@ struct store {
 	struct users *users;
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
+	struct table *tables;     /* by first block: what is derived of each (table.h) */
 	uint32_t max_sequences;
 	uint32_t max_rows;        /* of one sequence: configuration */
 	unsigned next_node;       /* round robin for new sequences */

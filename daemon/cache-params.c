@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/cache-params.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/cache.h"
+#include "daemon/name.h"
+#include "daemon/record.h"
+#include "shm/base.h"
+
+_Static_assert(KV_F32 == SPARQ_DTYPE_F32 && KV_F16 == SPARQ_DTYPE_F16 &&
+		       KV_BF16 == SPARQ_DTYPE_BF16,
+	       "dtypes");
+_Static_assert(KV_ERROR_TEXT == SPARQ_ERROR_TEXT, "error text");
+
+static const char *const dtype_names[] = { "f32", "f16", "bf16" };
+static const char *const on_disconnect_names[] = {
+	[ON_DISCONNECT_DROP] = "drop",
+	[ON_DISCONNECT_PARK] = "park",
+};
+
+/* Parts of the design that this build does not have: ignored, they would change results. */
+static const char *const unsupported[] = {
+	"window",    "softcap", "alibi",    "sink_logits",     "k_permutation",
+	"placement", "v_in_k",  "volatile", "audit_max_error",
+};
+
+/* ---- options ------------------------------------------------------------------- */
+
+static int parse_number(const char *key, const char *value, uint32_t most, uint32_t *ret, char *why)
+{
+	uint64_t n = 0;
+
+	for (const char *c = value; *c; c++) {
+		n = n * 10 + (uint64_t)(*c - '0');
+		if (*c < '0' || *c > '9' || n > most)
+			return why_fail(why, EINVAL, "%s=%.40s: 0 to %u are allowed", key, value,
+					most);
+	}
+	if (!*value)
+		return why_fail(why, EINVAL, "%s=: a number from 0 to %u is missing", key, most);
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+static int parse_on_disconnect(const char *value, uint32_t *ret, char *why)
+{
+	for (uint32_t i = 0; i < ARRAY_SIZE(on_disconnect_names); i++)
+		if (!strcmp(value, on_disconnect_names[i])) {
+			*ret = i;
+			return 0;
+		}
+	return why_fail(why, EINVAL, "on_disconnect=%.40s: drop and park are allowed", value);
+}
+
+/* A list of names for a message: "a, b, c". */
+static void append(char *list, size_t n, const char *word)
+{
+	size_t at = strlen(list);
+
+	snprintf(list + at, n - at, "%s%s", at ? ", " : "", word);
+}
+
+static int fail_unknown(const struct kv_policy *policy, const char *key, char *why)
+{
+	char takes[160] = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(unsupported); i++)
+		if (!strcmp(key, unsupported[i]))
+			return why_fail(why, EOPNOTSUPP,
+					"option \"%s\" is not supported by this build", key);
+	for (unsigned i = 0; i < policy->n_params; i++)
+		append(takes, sizeof(takes), policy->params[i].name);
+	return why_fail(
+		why, EINVAL,
+		"unknown option \"%.32s\": cache options are sinks, rollback, on_disconnect; "
+		"policy \"%s\" takes %s",
+		key, policy->name, *takes ? takes : "none");
+}
+
+int cache_params_set(struct cache_record *r, const char *key, const char *value, char *why)
+{
+	const struct kv_policy *policy = kv_policy_find(r->policy);
+	int error;
+
+	error = kv_policy_set(policy, r->args, key, value, why);
+	return error == -ENOENT ? fail_unknown(policy, key, why) : error;
+}
+
+static int set_option(struct cache_record *r, const char *key, const char *value, char *why)
+{
+	if (!strcmp(key, "sinks"))
+		return parse_number(key, value, KV_MAX_SINKS, &r->sinks, why);
+	if (!strcmp(key, "rollback"))
+		return parse_number(key, value, KV_MAX_ROLLBACK, &r->rollback, why);
+	if (!strcmp(key, "on_disconnect"))
+		return parse_on_disconnect(value, &r->on_disconnect, why);
+	return cache_params_set(r, key, value, why);
+}
+
+static int parse_options(struct cache_record *r, const char *options, char *why)
+{
+	char text[sizeof(((struct sparq_msg_cache_create *)0)->options)], *rest = text, *word;
+	int error;
+
+	snprintf(text, sizeof(text), "%s", options);
+	while ((word = strsep(&rest, " ")) != NULL) {
+		char *value = strchr(word, '=');
+
+		if (!*word)
+			continue;
+		if (!value || value == word)
+			return why_fail(why, EINVAL, "option \"%.64s\": \"key=value\" is expected",
+					word);
+		*value++ = '\0';
+		error = set_option(r, word, value, why);
+		if (error < 0)
+			return error;
+	}
+	return 0;
+}
+
+/* ---- geometry -------------------------------------------------------------------- */
+
+/* What kernels cannot know; kv_space_init checks the rest. */
+static int check_layers(const struct sparq_msg_cache_create *m, char *why)
+{
+	if (m->rsv || m->rsv2)
+		return why_fail(why, EINVAL, "a reserved field of the request is not 0");
+	if (m->layers < 1 || m->layers > MAX_LAYERS)
+		return why_fail(why, EINVAL, "layers %u: 1 to %u are allowed", m->layers,
+				MAX_LAYERS);
+	if (m->dtype >= ARRAY_SIZE(dtype_names))
+		return why_fail(why, EINVAL, "dtype %u: 0 (f32), 1 (f16) and 2 (bf16) are allowed",
+				m->dtype);
+	return 0;
+}
+
+static int check_format(const char *what, const char *format, char *why)
+{
+	if (strpbrk(format, ",:"))
+		return why_fail(why, EOPNOTSUPP,
+				"%s \"%s\": formats by layer are not supported by this build", what,
+				format);
+	return 0;
+}
+
+static int check_policy(const char *name, char *why)
+{
+	char known[160] = "";
+
+	if (kv_policy_find(name))
+		return 0;
+	for (unsigned i = 0; kv_policy_at(i, true); i++)
+		append(known, sizeof(known), kv_policy_at(i, true)->name);
+	return why_fail(why, EOPNOTSUPP, "policy \"%.32s\": this build has %s", name, known);
+}
+
+static int check_words(const struct cache_record *r, char *why)
+{
+	int error;
+
+	if (strcmp(r->device, "cpu"))
+		return why_fail(why, EOPNOTSUPP, "device \"%.32s\": this build has cpu", r->device);
+	error = check_format("k_format", r->k_format, why);
+	if (error == 0)
+		error = check_format("v_format", r->v_format, why);
+	return error ? error : check_policy(r->policy, why);
+}
+
+static void copy_words(const struct sparq_msg_cache_create *m, struct cache_record *r)
+{
+	const char *k = *m->k_format ? m->k_format : "hier4";
+	const char *v = *m->v_format ? m->v_format : k;
+
+	snprintf(r->name, sizeof(r->name), "%s", m->name);
+	snprintf(r->k_format, sizeof(r->k_format), "%s", k);
+	snprintf(r->v_format, sizeof(r->v_format), "%s", v);
+	snprintf(r->policy, sizeof(r->policy), "%s", *m->policy ? m->policy : "sparq");
+	snprintf(r->device, sizeof(r->device), "%s", *m->device ? m->device : "cpu");
+	snprintf(r->model, sizeof(r->model), "%s", m->model);
+}
+
+int cache_params_parse(const struct sparq_msg_cache_create *m, struct cache_record *ret, char *why)
+{
+	struct cache_record r = {
+		.layers = m->layers,
+		.heads = m->heads,
+		.kv_heads = m->kv_heads,
+		.k_dim = m->k_dim,
+		.v_dim = m->v_dim,
+		.dtype = m->dtype,
+		.scale = m->scale,
+		.sinks = KV_MAX_SINKS,
+		.rollback = 16,
+		.timeout_us = m->timeout_us,
+		.on_disconnect = ON_DISCONNECT_DROP,
+		.budget_bytes = m->budget_bytes,
+	};
+	int error;
+
+	error = *m->name ? name_check("cache", m->name, why) : 0;
+	if (error == 0)
+		error = check_layers(m, why);
+	if (error < 0)
+		return error;
+	copy_words(m, &r);
+	error = check_words(&r, why);
+	if (error < 0)
+		return error;
+	kv_policy_defaults(kv_policy_find(r.policy), r.args);
+	error = parse_options(&r, m->options, why);
+	if (error < 0)
+		return error;
+	*ret = r;
+	return 0;
+}
+
+int cache_params_settle(const struct cache_record *r, uint8_t ret_args[KV_POLICY_ARGS_BYTES],
+			struct kv_space *ret_space, char *why)
+{
+	const struct kv_policy *policy = kv_policy_find(r->policy);
+	_Alignas(8) uint8_t args[KV_POLICY_ARGS_BYTES];
+	struct kv_space_params p = {
+		.heads = r->heads,
+		.kv_heads = r->kv_heads,
+		.k_dim = r->k_dim,
+		.v_dim = r->v_dim,
+		.dtype = (enum kv_dtype)r->dtype,
+		.scale = r->scale,
+		.k_format = r->k_format,
+		.v_format = r->v_format,
+		.policy = policy,
+		.args = args,
+		.sinks = r->sinks,
+	};
+	struct kv_space space;
+	int error;
+
+	memcpy(args, r->args, sizeof(args));
+	if (policy->settle && r->kv_heads)
+		policy->settle(args, r->k_dim, r->heads / r->kv_heads);
+	error = kv_space_init(&space, &p, why);
+	if (error < 0)
+		return error;
+	memcpy(ret_args, args, sizeof(args));
+	space.args = ret_args;
+	*ret_space = space;
+	return 0;
+}
+
+/* ---- comparison ------------------------------------------------------------------- */
+
+static int differ(char *why, const struct cache_record *have, const char *what, const char *has,
+		  const char *wanted)
+{
+	return why_fail(why, EEXIST, "cache \"%s\" exists with %s %.48s, not %.48s", have->name,
+			what, has, wanted);
+}
+
+static int compare_numbers(const struct cache_record *a, const struct cache_record *b, char *why)
+{
+	const struct {
+		const char *what;
+		double a, b;
+	} number[] = {
+		{ "layers", a->layers, b->layers },
+		{ "heads", a->heads, b->heads },
+		{ "kv_heads", a->kv_heads, b->kv_heads },
+		{ "k_dim", a->k_dim, b->k_dim },
+		{ "v_dim", a->v_dim, b->v_dim },
+		{ "scale", (double)a->scale, (double)b->scale },
+		{ "budget_bytes", (double)a->budget_bytes, (double)b->budget_bytes },
+		{ "timeout_us", a->timeout_us, b->timeout_us },
+		{ "sinks", a->sinks, b->sinks },
+		{ "rollback", a->rollback, b->rollback },
+	};
+	char has[32], wanted[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(number); i++) {
+		if (number[i].a == number[i].b)
+			continue;
+		snprintf(has, sizeof(has), "%.9g", number[i].a);
+		snprintf(wanted, sizeof(wanted), "%.9g", number[i].b);
+		return differ(why, a, number[i].what, has, wanted);
+	}
+	return 0;
+}
+
+static int compare_words(const struct cache_record *a, const struct cache_record *b, char *why)
+{
+	const struct {
+		const char *what, *a, *b;
+	} word[] = {
+		{ "dtype", dtype_names[a->dtype], dtype_names[b->dtype] },
+		{ "k_format", a->k_format, b->k_format },
+		{ "v_format", a->v_format, b->v_format },
+		{ "device", a->device, b->device },
+		{ "model", a->model, b->model },
+		{ "on_disconnect", on_disconnect_names[a->on_disconnect],
+		  on_disconnect_names[b->on_disconnect] },
+		{ "policy", a->policy, b->policy },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(word); i++)
+		if (strcmp(word[i].a, word[i].b))
+			return differ(why, a, word[i].what, word[i].a, word[i].b);
+	return 0;
+}
+
+int cache_params_compare(const struct cache_record *have, const struct cache_record *want,
+			 char *why)
+{
+	const struct kv_policy *policy = kv_policy_find(have->policy);
+	char has[64], wanted[64];
+	int error;
+
+	error = compare_numbers(have, want, why);
+	if (error == 0)
+		error = compare_words(have, want, why);
+	for (unsigned i = 0; error == 0 && i < policy->n_params; i++) {
+		const char *key = policy->params[i].name;
+
+		kv_policy_get(policy, have->args, key, has, sizeof(has));
+		kv_policy_get(policy, want->args, key, wanted, sizeof(wanted));
+		if (strcmp(has, wanted))
+			error = differ(why, have, key, has, wanted);
+	}
+	return error;
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/cache.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "daemon/cache-params.h"
+#include "daemon/layer.h"
+#include "daemon/name.h"
+#include "daemon/seq.h"
+#include "daemon/store.h"
+#include "daemon/table.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+/* ---- store ------------------------------------------------------------------------ */
+
+int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, struct users *users,
+	       uint32_t max_rows)
+{
+	const struct catalogue_header *h = catalogue_header(catalogue);
+	FREE_MEMORY struct seq **seqs = calloc(h->n_sequences, sizeof(*seqs));
+	FREE_MEMORY struct table *tables = calloc(h->n_blocks, sizeof(*tables));
+
+	if (!seqs || !tables)
+		return -ENOMEM;
+	*s = (struct store){
+		.pool = pool,
+		.catalogue = catalogue,
+		.users = users,
+		.seq_by_slot = STEAL_PTR(seqs),
+		.tables = STEAL_PTR(tables),
+		.max_sequences = h->n_sequences,
+		.max_rows = MIN(max_rows, SPARQ_ROW_LIMIT),
+	};
+	return 0;
+}
+
+void store_deinit(struct store *s)
+{
+	/* The catalogue keeps what is live; this is the heap's part. */
+	for (uint32_t i = 0; s->seq_by_slot && i < s->max_sequences; i++)
+		seq_forget(s->seq_by_slot[i]);
+	while (s->caches) {
+		struct cache *c = s->caches;
+
+		s->caches = c->next;
+		users_put(s->users, c->user);
+		free(c);
+	}
+	free(s->seq_by_slot);
+	free(s->tables);
+	*s = (struct store){ 0 };
+}
+
+/* ---- caches ----------------------------------------------------------------------- */
+
+static struct cache *find_named(struct store *s, const struct user *user, const char *name)
+{
+	for (struct cache *c = s->caches; c; c = c->next)
+		if (c->user == user && *name && !strcmp(c->record->name, name))
+			return c;
+	return NULL;
+}
+
+static int attach(struct cache *c, const struct cache_record *wanted, struct cache **ret, char *why)
+{
+	int r;
+
+	r = cache_params_compare(c->record, wanted, why);
+	if (r < 0)
+		return r;
+	c->n_sessions++;
+	*ret = c;
+	return 0;
+}
+
+/* Could its largest page ever be taken? */
+static int check_fits(const struct store *s, const struct kv_space *space, char *why)
+{
+	uint64_t bytes =
+		pool_charge(s->pool, kv_extent_bytes(space, KV_EXTENT_TILES) * space->kv_heads);
+
+	if (bytes <= s->pool->bytes)
+		return 0;
+	return why_fail(why, ENOSPC,
+			"%u rows of a layer take %llu bytes at once, the pool has %llu",
+			KV_EXTENT_TILES * KV_TILE_ROWS, (unsigned long long)bytes,
+			(unsigned long long)s->pool->bytes);
+}
+
+/* The heap's part, with parameters that kernels accept. */
+static int build(struct store *s, struct user *user, const struct cache_record *params,
+		 struct cache **ret, char *why)
+{
+	FREE_MEMORY struct cache *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return why_fail(why, ENOMEM, "out of memory");
+	r = cache_params_settle(params, c->args, &c->space, why);
+	if (r == 0)
+		r = check_fits(s, &c->space, why);
+	if (r < 0)
+		return r;
+	c->store = s;
+	c->budget_bytes = params->budget_bytes;
+	c->rollback = params->rollback;
+	c->timeout_us = params->timeout_us;
+	c->on_disconnect = (enum on_disconnect)params->on_disconnect;
+	c->n_sessions = 1;
+	r = users_get(s->users, user->uid, &c->user);
+	if (r < 0)
+		return why_fail(why, ENOMEM, "out of memory");
+	*ret = STEAL_PTR(c);
+	return 0;
+}
+
+static void publish(struct cache *c, uint32_t slot, const struct cache_record *params)
+{
+	struct cache_record *r = catalogue_cache(c->store->catalogue, slot);
+	size_t fixed = offsetof(struct cache_record, uid);
+
+	memcpy((char *)r + fixed, (const char *)params + fixed, sizeof(*r) - fixed);
+	r->uid = c->user->uid;
+	catalogue_publish_cache(c->store->catalogue, slot);
+	c->record = r;
+	c->id = id_make(slot, r->generation);
+	c->next = c->store->caches;
+	c->store->caches = c;
+}
+
+static int take_slot(struct store *s, struct user *user, uint32_t *ret_slot, char *why)
+{
+	int r;
+
+	if (user_charge(user, USER_CACHES, 1) < 0)
+		return why_fail(why, EDQUOT, "caches: the limit of %llu per user is reached",
+				(unsigned long long)load_relaxed(&user->limit[USER_CACHES]));
+	r = catalogue_take_cache(s->catalogue, ret_slot);
+	if (r < 0) {
+		user_refund(user, USER_CACHES, 1);
+		return why_fail(why, ENOSPC, "caches: all %u slots of this daemon are taken",
+				catalogue_header(s->catalogue)->n_caches);
+	}
+	return 0;
+}
+
+int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
+		 struct cache **ret, char *why)
+{
+	struct cache_record params;
+	struct cache *c;
+	uint32_t slot;
+	int r;
+
+	r = cache_params_parse(m, &params, why);
+	if (r < 0)
+		return r;
+	c = find_named(s, user, params.name);
+	if (c)
+		return attach(c, &params, ret, why);
+	r = build(s, user, &params, &c, why);
+	if (r < 0)
+		return r;
+	r = take_slot(s, user, &slot, why);
+	if (r < 0) {
+		users_put(s->users, c->user);
+		free(c);
+		return r;
+	}
+	publish(c, slot, &params);
+	*ret = c;
+	return 0;
+}
+
+struct cache *cache_find(struct store *s, const struct user *user, uint64_t id)
+{
+	for (struct cache *c = s->caches; c; c = c->next)
+		if (c->id == id && c->user == user)
+			return c;
+	return NULL;
+}
+
+void cache_drop_unused(struct cache *c)
+{
+	struct store *s = c->store;
+	struct cache **at = &s->caches;
+
+	if (c->n_sessions || c->n_sequences)
+		return;
+	assert(load_acquire(&c->charged_bytes) == 0);
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	catalogue_drop_cache(s->catalogue, id_slot(c->id));
+	user_refund(c->user, USER_CACHES, 1);
+	users_put(s->users, c->user);
+	free(c);
+}
+
+void cache_unref(struct cache *c)
+{
+	assert(c->n_sessions > 0);
+	c->n_sessions--;
+	cache_drop_unused(c);
+}
+
+int cache_set(struct cache *c, const char *key, const char *value, char *why)
+{
+	struct cache_record params = *c->record;
+	uint32_t slot = id_slot(c->id);
+	int r;
+
+	if (c->n_sequences)
+		return why_fail(why, EBUSY,
+				"%.32s: the cache has sequences; set it before the first", key);
+	r = cache_params_set(&params, key, value, why);
+	if (r == 0)
+		r = cache_params_settle(&params, c->args, &c->space, why);
+	if (r < 0)
+		return r;
+	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
+	store_release(&c->record->state, RECORD_BUILDING);
+	memcpy(c->record->args, params.args, sizeof(params.args));
+	catalogue_publish_cache(c->store->catalogue, slot);
+	return 0;
+}
+
+void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret)
+{
+	const struct cache_record *r = c->record;
+	struct sparq_msg_seq_stat of_seq;
+	uint64_t rows = 0;
+
+	for (struct seq *s = c->first; s; s = s->next)
+		if (seq_stat(s, SPARQ_LAYER_ALL, &of_seq) == 0)
+			rows += of_seq.rows_least;
+	ret->cache = c->id;
+	ret->sequences = c->n_sequences;
+	ret->rows = rows;
+	ret->bytes = load_relaxed(&c->charged_bytes);
+	ret->budget_bytes = c->budget_bytes;
+	ret->row_bytes = (uint64_t)r->layers * kv_row_bytes(&c->space);
+	ret->dense_row_bytes = (uint64_t)r->layers * r->kv_heads * (r->k_dim + r->v_dim) * 2;
+}
+
+/* ---- charging --------------------------------------------------------------------- */
+
+int cache_charge(struct cache *c, uint64_t bytes)
+{
+	uint64_t limit = c->budget_bytes ? c->budget_bytes : UINT64_MAX;
+	uint64_t now = load_relaxed(&c->charged_bytes);
+	int r;
+
+	do {
+		if (now > limit || bytes > limit - now)
+			return -EDQUOT;
+	} while (!compare_exchange(&c->charged_bytes, &now, now + bytes));
+	r = user_charge(c->user, USER_BYTES, bytes);
+	if (r < 0)
+		fetch_sub(&c->charged_bytes, bytes);
+	return r;
+}
+
+void cache_refund(struct cache *c, uint64_t bytes)
+{
+	uint64_t before = fetch_sub(&c->charged_bytes, bytes);
+
+	assert(before >= bytes);
+	(void)before;
+	user_refund(c->user, USER_BYTES, bytes);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pages and catalogue blocks of a sequence: charged to its cache and user before
+ * they are taken, refunded to the byte when they go. By whoever holds the sequence.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/page.h"
+
+struct seq;
+
+/* -EDQUOT (budget or quota), -ENOSPC (pool); nothing is charged then. */
+int charge_page(struct seq *s, size_t bytes, page_ref *ret);
+void charge_page_put(struct seq *s, size_t bytes, page_ref page);
+int charge_block(struct seq *s, uint32_t *ret);
+void charge_block_put(struct seq *s, uint32_t block);

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Fewer rows, and rows of somebody else: truncate, drop and fork of one layer.
+ *
+ * A cut in the tail is one store of the commit word. A cut below it is not: its
+ * intent is noted first, and recovery that finds it does it again. Each step leaves
+ * the rows to keep where the next one (or the same one, repeated) finds them.
+ */
+#include <assert.h>
+
+#include "daemon/layer.h"
+#include "daemon/seq.h"
+#include "daemon/table.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+static struct reach get_reach(const struct seq_layer *l)
+{
+	return reach_unpack(l->record->reach);
+}
+
+static void set_reach(struct seq_layer *l, struct reach r)
+{
+	store_release(&l->record->reach, reach_pack(r));
+}
+
+/* The owner keeps the rows below `rows`, the last of them in its own table. */
+static struct reach cut_own(struct seq *s, uint32_t table, uint32_t rows)
+{
+	struct store *st = s->cache->store;
+	uint32_t tiles = table_tiles_below(st, table, rows);
+
+	/* A tile that counts in part is an end: the rows that follow it go to another table. So
+	 * do tiles whose slots others still read. */
+	if (table_tile_ends(st, table, rows) && tiles >= table_shared(st, table)) {
+		table_trim(s, table, tiles);
+		return (struct reach){ table, 0 };
+	}
+	table_leave(s, table, tiles);
+	return (struct reach){ table, rows };
+}
+
+static void cut_reach(struct seq *s, struct seq_layer *l, uint32_t rows)
+{
+	struct store *st = s->cache->store;
+	struct reach from = get_reach(l), to = table_below(st, from, rows);
+
+	if (to.table == from.table) {
+		set_reach(l, from.limit ? to : cut_own(s, from.table, rows));
+		return;
+	}
+	if (to.table)
+		table_ref(st, to.table);
+	if (!from.limit)
+		table_leave(s, from.table, 0);
+	set_reach(l, to);
+	table_unref(st, from.table);
+}
+
+/* Where the tail begins, and how much is sealed, after the last row of what is seen. */
+static uint32_t count_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
+{
+	uint32_t table = get_reach(l).table, tiles = 0;
+
+	l->n_extents = 0;
+	l->tail_first = s->cache->space.sinks;
+	if (table) {
+		table_count(s->cache->store, (struct reach){ table, rows }, &tiles, &l->n_extents);
+		l->tail_first = rows;
+	}
+	return tiles;
+}
+
+static void cut_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
+{
+	uint32_t tiles;
+
+	store_release(&l->record->cut, CUT_PENDING | rows);
+	/* While the ring still begins where the old commit word says. */
+	layer_trim(s, l, rows);
+	cut_reach(s, l, rows);
+	tiles = count_sealed(s, l, rows);
+	layer_publish(l, (struct commit){ rows, tiles });
+	store_release(&l->record->cut, 0);
+}
+
+static void cut_layer(struct seq *s, struct seq_layer *l, uint32_t rows)
+{
+	struct commit c = layer_commit(l);
+
+	if (c.tiles && rows < l->tail_first) {
+		cut_sealed(s, l, rows);
+		return;
+	}
+	layer_publish(l, (struct commit){ rows, c.tiles });
+	layer_trim(s, l, rows);
+}
+
+int seq_cut(struct seq *s, uint32_t layer, uint32_t rows)
+{
+	struct sequence_record *record = s->record;
+	bool all = layer == SPARQ_LAYER_ALL;
+	uint32_t first = all ? 0 : layer, end = all ? record->layers : layer + 1;
+
+	assert(end <= record->layers);
+	for (uint32_t i = first; i < end; i++)
+		if (rows > layer_commit(&s->layer[i]).rows)
+			return -EINVAL;
+	if (all)
+		store_release(&record->intent, CUT_PENDING | rows);
+	for (uint32_t i = first; i < end; i++)
+		cut_layer(s, &s->layer[i], rows);
+	if (all)
+		store_release(&record->intent, 0);
+	return 0;
+}
+
+void layer_clear(struct seq *s, struct seq_layer *l)
+{
+	struct reach reach = get_reach(l);
+
+	/* The record is DYING (or was never LIVE): recovery does not look at what is in it. */
+	layer_trim(s, l, 0);
+	if (!reach.table)
+		return;
+	if (!reach.limit)
+		table_leave(s, reach.table, 0);
+	set_reach(l, (struct reach){ BLOCK_NONE, 0 });
+	table_unref(s->cache->store, reach.table);
+}
+
+/* ---- fork ----------------------------------------------------------------------- */
+
+static void fork_sealed(struct seq *parent, struct seq_layer *from, struct seq *child,
+			struct seq_layer *to, uint32_t rows)
+{
+	struct store *st = parent->cache->store;
+	struct reach reach = get_reach(from), sees = table_below(st, reach, rows);
+	uint32_t tiles;
+
+	if (!sees.table)
+		return;
+	/* A table further down is shared this far already: its reach of the parent is. */
+	if (sees.table == reach.table && !reach.limit)
+		table_share(st, sees.table, sees.limit);
+	table_ref(st, sees.table);
+	set_reach(to, sees);
+	tiles = count_sealed(child, to, rows);
+	layer_publish(to, (struct commit){ rows, tiles });
+}
+
+static void fork_rows(struct seq *parent, struct seq_layer *from, struct seq *child,
+		      struct seq_layer *to, uint32_t rows)
+{
+	const struct kv_space *space = &parent->cache->space;
+	uint32_t n_sinks = MIN(rows, space->sinks);
+	struct kv_view source, copy;
+
+	layer_view(parent, from, layer_commit(from).rows, &source);
+	layer_view(child, to, rows, &copy);
+	if (n_sinks)
+		kv_copy(space, &source, &copy, 0, n_sinks);
+	if (rows > from->tail_first) {
+		assert(to->tail_first == from->tail_first);
+		kv_copy(space, &source, &copy, from->tail_first, rows - from->tail_first);
+	}
+}
+
+int layer_fork(struct seq *parent, struct seq *child, uint32_t layer, uint32_t rows)
+{
+	struct seq_layer *from = &parent->layer[layer], *to = &child->layer[layer];
+	int r;
+
+	if (layer_commit(from).tiles)
+		fork_sealed(parent, from, child, to, MIN(rows, from->tail_first));
+	r = seq_reserve(child, layer, rows - layer_commit(to).rows);
+	if (r < 0)
+		return r;
+	fork_rows(parent, from, child, to, rows);
+	seq_commit(child, layer, rows);
+	return 0;
+}

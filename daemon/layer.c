@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The token path of a sequence: room for rows, the view of a kernel, commit,
+ * flush. Everything here runs under the hold of seq.h and neither allocates,
+ * locks nor logs.
+ *
+ * The order that recovery relies on: what a commit word counts (chunks, entries,
+ * rows in them) is stored before the word's store-release; what it stops counting
+ * is given back after it.
+ */
+#include "daemon/layer.h"
+
+#include <assert.h>
+
+#include "daemon/charge.h"
+#include "daemon/seq.h"
+#include "daemon/table.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define TILE_CHUNKS (KV_TILE_ROWS / KV_CHUNK_ROWS)
+
+static size_t chunk_bytes(const struct seq *s)
+{
+	return kv_chunk_bytes(&s->cache->space, KV_CHUNK_ROWS) * s->cache->space.kv_heads;
+}
+
+static size_t sinks_bytes(const struct seq *s)
+{
+	return kv_chunk_bytes(&s->cache->space, KV_MAX_SINKS) * s->cache->space.kv_heads;
+}
+
+/* Ring slot of chunk i of the tail. */
+static page_ref *chunk_at(struct seq_layer *l, uint32_t i)
+{
+	return &l->record->chunk[(layer_commit(l).tiles * TILE_CHUNKS + i) % KV_MAX_CHUNKS];
+}
+
+void layer_init(struct seq *s, struct seq_layer *l, struct layer_record *record)
+{
+	*l = (struct seq_layer){ .record = record, .tail_first = s->cache->space.sinks };
+}
+
+struct commit layer_commit(const struct seq_layer *l)
+{
+	/* Written by whoever holds the sequence; the control thread may look without a hold. */
+	return commit_unpack(load_relaxed(&l->record->commit));
+}
+
+void layer_publish(struct seq_layer *l, struct commit c)
+{
+	/* All that it counts is in the pools and in the catalogue before it. */
+	store_release(&l->record->commit, commit_pack(c));
+}
+
+uint32_t seq_rows(const struct seq *s, uint32_t layer)
+{
+	return layer_commit(&s->layer[layer]).rows;
+}
+
+/* ---- append ------------------------------------------------------------------- */
+
+static int take_chunk(struct seq *s, struct seq_layer *l)
+{
+	page_ref page;
+	int r;
+
+	if (l->n_chunks == KV_MAX_CHUNKS)
+		return l->flush_error ? l->flush_error : -ENOSPC;
+	r = charge_page(s, chunk_bytes(s), &page);
+	if (r < 0)
+		return r;
+	*chunk_at(l, l->n_chunks++) = page;
+	return 0;
+}
+
+int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
+{
+	struct seq_layer *l = &s->layer[layer];
+	uint64_t end = (uint64_t)layer_commit(l).rows + n;
+	int r;
+
+	if (end > s->cache->store->max_rows)
+		return -E2BIG;
+	if (end && s->cache->space.sinks && !l->record->sinks) {
+		page_ref page;
+
+		r = charge_page(s, sinks_bytes(s), &page);
+		if (r < 0)
+			return r;
+		l->record->sinks = page;
+	}
+	while (l->tail_first + (uint64_t)l->n_chunks * KV_CHUNK_ROWS < end) {
+		r = take_chunk(s, l);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+void seq_commit(struct seq *s, uint32_t layer, uint32_t rows)
+{
+	struct seq_layer *l = &s->layer[layer];
+	struct commit c = layer_commit(l);
+
+	assert(rows >= c.rows);
+	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
+	layer_publish(l, (struct commit){ rows, c.tiles });
+}
+
+/* ---- view --------------------------------------------------------------------- */
+
+uint32_t seq_extents(const struct seq *s, uint32_t layer)
+{
+	uint32_t most = 0;
+
+	if (layer != SPARQ_LAYER_ALL)
+		return s->layer[layer].n_extents;
+	for (uint32_t i = 0; i < s->cache->record->layers; i++)
+		most = MAX(most, s->layer[i].n_extents);
+	return most;
+}
+
+void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct kv_view *ret)
+{
+	const struct pool *pool = s->cache->store->pool;
+	uint32_t sinks = s->cache->space.sinks;
+
+	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
+	*ret = (struct kv_view){ .rows = rows, .n_sinks = MIN(rows, sinks) };
+	if (l->record->sinks)
+		ret->sinks = pool_data(pool, l->record->sinks);
+	/* Fewer rows than are sealed: there is no tail, and nothing is written through this view.
+	 */
+	ret->tail_first = MIN(MAX(rows, sinks), l->tail_first);
+	if (ret->tail_first < l->tail_first)
+		return;
+	ret->tail_rows = rows > l->tail_first ? rows - l->tail_first : 0;
+	for (uint32_t i = 0; i < l->n_chunks; i++)
+		ret->chunk[i] = pool_data(pool, *chunk_at(l, i));
+}
+
+int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,
+	     uint32_t n_extent, struct kv_view *ret)
+{
+	struct seq_layer *l = &s->layer[layer];
+	uint32_t table = reach_unpack(l->record->reach).table, end = MIN(rows, l->tail_first);
+
+	if (l->n_extents > n_extent)
+		return -E2BIG;
+	layer_view(s, l, rows, ret);
+	ret->extent = extent;
+	if (table)
+		ret->n_extents = table_extents(s->cache->store, table, end, l->n_extents, extent);
+	return 0;
+}
+
+/* ---- flush -------------------------------------------------------------------- */
+
+bool seq_flush_due(const struct seq *s, uint32_t layer)
+{
+	const struct seq_layer *l = &s->layer[layer];
+
+	return layer_commit(l).rows >= (uint64_t)l->tail_first + KV_TILE_ROWS + s->cache->rollback;
+}
+
+/* The table that this layer may append to. */
+static int own_table(struct seq *s, struct seq_layer *l, uint32_t *ret)
+{
+	struct reach reach = reach_unpack(l->record->reach);
+	uint32_t table;
+	int r;
+
+	if (!reach.table || reach.limit) {
+		r = table_create(s, reach, layer_commit(l).tiles, l->n_extents, l->tail_first,
+				 &table);
+		if (r < 0)
+			return r;
+		/* The new table says the same as its base did, so this changes nothing yet. */
+		reach = (struct reach){ table, 0 };
+		store_release(&l->record->reach, reach_pack(reach));
+	}
+	*ret = reach.table;
+	return 0;
+}
+
+int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent, unsigned *ret_slot)
+{
+	struct seq_layer *l = &s->layer[layer];
+	uint32_t table;
+	int r;
+
+	r = own_table(s, l, &table);
+	if (r == 0)
+		r = table_next(s, table, l->tail_first, ret_extent, ret_slot);
+	l->flush_error = r;
+	return r;
+}
+
+void seq_flush_commit(struct seq *s, uint32_t layer)
+{
+	struct seq_layer *l = &s->layer[layer];
+	struct commit c = layer_commit(l);
+	page_ref old[TILE_CHUNKS];
+
+	assert(c.rows >= l->tail_first + KV_TILE_ROWS);
+	for (uint32_t i = 0; i < TILE_CHUNKS; i++)
+		old[i] = *chunk_at(l, i);
+	if (table_seal(s->cache->store, reach_unpack(l->record->reach).table))
+		l->n_extents++;
+	layer_publish(l, (struct commit){ c.rows, c.tiles + 1 });
+	l->tail_first += KV_TILE_ROWS;
+	l->n_chunks -= TILE_CHUNKS;
+	for (uint32_t i = 0; i < TILE_CHUNKS; i++) {
+		/* The slots before the ring's beginning are its last ones now. */
+		*chunk_at(l, KV_MAX_CHUNKS - TILE_CHUNKS + i) = 0;
+		charge_page_put(s, chunk_bytes(s), old[i]);
+	}
+}
+
+void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows)
+{
+	uint32_t need = 0;
+
+	if (rows > l->tail_first)
+		need = DIV_UP(rows - l->tail_first, KV_CHUNK_ROWS);
+	while (l->n_chunks > need) {
+		page_ref *at = chunk_at(l, --l->n_chunks);
+
+		charge_page_put(s, chunk_bytes(s), *at);
+		*at = 0;
+	}
+	if (rows == 0 && l->record->sinks) {
+		charge_page_put(s, sinks_bytes(s), l->record->sinks);
+		l->record->sinks = 0;
+	}
+}

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/table.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "daemon/charge.h"
+#include "daemon/seq.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+/* Goes through the entries of a chain. */
+struct walk {
+	const struct store *st;
+	uint32_t block, left;
+	struct table_entry *entry;
+};
+
+static struct table_header *header_of(const struct store *st, uint32_t table)
+{
+	return catalogue_block(st->catalogue, table);
+}
+
+static struct table_block *block_of(const struct store *st, uint32_t block)
+{
+	return catalogue_block(st->catalogue, block);
+}
+
+static struct walk walk_begin(const struct store *st, uint32_t table)
+{
+	struct table_entry *first = (struct table_entry *)(header_of(st, table) + 1);
+
+	return (struct walk){ st, table, ENTRIES_FIRST, first };
+}
+
+/* The caller knows that there is one more. */
+static struct table_entry *walk_next(struct walk *w)
+{
+	if (!w->left) {
+		w->block = block_of(w->st, w->block)->next;
+		w->left = ENTRIES_NEXT;
+		w->entry = block_of(w->st, w->block)->entry;
+	}
+	w->left--;
+	return w->entry++;
+}
+
+static size_t page_bytes(const struct cache *c, unsigned tiles)
+{
+	return kv_extent_bytes(&c->space, tiles) * c->space.kv_heads;
+}
+
+/* ---- owner -------------------------------------------------------------------- */
+
+static int take_block(struct seq *s, struct table *t, uint32_t *ret)
+{
+	int r;
+
+	r = charge_block(s, ret);
+	if (r < 0)
+		return r;
+	memset(catalogue_block(s->cache->store->catalogue, *ret), 0, CATALOGUE_BLOCK);
+	t->bytes += CATALOGUE_BLOCK;
+	return 0;
+}
+
+static void put_block(struct seq *s, struct table *t, uint32_t block)
+{
+	charge_block_put(s, block);
+	t->bytes -= CATALOGUE_BLOCK;
+}
+
+int table_create(struct seq *s, struct reach base, uint32_t base_tiles, uint32_t base_extents,
+		 uint32_t start_row, uint32_t *ret_table)
+{
+	struct store *st = s->cache->store;
+	struct table t = { .refs = 1, .cache = s->cache };
+	uint32_t table;
+	int r;
+
+	r = take_block(s, &t, &table);
+	if (r < 0)
+		return r;
+	*header_of(st, table) = (struct table_header){
+		.start_row = start_row,
+		.base = base.table,
+		.base_limit = base.limit,
+		.base_tiles = base_tiles,
+		.base_extents = base_extents,
+	};
+	t.last_block = table;
+	st->tables[table] = t;
+	*ret_table = table;
+	return 0;
+}
+
+static struct table_entry *entry_at(const struct store *st, const struct table *t, uint32_t table,
+				    uint32_t i)
+{
+	if (i < ENTRIES_FIRST)
+		return (struct table_entry *)(header_of(st, table) + 1) + i;
+	/* The owner asks for the last or the one behind it only. */
+	return &block_of(st, t->last_block)->entry[(i - ENTRIES_FIRST) % ENTRIES_NEXT];
+}
+
+static bool block_is_full(const struct table *t)
+{
+	return t->n_entries >= ENTRIES_FIRST && (t->n_entries - ENTRIES_FIRST) % ENTRIES_NEXT == 0;
+}
+
+/* One more entry, with its page. */
+static int table_grow(struct seq *s, uint32_t table, uint32_t row)
+{
+	struct store *st = s->cache->store;
+	struct table *t = &st->tables[table];
+	unsigned tiles = row - s->cache->space.sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
+	uint32_t block = BLOCK_NONE;
+	page_ref page;
+	int r;
+
+	if (block_is_full(t)) {
+		r = take_block(s, t, &block);
+		if (r < 0)
+			return r;
+	}
+	r = charge_page(s, page_bytes(s->cache, tiles), &page);
+	if (r < 0) {
+		if (block)
+			put_block(s, t, block);
+		return r;
+	}
+	if (block) {
+		block_of(st, t->last_block)->next = block;
+		t->last_block = block;
+	}
+	*entry_at(st, t, table, t->n_entries) =
+		(struct table_entry){ page, row, (uint16_t)tiles, 0 };
+	t->bytes += pool_charge(st->pool, page_bytes(s->cache, tiles));
+	t->n_entries++;
+	t->last_used = 0;
+	return 0;
+}
+
+int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *ret_extent,
+	       unsigned *ret_slot)
+{
+	struct store *st = s->cache->store;
+	struct table *t = &st->tables[table];
+	struct table_entry *e;
+	int r;
+
+	if (!t->n_entries || t->last_used == entry_at(st, t, table, t->n_entries - 1)->tiles) {
+		r = table_grow(s, table, row);
+		if (r < 0)
+			return r;
+	}
+	e = entry_at(st, t, table, t->n_entries - 1);
+	assert(e->first_row + t->last_used * KV_TILE_ROWS == row);
+	*ret_extent = (struct kv_extent){
+		.base = pool_data(st->pool, e->page),
+		.first_row = e->first_row,
+		.tiles = e->tiles,
+		.used = (uint16_t)t->last_used,
+		.last_rows = t->last_used ? KV_TILE_ROWS : 0,
+	};
+	*ret_slot = t->last_used;
+	return 0;
+}
+
+bool table_seal(struct store *st, uint32_t table)
+{
+	struct table *t = &st->tables[table];
+
+	t->tiles++;
+	return ++t->last_used == 1;
+}
+
+uint32_t table_shared(struct store *st, uint32_t table)
+{
+	struct table *t = &st->tables[table];
+
+	/* Alone: whoever had another reference is done with what it reached. New references come
+	 * only through the owner, or from somebody who has one. */
+	if (load_acquire(&t->refs) == 1)
+		t->shared = 0;
+	return t->shared;
+}
+
+void table_share(struct store *st, uint32_t table, uint32_t limit)
+{
+	uint32_t tiles = table_tiles_below(st, table, limit), shared = table_shared(st, table);
+
+	st->tables[table].shared = MAX(tiles, shared);
+}
+
+static void drop_entry(struct seq *s, struct table *t, struct table_entry *e)
+{
+	uint64_t stride = pool_charge(s->cache->store->pool, page_bytes(s->cache, e->tiles));
+
+	charge_page_put(s, page_bytes(s->cache, e->tiles), e->page);
+	t->bytes -= stride;
+	*e = (struct table_entry){ 0 };
+}
+
+void table_trim(struct seq *s, uint32_t table, uint32_t tiles)
+{
+	struct store *st = s->cache->store;
+	struct table *t = &st->tables[table];
+	struct walk w = walk_begin(st, table);
+	uint32_t kept = 0, n = 0, last = table, next;
+
+	assert(tiles <= t->tiles);
+	for (uint32_t i = 0, seen = 0; i < t->n_entries; i++) {
+		struct table_entry *e = walk_next(&w);
+
+		if (seen >= tiles) {
+			drop_entry(s, t, e);
+			continue;
+		}
+		kept = tiles - seen;
+		seen += e->tiles;
+		last = w.block;
+		n++;
+	}
+	next = block_of(st, last)->next;
+	block_of(st, last)->next = BLOCK_NONE;
+	while (next) {
+		uint32_t block = next;
+
+		next = block_of(st, block)->next;
+		put_block(s, t, block);
+	}
+	t->tiles = tiles;
+	t->n_entries = n;
+	/* Of the entry that is now the last one. */
+	t->last_used = kept;
+	t->last_block = last;
+}
+
+void table_leave(struct seq *s, uint32_t table, uint32_t tiles)
+{
+	struct store *st = s->cache->store;
+	struct table *t = &st->tables[table];
+	uint32_t shared = table_shared(st, table);
+
+	table_trim(s, table, MAX(tiles, shared));
+	/* What others may hold longer than this sequence lives is its cache's alone. */
+	fetch_sub(&s->bytes, t->bytes);
+}
+
+/* ---- references ----------------------------------------------------------------- */
+
+void table_ref(struct store *st, uint32_t table)
+{
+	fetch_add(&st->tables[table].refs, 1u);
+}
+
+static void table_free(struct store *st, uint32_t table)
+{
+	struct table *t = &st->tables[table];
+	struct walk w = walk_begin(st, table);
+	uint32_t block = table;
+
+	for (uint32_t i = 0; i < t->n_entries; i++)
+		pool_put(st->pool, walk_next(&w)->page);
+	while (block) {
+		uint32_t next = block_of(st, block)->next;
+
+		catalogue_put_block(st->catalogue, block);
+		block = next;
+	}
+}
+
+void table_unref(struct store *st, uint32_t table)
+{
+	/* A loop: a chain of forks may be as long as its owner likes. */
+	while (table) {
+		struct table t = { 0 };
+		uint32_t base;
+
+		if (fetch_sub(&st->tables[table].refs, 1u) > 1)
+			return;
+		/* Once its block is back, both may be another's. */
+		t = st->tables[table];
+		base = header_of(st, table)->base;
+		table_free(st, table);
+		cache_refund(t.cache, t.bytes);
+		table = base;
+	}
+}
+
+/* ---- readers -------------------------------------------------------------------- */
+
+struct reach table_below(const struct store *st, struct reach r, uint32_t rows)
+{
+	while (r.table && rows <= header_of(st, r.table)->start_row)
+		r = (struct reach){ header_of(st, r.table)->base,
+				    header_of(st, r.table)->base_limit };
+	if (!r.table)
+		return (struct reach){ BLOCK_NONE, 0 };
+	if (!r.limit || r.limit > rows)
+		r.limit = rows;
+	return r;
+}
+
+uint32_t table_tiles_below(const struct store *st, uint32_t table, uint32_t rows)
+{
+	return DIV_UP(rows - header_of(st, table)->start_row, KV_TILE_ROWS);
+}
+
+bool table_tile_ends(const struct store *st, uint32_t table, uint32_t rows)
+{
+	return (rows - header_of(st, table)->start_row) % KV_TILE_ROWS == 0;
+}
+
+void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles, uint32_t *ret_extents)
+{
+	const struct table_header *h = header_of(st, r.table);
+	uint32_t tiles = table_tiles_below(st, r.table, r.limit), n = 0;
+	struct walk w = walk_begin(st, r.table);
+
+	for (uint32_t seen = 0; seen < tiles; n++)
+		seen += walk_next(&w)->tiles;
+	*ret_tiles = h->base_tiles + tiles;
+	*ret_extents = h->base_extents + n;
+}
+
+/* Extents of one table with rows in [start_row, end), at most `n`. */
+static uint32_t extents_of(const struct store *st, uint32_t table, uint32_t end, uint32_t n,
+			   struct kv_extent *ret)
+{
+	struct walk w = walk_begin(st, table);
+	uint32_t i, row = header_of(st, table)->start_row;
+
+	for (i = 0; i < n && row < end; i++) {
+		const struct table_entry *e = walk_next(&w);
+		uint32_t rows = MIN(end - row, e->tiles * KV_TILE_ROWS);
+		uint32_t used = DIV_UP(rows, KV_TILE_ROWS);
+
+		ret[i] = (struct kv_extent){
+			.base = pool_data(st->pool, e->page),
+			.first_row = row,
+			.tiles = e->tiles,
+			.used = (uint16_t)used,
+			.last_rows = rows - (used - 1) * KV_TILE_ROWS,
+		};
+		row += rows;
+	}
+	assert(row == end);
+	return i;
+}
+
+uint32_t table_extents(const struct store *st, uint32_t table, uint32_t end, uint32_t n,
+		       struct kv_extent *ret)
+{
+	uint32_t total = 0;
+
+	/* From the youngest table down: where its extents begin is told by what lies below it. */
+	while (table) {
+		const struct table_header *h = header_of(st, table);
+
+		if (h->start_row < end) {
+			uint32_t got = extents_of(st, table, end, n - h->base_extents,
+						  ret + h->base_extents);
+
+			total = total ? total : h->base_extents + got;
+			end = h->base_limit;
+		} else {
+			end = MIN(end, h->base_limit);
+		}
+		n = h->base_extents;
+		table = h->base;
+	}
+	return total;
+}

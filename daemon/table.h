@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tables of sealed tiles (record.h), shared by forks.
+ *
+ * A table has at most one owner, the (sequence, layer) that appends tiles to it,
+ * and any number of references: its owner's, those of layers that see it below a
+ * limit, those of younger tables that go on from it. What a reference can reach
+ * is never written again: the owner remembers how many tiles others reach
+ * (`shared`), and when it has to cut below that, it leaves the table and goes on
+ * from it like everybody else. A table without owner does not change until its last
+ * reference goes.
+ *
+ * Readers look only at the header and at entries below their limit, which were
+ * written before they got their reference. The derived fields belong to the owner,
+ * but for the count of references.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/record.h"
+
+struct cache;
+struct seq;
+struct store;
+
+struct table {          /* derived; store->tables[first block] */
+	uint32_t refs;      /* atomic */
+	uint32_t n_entries; /* the last may have no tile yet */
+	uint32_t tiles;     /* sealed here */
+	uint32_t last_used; /* of the last entry */
+	uint32_t last_block;
+	uint32_t shared;    /* tiles that others reach, at most; means nothing while refs is 1 */
+	uint64_t bytes;     /* charged for its pages and blocks */
+	struct cache *cache;
+};
+
+/* ---- the owner; token path ---------------------------------------------------- */
+
+/* A table that goes on from `base` at `start_row`; it takes over the reference on the base. */
+int table_create(struct seq *s, struct reach base, uint32_t base_tiles, uint32_t base_extents,
+		 uint32_t start_row, uint32_t *ret_table);
+/* The slot for the tile whose first row is `row`: in the last extent, or in a new one. The same
+ * one again until it is sealed. */
+int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *ret_extent,
+	       unsigned *ret_slot);
+/* The tile in that slot counts; true if it is the first of its extent. */
+bool table_seal(struct store *st, uint32_t table);
+/* Tiles that others reach: below that, nothing may be cut in place. */
+uint32_t table_shared(struct store *st, uint32_t table);
+/* Others reach the rows below `limit` from now on. */
+void table_share(struct store *st, uint32_t table, uint32_t limit);
+/* Frees what lies behind the first `tiles` tiles. */
+void table_trim(struct seq *s, uint32_t table, uint32_t tiles);
+/* The owner stops being one, and keeps its reference; it still reaches `tiles` tiles. */
+void table_leave(struct seq *s, uint32_t table, uint32_t tiles);
+
+/* ---- anybody with a reference; token path -------------------------------------- */
+
+void table_ref(struct store *st, uint32_t table);
+/* Frees it with its last reference, and then whatever it was the last to refer to. BLOCK_NONE is allowed. */
+void table_unref(struct store *st, uint32_t table);
+/* What is left of a reach if only rows below `rows` count: this table or one further down, or
+ * none. Takes no reference. */
+struct reach table_below(const struct store *st, struct reach r, uint32_t rows);
+/* Tiles of this table alone, up to a row. */
+uint32_t table_tiles_below(const struct store *st, uint32_t table, uint32_t rows);
+/* The row before `rows` is the last of a tile of this table. */
+bool table_tile_ends(const struct store *st, uint32_t table, uint32_t rows);
+/* All the way down; r.limit is not 0. */
+void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles, uint32_t *ret_extents);
+/* The extents that hold rows below `end`; `ret` has room for n, the number that table_count or
+ * the owner's own count says; how many were needed. */
+uint32_t table_extents(const struct store *st, uint32_t table, uint32_t end, uint32_t n,
+		       struct kv_extent *ret);

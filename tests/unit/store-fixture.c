@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store-fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "daemon/record.h"
+#include "shm/base.h"
+
+void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_bytes)
+{
+	static const uint64_t limits[USER_WHATS] = {
+		[USER_BYTES] = UINT64_MAX, [USER_SESSIONS] = 4,   [USER_QUEUES] = 4,
+		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24,
+	};
+
+	memset(f, 0, sizeof(*f));
+	f->arena = ARENA_NULL;
+	f->arena.bytes = pool_bytes;
+	f->arena.base = mmap(NULL, pool_bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_ptr_not_equal(f->arena.base, MAP_FAILED);
+	assert_int_equal(pool_init(&f->pool, &f->arena, 1), 0);
+	assert_int_equal(catalogue_create(catalogue_bytes, 6, 32, &f->catalogue), 0);
+	users_limit(&f->users, limits);
+	assert_int_equal(users_get(&f->users, FIXTURE_UID, &f->user), 0);
+	assert_int_equal(users_get(&f->users, FIXTURE_UID + 1, &f->stranger), 0);
+	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
+}
+
+void fixture_assert_empty(struct store_fixture *f)
+{
+	const struct catalogue_header *h = catalogue_header(f->catalogue);
+	uint32_t *block = calloc(h->n_blocks, sizeof(*block)), n = 0;
+
+	assert_null(f->store.caches);
+	assert_int_equal(f->pool.used_bytes, 0);
+	for (unsigned i = 0; i < USER_WHATS; i++)
+		assert_int_equal(f->user->charged[i], 0);
+	for (uint32_t i = 0; i < h->n_caches; i++)
+		assert_int_equal(catalogue_cache(f->catalogue, i)->state, RECORD_FREE);
+	for (uint32_t i = 0; i < h->n_sequences; i++) {
+		const struct sequence_record *r = catalogue_sequence(f->catalogue, i);
+
+		assert_int_equal(r->state, RECORD_FREE);
+	}
+	while (catalogue_take_block(f->catalogue, &block[n]) == 0)
+		n++;
+	assert_int_equal(n, h->n_blocks - 1);
+	while (n)
+		catalogue_put_block(f->catalogue, block[--n]);
+	free(block);
+}
+
+void fixture_close(struct store_fixture *f)
+{
+	store_deinit(&f->store);
+	f->catalogue = catalogue_free(f->catalogue);
+	pool_deinit(&f->pool);
+	users_put(&f->users, f->user);
+	users_put(&f->users, f->stranger);
+	users_deinit(&f->users);
+	munmap(f->arena.base, f->arena.bytes);
+}
+
+struct sparq_msg_cache_create fixture_request(const char *name, const char *options)
+{
+	struct sparq_msg_cache_create m = {
+		.layers = 2,
+		.heads = 4,
+		.kv_heads = 2,
+		.k_dim = 64,
+		.v_dim = 64,
+		.dtype = SPARQ_DTYPE_F32,
+		.k_format = "f32",
+		.v_format = "f32",
+		.policy = "dense",
+	};
+
+	snprintf(m.name, sizeof(m.name), "%s", name);
+	snprintf(m.options, sizeof(m.options), "%s", options);
+	return m;
+}

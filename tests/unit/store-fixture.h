@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A store over anonymous memory, for tests of what is stored. */
+#pragma once
+
+#include "daemon/cache.h"
+
+struct store_fixture {
+	struct arena arena;
+	struct pool pool;
+	struct catalogue *catalogue;
+	struct users users;
+	struct user *user, *stranger;
+	struct store store;
+};
+
+#define FIXTURE_UID 1000
+#define FIXTURE_SESSION 42
+
+void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_bytes);
+/* Asserts that nothing is taken, charged or left in a record. */
+void fixture_assert_empty(struct store_fixture *f);
+void fixture_close(struct store_fixture *f);
+/* A small valid request: f32, 2 layers, 4 heads over 2 KV heads, 64 channels, dense. */
+struct sparq_msg_cache_create fixture_request(const char *name, const char *options);
