@@ -371,8 +371,12 @@ static void test_empty_and_oversized_packets(void **state)
 
 /* ---- calls -------------------------------------------------------------- */
 
+#define LONG_NS 20000000000
+#define SHORT_NS 20000000
+
 struct peer { /* answers one request with `n` packets */
 	int socket;
+	int64_t timeout_ns; /* of the call; 0: long */
 	union message answer[3];
 	unsigned n_fds[3], n;
 };
@@ -403,7 +407,7 @@ static int call(struct peer *p, union message *m, int *fds, unsigned n_fds, char
 	make_socket(ends);
 	p->socket = ends[1];
 	pthread_create(&thread, NULL, peer_main, p);
-	r = message_call(ends[0], m, fds, n_fds, 20000000, text);
+	r = message_call(ends[0], m, fds, n_fds, p->timeout_ns ? p->timeout_ns : LONG_NS, text);
 	pthread_join(thread, NULL);
 	close(ends[0]);
 	close(ends[1]);
@@ -501,7 +505,7 @@ static void test_call_wrong_replies(void **state)
 
 static void test_call_gives_up(void **state)
 {
-	struct peer p = { .n = 0 };
+	struct peer p = { .n = 0, .timeout_ns = SHORT_NS };
 	struct timespec t0, t1;
 	union message m;
 	int ends[2];
