@@ -3,11 +3,12 @@
  * Sequences as the control thread sees them: made, forked, cut, dropped; and the
  * hold under which a worker or the control thread is the only writer.
  *
- * owner: 0 idle; CONTROL; or ring << 32 | entries in flight.
+ * owner: 0 idle; CONTROL; SETTLING; or ring << 32 | entries in flight.
  */
 #include "daemon/seq.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,12 +20,31 @@
 #include "shm/base.h"
 
 #define OWNER_CONTROL ((uint64_t)UINT32_MAX << 32)
+#define OWNER_SETTLING (OWNER_CONTROL + 1)
+#define PAUSES_BEFORE_YIELD 100
 
 /* ---- holding ---------------------------------------------------------------------- */
+
+/* A worker is writing the tile that its last entry completed; it waits for nobody. */
+static uint64_t settled_owner(const struct seq *s)
+{
+	uint64_t owner;
+
+	for (uint32_t i = 0; (owner = load_relaxed(&s->owner)) == OWNER_SETTLING; i++) {
+		if (i < PAUSES_BEFORE_YIELD)
+			cpu_pause();
+		else
+			sched_yield();
+	}
+	return owner;
+}
 
 bool seq_try_control(struct seq *s)
 {
 	uint64_t idle = 0;
+
+	if (settled_owner(s))
+		return false;
 
 	/* Acquires what the holder before did to the layers. */
 	return compare_exchange(&s->owner, &idle, OWNER_CONTROL);
@@ -53,8 +73,10 @@ int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, str
 	/* Before it is touched: who may not have it must not be in its owner's way. */
 	if (!s || !is_of(s, session, id))
 		return -ENOENT;
-	owner = load_relaxed(&s->owner);
+	owner = settled_owner(s);
 	do {
+		if (owner == OWNER_SETTLING)
+			owner = settled_owner(s);
 		if (owner && (owner >> 32 != ring || (uint32_t)owner == UINT32_MAX))
 			return -EBUSY;
 	} while (!compare_exchange(&s->owner, &owner, (owner ? owner : mine) + 1));
@@ -67,10 +89,20 @@ int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, str
 	return 0;
 }
 
+void seq_settle(struct seq *s)
+{
+	assert((uint32_t)load_relaxed(&s->owner) == 1 && load_relaxed(&s->owner) < OWNER_CONTROL);
+	store_release(&s->owner, OWNER_SETTLING);
+}
+
 void seq_release(struct seq *s)
 {
 	uint64_t owner = load_relaxed(&s->owner), to;
 
+	if (owner == OWNER_SETTLING) {
+		store_release(&s->owner, 0);
+		return;
+	}
 	do {
 		assert((uint32_t)owner > 0 && owner < OWNER_CONTROL);
 		to = (uint32_t)owner == 1 ? 0 : owner - 1;

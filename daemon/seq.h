@@ -9,7 +9,11 @@
  * control thread takes it alone. Whoever holds it is the only writer.
  *
  *   0 --(worker, first entry of ring q)--> q:1 <--> q:n --(last completes)--> 0
+ *   q:1 --(its entry is over, its completion not yet posted)--> SETTLING --(flushed)--> 0
  *   0 --(control call)--> CONTROL --(done)--> 0
+ *
+ * Whoever meets SETTLING waits: the client has seen the completion, so the sequence is idle to it,
+ * and -EBUSY would be a lie; it lasts for a flush at most.
  *
  * A fork shares its parent's table by one reference per layer up to a row; the
  * rows of the tail are copied. A slot of an extent is written once while a
@@ -62,6 +66,8 @@ void seq_end_control(struct seq *s);
  * UINT32_MAX. A slot's struct seq is reused, never freed before the store is, so the id and the session
  * are checked again under the hold. -ENOENT: none, or another's; -EBUSY: another ring or a control call. */
 int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, struct seq **ret);
+/* Before the completion of its only entry is posted: idle to clients, a flush may follow. */
+void seq_settle(struct seq *s);
 void seq_release(struct seq *s);
 
 uint32_t seq_rows(const struct seq *s, uint32_t layer); /* committed */

@@ -101,28 +101,35 @@ static void truncate_item(struct stepper *s, struct step_item *i)
 		item_fail(i, r, r == -EINVAL ? SPARQ_REASON_ROW : SPARQ_REASON_POOL);
 }
 
-/* Items of one entry are of one cache, and no sequence is in it twice. */
-static void check_siblings(struct stepper *s, uint32_t index)
+/* No sequence is in an entry twice: looked for before the second is held. */
+static bool is_duplicate(const struct stepper *s, uint32_t index)
 {
-	struct step_item *i = &s->item[index];
+	for (uint32_t j = 0; j < index; j++)
+		if (s->item[j].in.sequence == s->item[index].in.sequence)
+			return true;
+	return false;
+}
 
-	for (uint32_t j = 0; j < index; j++) {
-		if (s->item[j].in.sequence == i->in.sequence)
-			item_fail(i, -EINVAL, SPARQ_REASON_DUPLICATE);
-		else if (s->item[j].seq && s->item[j].seq->cache != i->seq->cache)
-			item_fail(i, -EINVAL, SPARQ_REASON_CACHE);
-		if (i->error)
-			return;
-	}
+/* Items of one entry are of one cache, that of the first that could be held. */
+static bool is_of_another_cache(const struct stepper *s, uint32_t index)
+{
+	for (uint32_t j = 0; j < index; j++)
+		if (s->item[j].seq)
+			return s->item[j].seq->cache != s->item[index].seq->cache;
+	return false;
 }
 
 static void start_item(struct stepper *s, uint32_t index)
 {
 	struct step_item *i = &s->item[index];
 
+	if (is_duplicate(s, index)) {
+		item_fail(i, -EINVAL, SPARQ_REASON_DUPLICATE);
+		return;
+	}
 	item_hold(s, i);
-	if (!i->error)
-		check_siblings(s, index);
+	if (!i->error && is_of_another_cache(s, index))
+		item_fail(i, -EINVAL, SPARQ_REASON_CACHE);
 	if (i->error)
 		return;
 	if (s->entry->op == SPARQ_OP_TRUNCATE) {
@@ -186,6 +193,9 @@ static void run_items(struct stepper *s, struct sparq_cqe *cqe)
 		start_item(s, i);
 	run_wave(s);
 	complete_items(s, cqe);
+	for (uint32_t i = 0; i < s->n_items; i++)
+		if (s->item[i].seq)
+			seq_settle(s->item[i].seq);
 }
 
 void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret)
