@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sparq-bench ring: what the ring and the daemon add to a step.
+ *
+ * A NOP goes through the public API and a real daemon (started here, private
+ * sockets) and comes back; beside it, measured just before and just after in the
+ * same program, the floor: one cache line bounced between two threads. Hosts
+ * move virtual CPUs, so only the ratio means something (ring.md, "How to read
+ * the numbers").
+ */
+#include "tests/bench/bench.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/sparq.h"
+#include "shm/base.h"
+#include "tests/bench/daemon.h"
+#include "tests/bench/pingpong.h"
+
+struct ring_options {
+	const char *daemon, *socket;
+	unsigned depth, samples, repeats;
+	bool json;
+};
+
+struct ring_figures {
+	double line_ns, nop_ns, nop_p99_ns, batch_ns;
+};
+
+static int compare_doubles(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Submits n NOPs at once and reads their completions. */
+static int round_trip(sparq_queue *q, unsigned n)
+{
+	struct sparq_cqe *cqe[256];
+	unsigned done = 0;
+	int r;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct sparq_sqe *e = sparq_get_sqe(q);
+
+		if (!e)
+			return -ENOBUFS;
+		sparq_prep_nop(e, i);
+	}
+	r = sparq_submit(q, 0);
+	while (r >= 0 && done < n) {
+		r = sparq_peek(q, cqe, MIN(n - done, (unsigned)ARRAY_SIZE(cqe)));
+		if (r == 0)
+			r = sparq_wait(q, cqe, 1000000000) < 0 ? -ETIME : 0;
+		if (r > 0) {
+			sparq_seen(q, (unsigned)r);
+			done += (unsigned)r;
+		}
+	}
+	return r < 0 ? r : 0;
+}
+
+/* Median and p99 of `samples` means of 100 round trips: one is shorter than the clock's steps. */
+static int measure_nops(sparq_queue *q, const struct ring_options *o, struct ring_figures *f)
+{
+	FREE_MEMORY double *sample = calloc(o->samples, sizeof(*sample));
+	double start;
+	int r = 0;
+
+	if (!sample)
+		return -ENOMEM;
+	for (unsigned i = 0; i < 1000 && r == 0; i++)
+		r = round_trip(q, 1);
+	for (unsigned i = 0; i < o->samples && r == 0; i++) {
+		start = bench_now_ns();
+		for (unsigned j = 0; j < 100 && r == 0; j++)
+			r = round_trip(q, 1);
+		sample[i] = (bench_now_ns() - start) / 100;
+	}
+	if (r < 0)
+		return r;
+	qsort(sample, o->samples, sizeof(*sample), compare_doubles);
+	f->nop_ns = sample[o->samples / 2];
+	f->nop_p99_ns = sample[o->samples * 99 / 100];
+	start = bench_now_ns();
+	for (unsigned i = 0; i < 2000 && r == 0; i++)
+		r = round_trip(q, o->depth);
+	f->batch_ns = (bench_now_ns() - start) / (2000.0 * o->depth);
+	return r;
+}
+
+/* The best of several repetitions, each with the floor measured beside it. */
+static int measure(sparq_queue *q, const struct ring_options *o, struct ring_figures *ret)
+{
+	struct ring_figures best = { .nop_ns = 1e18 };
+	double line = 1e18;
+
+	for (unsigned i = 0; i < o->repeats; i++) {
+		struct ring_figures now;
+		double before = pingpong_line_ns();
+		int r = measure_nops(q, o, &now);
+
+		if (r < 0)
+			return r;
+		line = MIN(line, MIN(before, pingpong_line_ns()));
+		if (now.nop_ns < best.nop_ns)
+			best = now;
+	}
+	best.line_ns = line;
+	*ret = best;
+	return 0;
+}
+
+static void print_figures(const struct ring_figures *f, const struct ring_options *o)
+{
+	double ratio = f->nop_ns / f->line_ns;
+
+	if (o->json) {
+		printf("{\"line_ns\": %.1f, \"nop_ns\": %.1f, \"ratio_to_line\": %.3f, "
+		       "\"nop_p99_ns\": %.1f, \"depth\": %u, \"batch_ns\": %.2f}\n",
+		       f->line_ns, f->nop_ns, ratio, f->nop_p99_ns, o->depth, f->batch_ns);
+		return;
+	}
+	printf("cache line, there and back   %8.1f ns\n", f->line_ns);
+	printf("NOP through the daemon       %8.1f ns   %.2f times the line   p99 %.1f ns\n", f->nop_ns,
+	       ratio, f->nop_p99_ns);
+	printf("NOP, %3u in flight           %8.2f ns each\n", o->depth, f->batch_ns);
+}
+
+static int run(const struct ring_options *o)
+{
+	CLEANUP(bench_daemon_stop) struct bench_daemon daemon = BENCH_DAEMON_NULL;
+	const char *socket = o->socket;
+	struct ring_figures figures;
+	sparq_queue *queue = NULL;
+	sparq *connection = NULL;
+	int r;
+
+	if (!socket) {
+		r = bench_daemon_start(&daemon, o->daemon, "64MiB");
+		if (r < 0)
+			return bench_fail(r, "cannot start a daemon");
+		socket = daemon.socket;
+	}
+	r = sparq_open(socket, NULL, &connection);
+	if (r < 0)
+		return bench_fail(r, "cannot connect to %s", socket);
+	r = sparq_queue_create(connection, NULL, &queue);
+	if (r == 0)
+		r = measure(queue, o, &figures);
+	if (r == 0)
+		print_figures(&figures, o);
+	sparq_queue_close(queue);
+	sparq_close(connection);
+	return r < 0 ? bench_fail(r, "a round trip failed") : 0;
+}
+
+int bench_ring(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "daemon", required_argument, NULL, 'd' }, { "socket", required_argument, NULL, 's' },
+		{ "depth", required_argument, NULL, 'n' },  { "samples", required_argument, NULL, 'm' },
+		{ "repeats", required_argument, NULL, 'r' }, { "json", no_argument, NULL, 'j' },
+		{ 0 },
+	};
+	struct ring_options o = { .depth = 64, .samples = 500, .repeats = 5 };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		switch (c) {
+		case 'd':
+			o.daemon = optarg;
+			break;
+		case 's':
+			o.socket = optarg;
+			break;
+		case 'n':
+			o.depth = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'm':
+			o.samples = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'r':
+			o.repeats = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'j':
+			o.json = true;
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (o.depth < 1 || o.depth > 256 || o.samples < 1 || o.repeats < 1) {
+		fprintf(stderr, "sparq-bench: ring: --depth takes 1 to 256, --samples and --repeats "
+				"at least 1\n");
+		return 2;
+	}
+	return run(&o);
+}

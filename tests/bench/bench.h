@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands of sparq-bench share. */
+#pragma once
+
+/* A command: 0, 1 failed, 2 wrong usage; one file each, listed in main.c. */
+int bench_ring(int argc, char **argv);
+
+double bench_now_ns(void);
+/* Says what failed and why (`error`: a negative errno) on stderr; 1. */
+int bench_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sparq-bench: the figures of the README. One command a file. */
+#include "tests/bench/bench.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "shm/base.h"
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+} commands[] = {
+	{ "ring", bench_ring,
+	  "a NOP through a daemon, against a cache line between two threads\n"
+	  "      [--depth N] [--samples N] [--repeats N] [--daemon PROGRAM | --socket PATH] [--json]" },
+};
+
+double bench_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+int bench_fail(int error, const char *format, ...)
+{
+	va_list args;
+
+	fputs("sparq-bench: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fprintf(stderr, ": %s\n", strerror(-error));
+	return 1;
+}
+
+static void usage(FILE *to)
+{
+	fputs("usage: sparq-bench COMMAND [OPTION]...\n", to);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(to, "  %s   %s\n", commands[i].name, commands[i].help);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		usage(argc < 2 ? stderr : stdout);
+		return argc < 2 ? 2 : 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "sparq-bench: no command \"%s\"\n", argv[1]);
+	usage(stderr);
+	return 2;
+}
