@@ -25,16 +25,18 @@ enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL };
 struct key {
 	const char *name;
 	enum key_type type;
-	size_t at, size;       /* of the field */
-	uint64_t least, most;  /* KEY_TEXT: of its length */
+	size_t at, size;      /* of the field */
+	uint64_t least, most; /* KEY_TEXT: of its length */
 	const char *preset;
 	bool reload;
 	const char *help;
 };
 
 #define FIELD(field) #field, offsetof(struct config, field), sizeof(((struct config *)0)->field)
-#define KEY_(name_, at_, size_, type_, least_, most_, preset_, reload_, help_) \
-	{ name_, type_, at_, size_, least_, most_, preset_, reload_, help_ }
+#define KEY_(name_, at_, size_, type_, least_, most_, preset_, reload_, help_)                     \
+	{                                                                                          \
+		name_, type_, at_, size_, least_, most_, preset_, reload_, help_                   \
+	}
 #define KEY(...) KEY_(__VA_ARGS__)
 #define FIXED false
 #define RELOAD true
@@ -71,6 +73,8 @@ static const struct key keys[] = {
 	    "sessions that one user may open in a second; 0: no limit"),
 	KEY(FIELD(arena_bytes_max), KEY_BYTES, 4 * KIB, 1024 * GIB, "1G", RELOAD,
 	    "arena of one session"),
+	KEY(FIELD(segment_bytes), KEY_BYTES, 0, UINT64_MAX, "0", RELOAD,
+	    "memory for rings and arenas of all sessions; 0: as much as the pool"),
 	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
 	    "deadline of an entry that names none; 0: none"),
 	KEY(FIELD(log_level), KEY_LEVEL, LOG_ERR, LOG_DEBUG, "info", RELOAD,
@@ -268,7 +272,8 @@ static int set_key(struct config *c, const char *place, const char *name, const 
 
 	if (k == NULL) {
 		snprintf(why, CONFIG_WHY_BYTES,
-			 "%s\"%.40s\" is not a key of sparqd.conf(5); sparqd --dump-config lists them",
+			 "%s\"%.40s\" is not a key of sparqd.conf(5); "
+			 "sparqd --dump-config lists them",
 			 place, name);
 		return -EINVAL;
 	}
@@ -374,8 +379,9 @@ int config_parse(struct config *c, const char *file, const char *text, size_t n,
 
 		snprintf(place, sizeof(place), "%.60s:%u: ", file, ++number);
 		if (length >= sizeof(line) || memchr(text + at, '\0', length) != NULL) {
-			snprintf(why, CONFIG_WHY_BYTES, "%sa line of at most %zu characters is expected",
-				 place, sizeof(line) - 1);
+			snprintf(why, CONFIG_WHY_BYTES,
+				 "%sa line of at most %zu characters is expected", place,
+				 sizeof(line) - 1);
 			return -EINVAL;
 		}
 		memcpy(line, text + at, length);
@@ -453,8 +459,8 @@ size_t config_dump(const struct config *c, char *ret, size_t n)
 		const struct key *k = &keys[i];
 
 		used += (size_t)snprintf(ret ? ret + MIN(used, n) : NULL, used < n ? n - used : 0,
-					 "# %s%s\n%s = %s\n", k->help,
-					 k->reload ? " (reload)" : "", k->name,
+					 "# %s%s\n%s = %s\n", k->help, k->reload ? " (reload)" : "",
+					 k->name,
 					 format_value(k, (const char *)c + k->at, value,
 						      sizeof(value)));
 	}

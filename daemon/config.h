@@ -18,17 +18,18 @@ struct config {
 	uint64_t pool_bytes;           /* over all nodes; 0: a quarter of memory */
 	bool huge_pages;               /* try hugetlb first */
 	uint64_t catalogue_bytes;
-	uint32_t workers;              /* 0: one per usable CPU */
+	uint32_t workers; /* 0: one per usable CPU */
 	bool pin_workers;
-	char isa[16];                  /* "" or a limit for the kernels */
-	uint32_t spin_us;              /* 0: measured at start */
+	char isa[16];     /* "" or a limit for the kernels */
+	uint32_t spin_us; /* 0: measured at start */
 	uint32_t max_caches, max_sequences, max_rows;
-	uint32_t max_sessions;         /* of the daemon */
-	uint64_t user_bytes;           /* quota per uid; 0: the pool */
+	uint32_t max_sessions; /* of the daemon */
+	uint64_t user_bytes;   /* quota per uid; 0: the pool */
 	uint32_t user_sessions, user_queues, user_caches, user_sequences;
-	uint32_t user_session_rate;    /* new sessions a second, per uid; 0: no limit */
-	uint64_t arena_bytes_max;      /* of one session */
-	uint32_t timeout_us;           /* default of an entry, 0: none */
+	uint32_t user_session_rate; /* new sessions a second, per uid; 0: no limit */
+	uint64_t arena_bytes_max;   /* of one session */
+	uint64_t segment_bytes;     /* of all sessions; 0: as many as the pool has */
+	uint32_t timeout_us;        /* default of an entry, 0: none */
 	int log_level;
 };
 
@@ -39,8 +40,8 @@ int config_parse(struct config *c, const char *file, const char *text, size_t n,
 int config_read(struct config *c, const char *path, char *why);
 /* One key from the command line: "key=value". */
 int config_set(struct config *c, const char *assignment, char *why);
-/* All keys with their values and what they are for, as a file; how many bytes it has (as snprintf). */
+/* All keys with their values and what they are for, as a file; how many bytes it needs. */
 size_t config_dump(const struct config *c, char *ret, size_t n);
-/* Takes over the keys that a reload may change. -EINVAL, and nothing taken over, if another key differs:
- * `why` names it. */
+/* Takes over the keys that a reload may change. -EINVAL, and nothing taken over, if another key
+ * differs: `why` names it. */
 int config_reload(struct config *running, const struct config *fresh, char *why);

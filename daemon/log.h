@@ -25,5 +25,8 @@ void log_line(int level, const char *format, ...) __attribute__((format(printf, 
 /* A source of repeated lines (a hostile client): five per ten seconds, then silence; the first line
  * of the next ten seconds is preceded by one that says how many were left out. True: leave this one
  * out. One thread. */
-struct log_limit { uint64_t since_ns; uint32_t lines, dropped; };
+struct log_limit {
+	uint64_t since_ns;
+	uint32_t lines, dropped;
+};
 bool log_limited(struct log_limit *l);

@@ -33,8 +33,7 @@ static int open_ring(struct io_uring *ring, unsigned flags)
 
 static int uring_open(void **ret_state)
 {
-	/* Completions are run when this thread waits, not by interrupting it: newest kernels first.
-	 */
+	/* Completions run when this thread waits, not by interrupting it: newest kernels first. */
 	static const unsigned flags[] = {
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
 		IORING_SETUP_COOP_TASKRUN,

@@ -43,26 +43,28 @@ static void test_values(void **state)
 	assert_int_equal(c.arena_bytes_max, 512 * KIB);
 }
 
+#define WORKERS "a whole number from 0 to 64 is expected"
+#define SIZE "a size such as 512M or 96GiB is expected"
+
 /* The text is all that an administrator sees: it names place, key, value and what is allowed. */
 static void test_errors(void **state)
 {
 	static const char *const cases[][2] = {
-		{ "workers = many", "f:1: workers = \"many\": a whole number from 0 to 64 is expected" },
-		{ "\nworkers = 65", "f:2: workers = \"65\": a whole number from 0 to 64 is expected" },
-		{ "workers = 1K", "f:1: workers = \"1K\": a whole number from 0 to 64 is expected" },
-		{ "workers = -1", "f:1: workers = \"-1\": a whole number from 0 to 64 is expected" },
-		{ "workers =", "f:1: workers = \"\": a whole number from 0 to 64 is expected" },
-		{ "pool_bytes = 17179869184G",
-		  "f:1: pool_bytes = \"17179869184G\": a size such as 512M or 96GiB is expected" },
-		{ "pool_bytes = 1T", "f:1: pool_bytes = \"1T\": a size such as 512M or 96GiB is expected" },
+		{ "workers = many", "f:1: workers = \"many\": " WORKERS },
+		{ "\nworkers = 65", "f:2: workers = \"65\": " WORKERS },
+		{ "workers = 1K", "f:1: workers = \"1K\": " WORKERS },
+		{ "workers = -1", "f:1: workers = \"-1\": " WORKERS },
+		{ "workers =", "f:1: workers = \"\": " WORKERS },
+		{ "pool_bytes = 17179869184G", "f:1: pool_bytes = \"17179869184G\": " SIZE },
+		{ "pool_bytes = 1T", "f:1: pool_bytes = \"1T\": " SIZE },
 		{ "catalogue_bytes = 1",
 		  "f:1: catalogue_bytes = \"1\": a size from 1MiB to 64GiB is expected" },
 		{ "huge_pages = maybe", "f:1: huge_pages = \"maybe\": yes or no is expected" },
 		{ "log_level = loud",
 		  "f:1: log_level = \"loud\": error, warning, notice, info or debug is expected" },
 		{ "socket =", "f:1: socket = \"\": a text of 1 to 107 characters is expected" },
-		{ "worker = 1",
-		  "f:1: \"worker\" is not a key of sparqd.conf(5); sparqd --dump-config lists them" },
+		{ "worker = 1", "f:1: \"worker\" is not a key of sparqd.conf(5); "
+				"sparqd --dump-config lists them" },
 		{ "workers", "f:1: \"workers\": \"key = value\" is expected" },
 		{ "workers = 1\nworkers = 2", "f:2: workers is given twice" },
 	};
@@ -117,7 +119,8 @@ static void test_dump(void **state)
 	size_t n;
 
 	config_defaults(&a);
-	assert_int_equal(parse(&a, "pool_bytes=3M\nuser_bytes=1025\nisa=avx2\npin_workers=no", why), 0);
+	assert_int_equal(parse(&a, "pool_bytes=3M\nuser_bytes=1025\nisa=avx2\nhuge_pages=no", why),
+			 0);
 	n = config_dump(&a, text, sizeof(text));
 	assert_true(n < sizeof(text));
 	assert_int_equal(n, strlen(text));
@@ -181,10 +184,13 @@ static void test_damage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values), cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_bytes_that_are_no_text),
-		cmocka_unit_test(test_set),    cmocka_unit_test(test_dump),
-		cmocka_unit_test(test_reload), cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_set),
+		cmocka_unit_test(test_dump),
+		cmocka_unit_test(test_reload),
+		cmocka_unit_test(test_damage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control socket: connections, and the table of methods. */
+#include "daemon/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "daemon/server.h"
+#include "shm/base.h"
+
+#define CONNECTIONS_MAX 32
+
+struct control {
+	struct server *server;
+	struct control *next, *previous;
+	struct loop_source source;
+	int fd;
+	char *in; /* VARLINK_MAX_BYTES; what came of the next message */
+	size_t n_in;
+	char *out; /* NULL: nothing to send */
+	size_t n_out, sent;
+};
+
+static const char description[] =
+#include "daemon/io.sparqd.Control.inc"
+	;
+
+static const struct varlink_method methods[] = {
+	{ "Status", control_status },
+	{ "GetConfig", control_config },
+	{ "Explain", control_explain },
+	{ "SelfTest", control_selftest },
+	{ NULL, NULL },
+};
+
+const struct varlink_service control_service = {
+	.vendor = "sparqd",
+	.product = "sparqd",
+	.version = SPARQ_VERSION,
+	.url = "man:sparqd(8)",
+	.interface = "io.sparqd.Control",
+	.description = description,
+	.method = methods,
+};
+
+static void control_free(struct control *c)
+{
+	struct server *s = c->server;
+
+	loop_remove(s->loop, &c->source);
+	close_fd(&c->fd);
+	if (c->next)
+		c->next->previous = c->previous;
+	if (c->previous)
+		c->previous->next = c->next;
+	else
+		s->controls = c->next;
+	s->n_controls--;
+	free(c->in);
+	free(c->out);
+	free(c);
+}
+
+/* Sends what is left of a reply: 0 all sent, 1 no room yet, -errno. */
+static int flush(struct control *c)
+{
+	while (c->sent < c->n_out) {
+		ssize_t n = send(c->fd, c->out + c->sent, c->n_out - c->sent, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EAGAIN)
+			return 1;
+		if (n < 0)
+			return -errno;
+		c->sent += (size_t)n;
+	}
+	free(STEAL_PTR(c->out));
+	return 0;
+}
+
+/* Answers the first whole message: 1 answered, 0 there is none, -errno. */
+static int answer_next(struct control *c)
+{
+	char *end = memchr(c->in, '\0', c->n_in);
+	size_t n;
+	int r;
+
+	if (!end)
+		return c->n_in == VARLINK_MAX_BYTES ? -EMSGSIZE : 0;
+	n = (size_t)(end - c->in);
+	r = varlink_answer(&control_service, c->server, c->in, n, &c->out);
+	if (r < 0)
+		return r;
+	c->n_in -= n + 1;
+	memmove(c->in, end + 1, c->n_in);
+	c->sent = 0;
+	c->n_out = c->out ? strlen(c->out) + 1 : 0;
+	return 1;
+}
+
+/* Messages until there is none, or no room for a reply. */
+static int answer_all(struct control *c)
+{
+	struct loop *loop = c->server->loop;
+	int r = 0;
+
+	while (r == 0) {
+		r = c->out ? flush(c) : 0;
+		if (r == 0) {
+			r = answer_next(c);
+			if (r == 0)
+				return loop_change(loop, &c->source, POLLIN);
+			r = MIN(r, 0);
+		}
+	}
+	return r < 0 ? r : loop_change(loop, &c->source, POLLOUT);
+}
+
+static int read_more(struct control *c)
+{
+	ssize_t n = recv(c->fd, c->in + c->n_in, VARLINK_MAX_BYTES - c->n_in, 0);
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	c->n_in += (size_t)n;
+	return n == 0 ? -ECONNRESET : 0;
+}
+
+static void on_control(void *arg, uint32_t events)
+{
+	struct control *c = arg;
+	int r = 0;
+
+	if (!c->out)
+		r = read_more(c);
+	else if (events & (POLLERR | POLLHUP))
+		r = -ECONNRESET;
+	if (r == 0)
+		r = answer_all(c);
+	if (r < 0)
+		control_free(c);
+}
+
+void control_accept(struct server *s, int fd)
+{
+	struct control *c = NULL;
+
+	if (s->n_controls < CONNECTIONS_MAX)
+		c = calloc(1, sizeof(*c));
+	if (!c) {
+		log_warning("control connection closed: there are %u", s->n_controls);
+		close(fd);
+		return;
+	}
+	c->server = s;
+	c->fd = fd;
+	c->source = LOOP_SOURCE_NULL;
+	c->next = s->controls;
+	if (c->next)
+		c->next->previous = c;
+	s->controls = c;
+	s->n_controls++;
+	c->in = malloc(VARLINK_MAX_BYTES);
+	if (!c->in || loop_add(s->loop, &c->source, fd, POLLIN, on_control, c) < 0)
+		control_free(c);
+}
+
+void control_close_all(struct server *s)
+{
+	while (s->controls)
+		control_free(s->controls);
+}

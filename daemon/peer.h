@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One client: who it is (the kernel says), where its handshake stands, what it
+ * holds, and giving all of it back.
+ *
+ *   NEW --HELLO--> MAPPING --MAPPED, sealed--> SERVING --+
+ *    |                |                                  | hang-up, violation, drain
+ *    +----------------+--> freed <--(DETACHED)-- LEAVING <+
+ *
+ * Whatever it can make the daemon hold is charged to its uid before it is
+ * taken, and refunded item by item.
+ *
+ * Replies: at most one is unsent. While it waits for room no request is read,
+ * so a client that does not read holds one packet and nobody up.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "daemon/loop.h"
+#include "daemon/server.h"
+#include "shm/message.h"
+
+enum peer_state { PEER_NEW, PEER_MAPPING, PEER_SERVING, PEER_LEAVING };
+
+struct peer_cache { /* references are per message, so that attach and unref pair up */
+	struct cache *cache;
+	uint32_t refs;
+};
+
+struct peer {
+	struct server *server;
+	struct peer *next, *previous;
+	enum peer_state state;
+	int fd, pidfd;
+	struct loop_source source, death;
+	struct ucred cred;
+	struct user *user;
+	uint64_t deadline_ns; /* of the handshake */
+	int refused;          /* -errno that HELLO will be answered with; 0: none */
+	bool detach_asked;
+
+	struct session *session;
+	uint32_t fault_slot;
+	struct peer_cache *cache;
+	uint32_t n_caches, cache_room;
+
+	bool charged_session, watched;
+	uint32_t charged_queues;
+	uint64_t charged_bytes;
+
+	union message out;
+	int out_fds[MESSAGE_MAX_FDS]; /* borrowed from the session */
+	unsigned n_out_fds;
+	bool out_pending, close_after;
+};
+
+/* Takes the connection; closes it if even refusing it would be too much. */
+void peer_accept(struct server *s, int fd);
+/* Ends it: at once if no worker knows it, else after the DETACHED event. */
+void peer_close(struct peer *p);
+void peer_detached(struct peer *p);
+void peer_fatal(struct peer *p, int error); /* a worker saw it break the protocol */
+bool peer_hit(const struct peer *p);        /* a SIGBUS was caught in its segment */
+/* Deadlines of handshakes, detachments that found no memory; false: nothing is left to watch. */
+bool peer_sweep(struct peer *p, uint64_t now_ns);
+
+/* ---- requests: peer-hello.c, peer-calls.c ---------------------------------- */
+
+/* A request in `m` becomes its reply in `m` (0), or `why` (SPARQ_ERROR_TEXT bytes) says what is
+ * wrong (-errno). Descriptors of the reply go to p->out_fds. */
+typedef int peer_call_fn(struct peer *p, union message *m, char *why);
+peer_call_fn peer_hello, peer_mapped;
+peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
+void peer_session_free(struct peer *p); /* and refunds what peer_hello charged */
+
+#define PEER_REFUSE(error, ...) (snprintf(why, SPARQ_ERROR_TEXT, __VA_ARGS__), (error))

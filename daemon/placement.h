@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pool's memory: how much, cut over the nodes, in which pages, and what fell short. */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/config.h"
+#include "daemon/page.h"
+#include "numa/arena.h"
+#include "numa/topo.h"
+
+struct placement {
+	struct arena arena[TOPO_MAX_NODES]; /* by index in the topology, as the pool's nodes */
+	unsigned n;
+	struct pool pool;
+	uint64_t shortfall_bytes; /* wanted in huge pages, and not in them */
+};
+#define PLACEMENT_NULL ((struct placement){ .n = 0 })
+
+/* Makes, binds, fills and verifies the arenas: seconds per 10 GiB. Logs what it became. */
+int placement_init(struct placement *p, const struct topo *t, const struct config *c);
+void placement_deinit(struct placement *p);
+uint64_t placement_misplaced(const struct placement *p); /* pages */

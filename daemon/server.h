@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon: everything it owns, from start to end. One thread runs the
+ * control loop and all of this; workers see of it what they were handed.
+ *
+ *   serving --(SIGTERM, SIGINT)--> draining --(last session detached)--> stopped
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/cache.h"
+#include "daemon/config.h"
+#include "daemon/listen.h"
+#include "daemon/log.h"
+#include "daemon/loop.h"
+#include "daemon/placement.h"
+#include "daemon/rate.h"
+#include "daemon/worker.h"
+
+struct control;
+struct peer;
+
+#define SERVER_MAX_WORKERS 64 /* pollers of the daemon page */
+
+/* Where the configuration comes from; a reload reads it again. */
+struct server_args {
+	const char *config_path;
+	bool config_required;   /* named on the command line: its absence is an error */
+	const char *const *set; /* "key=value", in order, over what the file says */
+	unsigned n_set;
+};
+
+struct server {
+	const struct server_args *args;
+	struct config config;
+	struct loop *loop;
+	struct topo topo;
+	struct placement placement;
+	struct catalogue *catalogue;
+	struct users users;
+	struct store store;
+	struct segment page; /* struct sparq_daemon_page */
+	struct workers *workers;
+	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
+
+	struct listener session_listener, control_listener;
+	int signal_fd, fault_fd;
+	struct loop_source signals, faults, events;
+	struct loop_timer heartbeat, watchdog, sweep, status, deadline;
+
+	struct peer *peers;
+	uint32_t n_sessions;    /* peers that count as sessions */
+	uint32_t n_refused;     /* peers that wait to hear why they are not */
+	uint64_t segment_bytes; /* of all sessions */
+	struct rate rate;
+	struct log_limit violations;
+	struct control *controls;
+	uint32_t n_controls;
+
+	uint64_t started_ns, next_session, watchdog_ns, progress;
+	uint32_t generation, spin_ns;
+	bool draining;
+};
+
+/* File, then assignments; `why` has CONFIG_WHY_BYTES. */
+int server_config(const struct server_args *args, struct config *ret, char *why);
+/* Starts, serves until a signal, ends. 0, or -errno after it was logged. */
+int server_run(const struct server_args *args, const struct config *c);
+
+/* ---- for peers ------------------------------------------------------------ */
+
+unsigned server_choose_worker(const struct server *s); /* the one with the fewest rings */
+uint64_t server_segment_limit(const struct server *s); /* of all sessions together */
+void server_changed(struct server *s); /* sessions came or went: heartbeat, status, drain */
+void server_sweep_soon(struct server *s);
+/* One sentence for administrators; how many bytes. */
+int server_sentence(const struct server *s, char *ret, size_t n);
