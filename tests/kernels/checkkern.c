@@ -134,6 +134,26 @@ static bool wanted(const char *filter, const char *name)
 	return !filter || !strcmp(filter, name);
 }
 
+static const struct kv_kernels *row_of(const char *format, const char *isa)
+{
+	const struct kv_kernels *k;
+
+	for (unsigned i = 0; (k = kv_kernels_at(i)); i++)
+		if (!strcmp(k->format, format) && !strcmp(k->isa, isa))
+			return k;
+	return NULL;
+}
+
+static const struct kv_ops *ops_of(const char *isa)
+{
+	const struct kv_ops *o;
+
+	for (unsigned i = 0; (o = kv_ops_at(i)); i++)
+		if (!strcmp(o->isa, isa))
+			return o;
+	return NULL;
+}
+
 static void check_all(struct check *c)
 {
 	const struct kv_kernels *k;
@@ -155,20 +175,35 @@ static void check_all(struct check *c)
 	check_cpu(c);
 }
 
+static void bench_all(const struct check *c)
+{
+	const struct kv_kernels *k;
+	const struct kv_ops *o;
+
+	for (unsigned i = 0; (k = kv_kernels_at(i)); i++)
+		if (wanted(c->isa, k->isa) && wanted(c->format, k->format) && kv_isa_usable(k->isa))
+			bench_rows(k, row_of(k->format, "scalar"));
+	for (unsigned i = 0; (o = kv_ops_at(i)); i++)
+		if (wanted(c->isa, o->isa) && kv_isa_usable(o->isa))
+			bench_ops(o, ops_of("scalar"));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "seed", 1, NULL, 's' },   { "isa", 1, NULL, 'i' },
-		{ "format", 1, NULL, 'f' },
+		{ "format", 1, NULL, 'f' }, { "bench", 0, NULL, 'b' },
 		{ 0 },
 	};
 	struct check c = { .seed = (uint64_t)time(NULL) };
+	bool bench = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
 		case 's': c.seed = strtoull(optarg, NULL, 0); break;
 		case 'i': c.isa = optarg; break;
 		case 'f': c.format = optarg; break;
+		case 'b': bench = true; break;
 		default: return 2;
 		}
 	}
@@ -177,6 +212,10 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	kv_thread_init(); /* as the workers run them */
+	if (bench) {
+		bench_all(&c);
+		return 0;
+	}
 	signal(SIGSEGV, on_fault);
 	signal(SIGBUS, on_fault);
 	printf("seed %llu\n", (unsigned long long)c.seed);

@@ -46,3 +46,6 @@ void check_case(struct check *c, const char *format, ...) __attribute__((format(
 void check_rows(struct check *c, const struct kv_kernels *k);
 void check_ops(struct check *c, const struct kv_ops *o);
 void check_cpu(struct check *c);
+
+void bench_rows(const struct kv_kernels *k, const struct kv_kernels *scalar);
+void bench_ops(const struct kv_ops *o, const struct kv_ops *scalar);
