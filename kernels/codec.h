@@ -44,11 +44,20 @@
 
 #define KV_STRING_(x) #x
 #define KV_STRING(x) KV_STRING_(x)
+#define KV_PASTE_(a, b) a##b
+#define KV_PASTE(a, b) KV_PASTE_(a, b)
 #define KV_PASTE3_(a, b, c) a##b##_##c
 #define KV_PASTE3(a, b, c) KV_PASTE3_(a, b, c)
 
 /* KV_ISA is the word that the build gives: scalar, avx2, ... */
 #include KV_STRING(kernels/vec/KV_ISA.h)
+
+/* #if KV_ISA_IS(avx512): for the fast path of one ISA, in kernels/fast/ */
+#define KV_ISA_NUMBER_scalar 1
+#define KV_ISA_NUMBER_avx2 2
+#define KV_ISA_NUMBER_avx512 3
+#define KV_ISA_NUMBER_neon 4
+#define KV_ISA_IS(isa) (KV_PASTE(KV_ISA_NUMBER_, KV_ISA) == KV_ISA_NUMBER_##isa)
 
 #define KV_FN static inline __attribute__((always_inline))
 #define KV_UNROLL _Pragma("GCC unroll 16")

@@ -224,4 +224,7 @@ KV_FN void fmt_v_params(const struct kv_block *b, uint32_t row, unsigned level, 
 	*scale = level ? s4 : s4 / 16;
 }
 
+#if KV_ISA_IS(avx512)
+#include "kernels/fast/scan-hier4-avx512.h"
+#endif
 #include "kernels/stamp.h"
