@@ -24,16 +24,17 @@ KV_FN vf exp_accurate(vf x)
 	return vf_if_ge(x, least, vf_scale(y, n), vf_set(0)); /* NaN: 0 as well */
 }
 
-/* 2^f for |f| <= 1/2 by a minimax cubic: 7.5e-5 relative. NaN passes through. */
+/* 2^f for |f| <= 1/2 by a minimax quartic: 2.6e-6 relative. NaN passes through. */
 KV_FN vf exp_fast(vf x)
 {
 	vf t = vf_mul(vf_max(vf_set(-87), x), vf_set(0x1.715476p+0f));
 	vf n = vf_rint(t);
 	vf f = vf_sub(t, n);
-	vf y = vf_fma(f, vf_set(0.05517167f), vf_set(0.24261112f));
+	vf y = vf_fma(f, vf_set(0.00957010201f), vf_set(0.0559178603f));
 
-	y = vf_fma(y, f, vf_set(0.69326099f));
-	y = vf_fma(y, f, vf_set(0.99992807f));
+	y = vf_fma(y, f, vf_set(0.240247448f));
+	y = vf_fma(y, f, vf_set(0.693121815f));
+	y = vf_fma(y, f, vf_set(0.999999261f));
 	return vf_scale(y, n);
 }
 

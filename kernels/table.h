@@ -93,7 +93,7 @@ struct kv_ops {
 	void (*to_f32)(unsigned dtype, const void *from, float *to, size_t n);
 	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
 };
-#define KV_FAST_EXP_REL 1e-3f
+#define KV_FAST_EXP_REL 1e-5f
 
 /* By name and the ISA in use (cpu.h); NULL: no such format. */
 const struct kv_kernels *kv_kernels_find(const char *format);
