@@ -96,6 +96,20 @@ static void sum_piece(struct state *s, const struct kv_piece *p, struct score_su
 	}
 }
 
+/* The walk over r runs at once is what limits, so a block is told which comes next, even where
+ * that belongs to another share: most likely the same thread goes on with it. */
+static void name_next(const struct state *s, struct kv_piece *p)
+{
+	uint32_t row = p->first + p->n;
+	struct kv_piece next = { 0 };
+
+	if (row >= s->visible)
+		return;
+	kv_map_find(&s->map, row, s->visible, &next);
+	if (next.kk == p->kk && next.k.tiles == p->k.tiles && next.k.tile_rows == p->k.tile_rows)
+		p->k.next = next.k.base;
+}
+
 void exec_score_share(struct state *s, uint32_t share)
 {
 	/* Cut where extents begin: the first share has the sinks beyond its rows. */
@@ -108,6 +122,7 @@ void exec_score_share(struct state *s, uint32_t share)
 		sum[h] = (struct score_sum){ 0, -INFINITY };
 	for (; row < end; row += p.n) {
 		kv_map_find(&s->map, row, end, &p);
+		name_next(s, &p);
 		score_piece(s, &p);
 		sum_piece(s, &p, sum);
 	}
