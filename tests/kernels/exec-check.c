@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every property that somebody above relies on:
+ *
+ * - the daemon: results do not depend on who runs which share, bit for bit
+ * - users: y and lse are those of the rows said to be selected; alpha too
+ * - policies: forced rows are in, k is exact, the best are chosen
+ * - reports: bytes are the formulas of methods.md 13
+ */
+#include "tests/kernels/exec-check.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/exec-private.h"
+#include "shm/base.h"
+#include "tests/kernels/exec-bytes.h"
+#include "tests/kernels/exec-reference.h"
+
+#define KV_HEADS 2u
+#define ALPHA_REL 2e-5
+
+struct run_of {
+	const struct shape *x;
+	struct kv_space space;
+	uint32_t args[KV_POLICY_ARGS_BYTES / sizeof(uint32_t)];
+	struct rig rig;
+	struct kv_query query;
+	struct kv_plan plan;
+	float *sent, *q; /* f32, as rounded to dtype */
+	char *scratch, *other;
+	uint64_t scratch_bytes;
+	struct kv_result result[KV_HEADS];
+	unsigned failed;
+};
+
+PRINTF_LIKE(2, 3) static void complain(struct run_of *t, const char *format, ...)
+{
+	const struct shape *x = t->x;
+	va_list args;
+
+	if (t->failed++ > 4)
+		return;
+	fprintf(stderr,
+		"%s K %s V %s dtype %u d %u S %u g %u n_q %u sinks %u rollback %u %s%s%s%s%s %s: ",
+		kv_isa_name(), x->k_format, x->v_format, (unsigned)x->dtype, x->dim, x->rows,
+		x->group, x->n_q, x->sinks, x->rollback, x->cut ? "cut " : "",
+		x->settled ? "settled " : "", x->full ? "full " : "", x->draft ? "draft " : "",
+		x->policy, x->sets);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+/* ---- input ----------------------------------------------------------------- */
+
+static float uniform(uint64_t *state) /* -1 .. 1 */
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return (float)((double)(*state >> 11) / (double)(1ull << 52) - 1.0);
+}
+
+/* Heavy tails, as queries and keys have: what SparQ lives on. */
+static float heavy(uint64_t *state)
+{
+	float x = uniform(state);
+
+	return x * x * x * 4 + uniform(state) * 0.3f;
+}
+
+static void round_to(enum kv_dtype t, float *x, size_t n)
+{
+	char *packed = malloc(n * sizeof(*x) + 1);
+
+	kv_from_f32(t, x, packed, n);
+	kv_to_f32(t, packed, x, n);
+	free(packed);
+}
+
+static void make_input(struct run_of *t)
+{
+	const struct shape *x = t->x;
+	size_t width = (size_t)2 * KV_HEADS * x->dim, n = x->rows * width;
+	size_t n_q = (size_t)x->n_q * KV_HEADS * x->group * x->dim;
+	uint64_t random = x->random;
+
+	t->sent = malloc((n + 1) * sizeof(*t->sent));
+	t->q = malloc(n_q * sizeof(*t->q));
+	for (size_t i = 0; i < n; i++)
+		t->sent[i] = i % width < width / 2 ? uniform(&random) : uniform(&random) + 0.5f;
+	for (size_t i = 0; i < n_q; i++)
+		t->q[i] = heavy(&random);
+	if (x->random % 16 == 0)
+		memset(t->q, 0, x->dim * sizeof(*t->q)); /* a zero query */
+	round_to(x->dtype, t->sent, n);
+}
+
+static void append(struct run_of *t, uint32_t first, uint32_t n, bool flush)
+{
+	size_t width = (size_t)2 * KV_HEADS * t->x->dim;
+	char *packed = malloc(n * width * sizeof(float) + 1);
+
+	kv_from_f32(t->x->dtype, t->sent + first * width, packed, n * width);
+	if (flush)
+		rig_append(&t->rig, packed, n, 96);
+	else
+		rig_write(&t->rig, packed, n);
+	free(packed);
+}
+
+static bool make_space(struct run_of *t)
+{
+	const struct shape *x = t->x;
+	const struct kv_policy *policy = kv_policy_find(x->policy);
+	struct kv_space_params p = { .heads = KV_HEADS * x->group,
+				     .kv_heads = KV_HEADS,
+				     .k_dim = x->dim,
+				     .v_dim = x->dim,
+				     .dtype = x->dtype,
+				     .k_format = x->k_format,
+				     .v_format = x->v_format,
+				     .policy = policy,
+				     .args = t->args,
+				     .sinks = x->sinks };
+	char why[KV_ERROR_TEXT], sets[sizeof(x->sets)], *save = NULL;
+
+	kv_policy_defaults(policy, t->args);
+	strcpy(sets, x->sets);
+	for (char *w = strtok_r(sets, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+		*strchr(w, '=') = '\0';
+		if (kv_policy_set(policy, t->args, w, w + strlen(w) + 1, why))
+			complain(t, "%s", why);
+	}
+	if (kv_space_init(&t->space, &p, why))
+		complain(t, "%s", why);
+	return !t->failed;
+}
+
+/* Rows appended in entries; some are cut off and written again; the last ones are the step's. */
+static bool make_rows(struct run_of *t)
+{
+	const struct shape *x = t->x;
+	uint32_t own = x->n_q <= x->rows ? x->n_q : 0, before = x->rows - own;
+
+	if (rig_init(&t->rig, &t->space, x->rows + 4096, x->rollback))
+		return false;
+	append(t, 0, before, true);
+	if (x->cut && before > 200) {
+		uint32_t keep = x->sinks + (uint32_t)(x->random % (before - x->sinks));
+
+		rig_cut(&t->rig, keep);
+		append(t, keep, before - keep, true);
+	}
+	append(t, before, own, false);
+	if (x->settled)
+		rig_flush(&t->rig);
+	t->query = (struct kv_query){
+		.q = t->q, .n_q = x->n_q, .full = x->full, .first_limit = own ? before + 1 : 0
+	};
+	return true;
+}
+
+/* ---- selection ------------------------------------------------------------- */
+
+static const struct state *state_at(const struct run_of *t, const char *scratch, uint32_t head)
+{
+	return (const struct state *)(const void *)(scratch + head * t->scratch_bytes);
+}
+
+static const struct run_list *selected(const struct run_of *t, uint32_t head)
+{
+	static struct run_list all;
+	static struct run every;
+
+	for (unsigned i = 0; i < t->plan.n_ops; i++)
+		if (t->plan.op[i].kind == KV_OP_ATTEND && t->x->n_q <= KV_MAX_DECODE_Q)
+			return &state_at(t, t->scratch, head)->sel[t->plan.op[i].a];
+	every = (struct run){ 0, t->x->rows };
+	all = (struct run_list){ &every, t->x->rows > 0, t->x->rows };
+	return &all;
+}
+
+static void mark_selected(struct run_of *t, uint32_t head, bool *chosen)
+{
+	const struct run_list *rows = selected(t, head);
+	uint32_t end = 0, total = 0;
+
+	memset(chosen, 0, t->x->rows + 1);
+	for (uint32_t i = 0; i < rows->n; i++) {
+		const struct run *x = &rows->run[i];
+
+		if (x->n == 0 || (i && x->first <= end) || x->first + x->n > t->x->rows)
+			complain(t, "run %u: rows %u+%u", i, x->first, x->n);
+		memset(chosen + x->first, 1, x->n);
+		end = x->first + x->n;
+		total += x->n;
+	}
+	if (total != rows->rows || t->result[head].n_selected != total)
+		complain(t, "%u rows selected, %u said", total, t->result[head].n_selected);
+}
+
+/* ---- scores ---------------------------------------------------------------- */
+
+struct scores {                 /* of all heads of a KV head */
+	double *a, *lse, *rank; /* [heads][rows], [heads], [rows] */
+};
+
+static const struct kv_op *find_op(const struct kv_plan *p, enum kv_op_kind kind)
+{
+	for (unsigned i = 0; i < p->n_ops; i++)
+		if (p->op[i].kind == kind)
+			return &p->op[i];
+	return NULL;
+}
+
+static uint32_t limit_of(const struct run_of *t, uint32_t query)
+{
+	return t->x->full ? t->x->rows : MIN(t->query.first_limit + query, t->x->rows);
+}
+
+/* Head h of a KV head: query h / group. */
+static void ref_query_of(const struct run_of *t, uint32_t head, uint32_t h, double *q,
+			 struct ref_query *ret)
+{
+	uint32_t g = t->x->group, dim = t->x->dim, query = h / g;
+	const float *from = t->q + ((size_t)query * KV_HEADS * g + head * g + h % g) * dim;
+
+	for (uint32_t c = 0; c < dim; c++)
+		q[c] = (double)from[c];
+	*ret = (struct ref_query){ q, 1 / sqrt((double)dim), limit_of(t, query) };
+}
+
+static void make_scores(struct run_of *t, uint32_t head, const struct ref_rows *rows,
+			struct scores *s)
+{
+	uint32_t heads = t->x->n_q * t->x->group, n = t->x->rows, channel[KV_MAX_DIM];
+	uint32_t r = MIN(find_op(&t->plan, KV_OP_SCORE_DIMS)->n[0], t->x->dim);
+	bool logits = find_op(&t->plan, KV_OP_TOPK)->n[2] == KV_GROUP_LOGITS;
+	double sums[KV_MAX_DIM] = { 0 }, q[KV_MAX_DIM];
+	struct ref_query x;
+
+	for (uint32_t h = 0; h < heads; h++) {
+		ref_query_of(t, head, h, q, &x);
+		for (uint32_t c = 0; c < t->x->dim; c++)
+			sums[c] += fabs(q[c]);
+	}
+	ref_channels(sums, t->x->dim, r, channel);
+	memset(s->rank, 0, n * sizeof(*s->rank));
+	for (uint32_t h = 0; h < heads; h++) {
+		double *a = s->a + (size_t)h * n;
+
+		ref_query_of(t, head, h, q, &x);
+		s->lse[h] = ref_scores(rows, &x, channel, r, a);
+		for (uint32_t i = 0; i < x.limit; i++)
+			s->rank[i] += heads == 1 || logits ? a[i] : exp(a[i] - s->lse[h]);
+	}
+}
+
+/* Forced rows in, exactly k of the candidates, none left out that is clearly better. */
+static void check_choice(struct run_of *t, const struct scores *s, const bool *chosen)
+{
+	const struct kv_op *topk = find_op(&t->plan, KV_OP_TOPK);
+	const struct kv_view *v = &t->rig.view;
+	uint32_t n = t->x->rows, first = topk->n[3] ? v->n_sinks : 0;
+	uint32_t end = topk->n[3] ? n - v->tail_rows : n, k = MIN(topk->n[0], end - first);
+	uint32_t forced = MIN(topk->n[1], k), count = 0, extra = 0;
+	double worst_in = INFINITY, best_out = -INFINITY, room;
+
+	for (uint32_t i = 0; i < n; i++) {
+		bool candidate = i >= first && i < end;
+		bool must = i < v->n_sinks || (topk->n[3] && i >= end) ||
+			    (i >= end - forced && i < end);
+
+		if (must && !chosen[i])
+			complain(t, "row %u is missing", i);
+		count += candidate && chosen[i];
+		extra += candidate && chosen[i] && i < v->n_sinks;
+		if (candidate && i < end - forced && chosen[i] && i >= v->n_sinks)
+			worst_in = MIN(worst_in, s->rank[i]);
+		if (candidate && i < end - forced && !chosen[i])
+			best_out = MAX(best_out, s->rank[i]);
+	}
+	if (count < k || count > k + extra)
+		complain(t, "%u rows for k = %u", count, k);
+	room = fabs(best_out) * 1e-4 + 1e-9;
+	if (topk->n[2] == KV_GROUP_LOGITS || t->x->group * t->x->n_q == 1)
+		room = 1e-4 * (1 + fabs(best_out));
+	if (count < end - first && best_out > worst_in + room)
+		complain(t, "%g was left out for %g", best_out, worst_in);
+}
+
+/* ---- values ---------------------------------------------------------------- */
+
+static void check_y(struct run_of *t, uint32_t h, const float *got, const double *want)
+{
+	double error = 0, norm = 0;
+
+	for (uint32_t c = 0; c < t->x->dim; c++) {
+		error += ((double)got[c] - want[c]) * ((double)got[c] - want[c]);
+		norm += want[c] * want[c];
+	}
+	if (!(sqrt(error) <= 1e-5 * (sqrt(norm) + 1)))
+		complain(t, "head %u: y is off by %g of %g", h, sqrt(error), sqrt(norm));
+}
+
+static double alpha_of(const struct scores *s, uint32_t h, uint32_t n, uint32_t limit,
+		       const bool *chosen)
+{
+	double alpha = 0;
+
+	for (uint32_t i = 0; i < limit; i++)
+		alpha += chosen[i] ? exp(s->a[(size_t)h * n + i] - s->lse[h]) : 0;
+	return alpha;
+}
+
+static void check_head(struct run_of *t, uint32_t head, uint32_t h, const struct ref_rows *rows,
+		       const struct scores *s, const bool *chosen)
+{
+	const struct kv_op *mean = find_op(&t->plan, KV_OP_MEAN_REST);
+	double q[KV_MAX_DIM], y[KV_MAX_DIM], m[KV_MAX_DIM], lse, alpha = 1;
+	const struct kv_result *r = &t->result[head];
+	double said = (double)state_at(t, t->scratch, head)->alpha[h];
+	struct ref_query x;
+
+	ref_query_of(t, head, h, q, &x);
+	lse = ref_attend(rows, &x, chosen, y);
+	if (s)
+		alpha = alpha_of(s, h, t->x->rows, x.limit, chosen);
+	if (x.limit && fabs(said - alpha) > ALPHA_REL * alpha + 1e-6)
+		complain(t, "head %u: alpha %g, not %g", h, said, alpha);
+	if (mean && mean->n[0] != KV_MEAN_OFF &&
+	    ref_mean(rows, x.limit, chosen, mean->n[0] == KV_MEAN_REST, m))
+		for (uint32_t c = 0; c < t->x->dim; c++)
+			y[c] = said * y[c] + (1 - said) * m[c];
+	check_y(t, h, r->y + (size_t)h * t->x->dim, y);
+	if (!(r->lse[h] == (float)lse || fabs((double)r->lse[h] - lse) <= 1e-5 * (1 + fabs(lse))))
+		complain(t, "head %u: lse %g, not %g", h, (double)r->lse[h], lse);
+}
+
+static void check_bytes(struct run_of *t, uint32_t head, const bool *chosen)
+{
+	static const char *const plane[KV_PLANES] = { "score",      "K",      "V upper", "V lower",
+						      "parameters", "recent", "state",   "other" };
+	uint64_t want[KV_PLANES] = { 0 };
+
+	bytes_expected(&t->rig, &t->plan, &t->query, chosen, want);
+	for (unsigned i = 0; i < KV_PLANES; i++)
+		if (t->result[head].bytes[i] != want[i])
+			complain(t, "%s: %llu bytes, not %llu", plane[i],
+				 (unsigned long long)t->result[head].bytes[i],
+				 (unsigned long long)want[i]);
+}
+
+static void check_kv_head(struct run_of *t, uint32_t head)
+{
+	uint32_t heads = t->x->n_q * t->x->group, n = t->x->rows;
+	bool scored = find_op(&t->plan, KV_OP_SCORE_DIMS), *chosen = malloc(n + 1);
+	struct scores s = { malloc(((size_t)heads * n + 1) * sizeof(double)),
+			    malloc(heads * sizeof(double)), malloc((n + 1) * sizeof(double)) };
+	struct ref_rows rows;
+
+	ref_decode(&t->rig, head, t->query.level, t->sent, &rows);
+	mark_selected(t, head, chosen);
+	if (scored && n) {
+		make_scores(t, head, &rows, &s);
+		check_choice(t, &s, chosen);
+	}
+	for (uint32_t h = 0; h < heads; h++)
+		check_head(t, head, h, &rows, scored && n ? &s : NULL, chosen);
+	check_bytes(t, head, chosen);
+	ref_free(&rows);
+	free(chosen);
+	free(s.a);
+	free(s.lse);
+	free(s.rank);
+}
+
+/* ---- the whole ------------------------------------------------------------- */
+
+/* Bit for bit: the order of the shares, and what lay in the scratch, leave no trace. */
+static void check_order(struct run_of *t, const struct kv_result *backwards)
+{
+	size_t heads = (size_t)t->x->n_q * t->x->group;
+
+	for (uint32_t h = 0; h < KV_HEADS; h++) {
+		struct kv_result a = t->result[h], b = backwards[h];
+
+		if (memcmp(a.y, b.y, heads * t->x->dim * sizeof(*a.y)) ||
+		    memcmp(a.lse, b.lse, heads * sizeof(*a.lse)))
+			complain(t, "the order of the shares shows");
+		a.y = b.y = a.lse = b.lse = NULL;
+		if (a.n_selected != b.n_selected || a.alpha_min != b.alpha_min ||
+		    a.alpha_sum != b.alpha_sum || memcmp(a.bytes, b.bytes, sizeof(a.bytes)))
+			complain(t, "the order of the shares shows in the report");
+	}
+}
+
+static bool make_plan(struct run_of *t)
+{
+	int r;
+
+	t->query.level = t->x->draft;
+	r = kv_plan_step(&t->space, &t->rig.view, &t->query, 0, 1, false, &t->plan);
+	if (r && t->x->draft && (t->space.k->levels < 2 || t->space.v->levels < 2)) {
+		t->query.level = 0;
+		r = kv_plan_step(&t->space, &t->rig.view, &t->query, 0, 1, false, &t->plan);
+	}
+	if (r)
+		complain(t, "kv_plan_step: %s", strerror(-r));
+	return !r;
+}
+
+static void run(struct run_of *t)
+{
+	struct kv_result backwards[KV_HEADS];
+
+	t->scratch_bytes = kv_exec_scratch_bytes(&t->space, &t->plan, &t->rig.view, &t->query);
+	if (t->scratch_bytes % 64)
+		complain(t, "scratch of %llu bytes", (unsigned long long)t->scratch_bytes);
+	t->scratch = aligned_alloc(64, KV_HEADS * t->scratch_bytes);
+	t->other = aligned_alloc(64, KV_HEADS * t->scratch_bytes);
+	memset(t->scratch, 0x00, KV_HEADS * t->scratch_bytes);
+	memset(t->other, 0xff, KV_HEADS * t->scratch_bytes);
+	rig_attend(&t->rig, &t->plan, &t->query, t->scratch, false, t->result);
+	rig_attend(&t->rig, &t->plan, &t->query, t->other, true, backwards);
+	check_order(t, backwards);
+	for (uint32_t h = 0; h < KV_HEADS; h++)
+		check_kv_head(t, h);
+}
+
+bool exec_check(const struct shape *x)
+{
+	struct run_of t = { .x = x };
+
+	if (make_space(&t)) {
+		make_input(&t);
+		if (make_rows(&t) && make_plan(&t))
+			run(&t);
+		rig_deinit(&t.rig);
+	}
+	free(t.sent);
+	free(t.q);
+	free(t.scratch);
+	free(t.other);
+	return !t.failed;
+}
