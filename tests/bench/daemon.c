@@ -45,15 +45,17 @@ static bool accepts(const char *path)
 	return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
 }
 
-static void run_daemon(const struct bench_daemon *d, const char *program, const char *pool)
+static void run_daemon(const struct bench_daemon *d, const char *program, const char *pool,
+		       const char *workers)
 {
 	execl(program, program, "--socket", d->socket, "--control", d->control, "--pool", pool,
-	      "--log-level", "error", (char *)NULL);
+	      "--workers", workers, "--log-level", "error", (char *)NULL);
 	fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
 	_exit(127);
 }
 
-int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool)
+int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool,
+		       const char *workers)
 {
 	char beside[512];
 	int r;
@@ -73,7 +75,7 @@ int bench_daemon_start(struct bench_daemon *d, const char *program, const char *
 	if (d->pid < 0)
 		return -errno;
 	if (d->pid == 0)
-		run_daemon(d, program, pool);
+		run_daemon(d, program, pool, workers);
 	for (int i = 0; i < START_TRIES; i++) {
 		if (accepts(d->socket))
 			return 0;

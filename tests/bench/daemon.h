@@ -11,6 +11,8 @@ struct bench_daemon {
 };
 #define BENCH_DAEMON_NULL ((struct bench_daemon){ .pid = -1 })
 
-/* `program` NULL: sparqd beside this program. Waits until it accepts. -ETIME, -errno. */
-int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool);
+/* `program` NULL: the sparqd of this build. With `workers` pollers, pinned to the first CPUs. Waits
+ * until it accepts. -ETIME, -ECHILD: it ended, -errno. */
+int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool,
+		       const char *workers);
 void bench_daemon_stop(struct bench_daemon *d);
