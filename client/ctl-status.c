@@ -32,7 +32,7 @@ static void print_members(json_object *object)
 		    json_object_is_type(value, json_type_object))
 			continue;
 		ctl_format(key, value, cell, sizeof(cell));
-		printf("  %-24s %s\n", heading(key, name, sizeof(name)), cell);
+		printf("  %-26s %s\n", heading(key, name, sizeof(name)), cell);
 	}
 }
 

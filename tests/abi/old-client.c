@@ -121,15 +121,15 @@ static void hello(void)
 	CHECK(call(16, 0) == 0);
 }
 
-/* 1 layer, 2 heads, 1 KV head, 16 channels, f32, held as f32, dense. */
+/* 1 layer, 2 heads, 1 KV head, 64 channels, f32, held as f32, dense. */
 static uint64_t cache_create(void)
 {
 	begin(16, 1600);
 	put_uint32(packet + 16, 1);
 	put_uint32(packet + 20, 2);
 	put_uint32(packet + 24, 1);
-	put_uint32(packet + 28, 16);
-	put_uint32(packet + 32, 16);
+	put_uint32(packet + 28, 64);
+	put_uint32(packet + 32, 64);
 	memcpy(packet + 128, "f32", 3);
 	memcpy(packet + 256, "f32", 3);
 	memcpy(packet + 384, "dense", 5);
@@ -190,11 +190,11 @@ static const uint8_t *step(uint64_t sequence, uint32_t row)
 
 static void fill(float *q, float *kv, float v)
 {
-	for (unsigned i = 0; i < 32; i++)
+	for (unsigned i = 0; i < 128; i++)
 		q[i] = 0.25f;
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < 64; i++) {
 		kv[i] = 0.5f;
-		kv[16 + i] = v + (float)i;
+		kv[64 + i] = v + (float)i;
 	}
 }
 
@@ -207,15 +207,15 @@ static void use_ring(uint64_t sequence)
 
 	for (uint32_t row = 0; row < 40; row++) { /* more than both rings have places */
 		fill(q, kv, (float)row);
-		memset(arena + 3072, 0xff, 128);
+		memset(arena + 3072, 0xff, 512);
 		done = step(sequence, row);
 		CHECK(GET(uint64, done, 0) == 1000 + row);
 		CHECK(GET(int32, done, 8) == 1);
 		CHECK(GET(uint64, done, 16) > 0); /* bytes read */
 		/* All keys are equal, so o is the mean of v: row / 2, plus the channel. */
-		for (unsigned i = 0; i < 32; i++)
-			CHECK(o[i] - ((float)row / 2 + (float)(i % 16)) < 1e-4f &&
-			      (float)row / 2 + (float)(i % 16) - o[i] < 1e-4f);
+		for (unsigned i = 0; i < 128; i++)
+			CHECK(o[i] - ((float)row / 2 + (float)(i % 64)) < 1e-4f &&
+			      (float)row / 2 + (float)(i % 64) - o[i] < 1e-4f);
 	}
 	done = step(sequence, 7); /* not the next row: -ESTALE, reason 14 */
 	CHECK(GET(int32, done, 8) == -ESTALE && GET(uint32, done, 24) >> 16 == 14);

@@ -23,14 +23,14 @@ same() {
 cd "$scratch"
 sed -n 's/^\t\(sparq_[a-z_]*\);$/\1/p' "$source/client/libsparq.map" | sort >map
 nm -D --defined-only --format=posix "$library" | sed 's/@.*//; s/ .*//' | grep -v '^SPARQ_' |
-	sort >library
+	sort >exported
 # A declaration begins in the first column and ends in the same or the next line.
 grep -v '^static\|^#\|^[ \t/]' "$source/client/sparq.h" |
 	sed -n 's/^[a-z].*[ *]\(sparq_[a-z_]*\)(.*/\1/p' | sort >header
 grep '^static inline' "$source/client/sparq.h" |
 	sed -n 's/.*[ *]\(sparq_[a-z_]*\)(.*/\1/p' | sort >inline
 [ -s map ] && [ -s inline ] || { echo "no symbols found in the map or the header"; exit 1; }
-same "the map" map "the library" library
+same "the map" map "the library" exported
 same "the map" map "sparq.h" header
 
 # The names that the pages of section 3 say they explain: .Nm lines of NAME.

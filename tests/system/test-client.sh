@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The client's programs against a daemon: sparqctl, the example of libsparq(3), and a client of
+# release 1 that shares no line of code with either side.
+# shellcheck source=tests/system/functions.sh
+. "$(dirname "$0")/functions.sh"
+
+ctl() { "$build/client/sparqctl" "$@"; }
+
+# says WORDS COMMAND...: its output has them.
+says() {
+	local words=$1 output
+	shift
+	output=$("$@" 2>&1) || true
+	grep -qF -- "$words" <<<"$output" || fail "$*: no \"$words\" in: $output"
+}
+
+# ends STATUS COMMAND...
+ends() {
+	local wanted=$1 status=0
+	shift
+	"$@" >"$scratch/output" 2>&1 || status=$?
+	[ "$status" = "$wanted" ] || fail "$*: status $status, not $wanted: $(cat "$scratch/output")"
+}
+
+# shellcheck disable=SC2317 # called by eventually
+nothing_left() { ctl status --json | grep -q '"sequences": *0,'; }
+
+export SPARQ_SOCKET=$socket SPARQ_CONTROL=$scratch/control.sock
+
+# Without a daemon: a sentence that names the socket, and no hang.
+ends 1 ctl selftest
+ends 1 ctl status
+says "$socket" ctl selftest
+says "$SPARQ_CONTROL" ctl status
+
+start_daemon
+ends 0 ctl selftest
+ends 0 ctl selftest --seed 7
+ends 0 "$build/client/sparq-hello"
+ends 0 "$build/tests/abi/old-client" "$socket"
+
+says 'pool bytes' ctl status
+says '"sentence":' ctl status --json
+says 'score_dims(r=8)' ctl explain sparq r=8 rows=100000
+says 'attend(' ctl explain dense heads=7 kv_heads=1
+ends 1 ctl explain nosuch
+ends 1 ctl explain sparq nosuch=1
+ends 2 ctl explain rows=many
+ends 2 ctl status --seed 3
+ends 2 ctl nosuch
+says 'sparqctl selftest' ctl --help
+
+# Nothing is left behind by any of them.
+eventually nothing_left || fail "sequences were left behind"
+
+# A daemon that dies under the old client is an error to it, as to a new one.
+kill_daemon
+ends 1 "$build/tests/abi/old-client" "$socket"
+ends 1 ctl selftest
+echo "sparqctl, hello and old-client: as their pages say"
