@@ -457,12 +457,12 @@ size_t config_dump(const struct config *c, char *ret, size_t n)
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		const struct key *k = &keys[i];
+		const char *text = format_value(k, (const char *)c + k->at, value, sizeof(value));
 
 		used += (size_t)snprintf(ret ? ret + MIN(used, n) : NULL, used < n ? n - used : 0,
-					 "# %s%s\n%s = %s\n", k->help, k->reload ? " (reload)" : "",
-					 k->name,
-					 format_value(k, (const char *)c + k->at, value,
-						      sizeof(value)));
+					 "# %s%s\n%s =%s%s\n", k->help,
+					 k->reload ? " (reload)" : "", k->name, *text ? " " : "",
+					 text);
 	}
 	return used;
 }

@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # The man pages: well formed, and true as far as a machine can tell.
 #
-#   man.sh SOURCE-DIRECTORY SPARQCTL NAMES
+#   man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES
 #
 # NAMES is the program of names.c. Skipped without mandoc.
 set -euo pipefail
 export LC_ALL=C
 
-source=${1:?usage: man.sh SOURCE-DIRECTORY SPARQCTL NAMES}
-sparqctl=$(realpath "${2:?usage: man.sh SOURCE-DIRECTORY SPARQCTL NAMES}")
-names=$(realpath "${3:?usage: man.sh SOURCE-DIRECTORY SPARQCTL NAMES}")
+usage='usage: man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES'
+source=${1:?$usage}
+sparqctl=$(realpath "${2:?$usage}")
+sparqd=$(realpath "${3:?$usage}")
+names=$(realpath "${4:?$usage}")
 # Pages that others refer to and that are still to be written.
-awaited='sparqd.8 sparqd.conf.5 sparq-formats.7 sparq-policies.7'
+awaited='sparq-formats.7 sparq-policies.7'
 
 command -v mandoc >/dev/null || { echo "no mandoc: skipped"; exit 77; }
 scratch=$(mktemp -d)
@@ -100,6 +102,16 @@ usage_agrees() {
 		complain "sparqctl --help (<) and sparqctl(1) (>): $(cat "$scratch/differs")"
 }
 
+# Each option of sparqd --help has its paragraph in sparqd(8), and none has one that is not there.
+options_agree() {
+	"$sparqd" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+' |
+		sort >"$scratch/help"
+	sed -n 's/^\.It Fl \(-[a-z-]*\).*/-\1/p' sparqd.8 | sort >"$scratch/page"
+	[ -s "$scratch/help" ] || complain "sparqd --help says nothing"
+	diff "$scratch/help" "$scratch/page" >"$scratch/differs" ||
+		complain "sparqd --help (<) and sparqd(8) (>): $(cat "$scratch/differs")"
+}
+
 # The example of libsparq(3) is the file that is compiled.
 example_is_the_file() {
 	awk '/^\.\\" client\/examples\/hello.c/ { found = 1 } /^\.Ed/ { found = block = 0 }
@@ -126,6 +138,7 @@ well_formed
 references
 synopses_compile
 usage_agrees
+options_agree
 example_is_the_file
 words_are_explained
 [ "$failed" = 0 ] && echo "${#pages[@]} pages: nothing to say"
