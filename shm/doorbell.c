@@ -91,8 +91,8 @@ void sleeper_announce(struct sleeper *s)
 	if (++s->epoch == 0)
 		s->epoch = 1;
 	store_relaxed(&s->poller->sleep_epoch, s->epoch);
-	/* The epoch is visible to whoever publishes after this, or the publish is visible to the scan
-	 * that the caller makes now. */
+	/* The epoch is visible to whoever publishes after this, or the publish is visible to the
+	 * scan that the caller makes now. */
 	fence_seq_cst();
 }
 
@@ -173,7 +173,8 @@ static int wait_slices(const struct wait *w)
 		int64_t left_ns = w->deadline_ns - now_ns();
 		int r;
 
-		if (load_acquire(&w->ctl->fatal) != 0) /* completions before it are seen before it */
+		/* The completions that came before it are seen before it. */
+		if (load_acquire(&w->ctl->fatal) != 0)
 			return w->ready(w->arg) ? 1 : -ENOTCONN;
 		if (left_ns <= 0)
 			return w->ready(w->arg) ? 1 : 0;

@@ -18,10 +18,10 @@
 /* ---- client rings the daemon -------------------------------------------- */
 
 struct doorbell {
-	const struct sparq_poller *poller;   /* in the daemon page */
+	const struct sparq_poller *poller; /* in the daemon page */
 	const struct sparq_ring_ctl *ctl;
-	int fd;                              /* the session's eventfd */
-	uint32_t last_epoch;                 /* already rung in */
+	int fd;              /* the session's eventfd */
+	uint32_t last_epoch; /* already rung in */
 };
 
 /* Writes the eventfd unless this sleep epoch was already rung in. 1 rung, 0 not needed, -errno. */
@@ -63,8 +63,9 @@ void sleeper_cancel(struct sleeper *s);
 #define WAITER_SLICE_NS 100000000
 int waiter_wait(struct sparq_ring_ctl *ctl, uint32_t spin_ns, bool same_cpu, int64_t timeout_ns,
 		bool (*ready)(void *arg), bool (*alive)(void *arg), void *arg);
-/* Before a sleep on the queue's eventfd, in poll(2) with others: announces it and fences. The caller
- * looks at its ring once more, and sleeps only if that is empty. Lasts until the eventfd is written. */
+/* Before a sleep on the queue's eventfd, in poll(2) with others: announces it and fences. The
+ * caller looks at its ring once more, and sleeps only if that is empty. Lasts until the eventfd is
+ * written. */
 void waiter_arm(struct sparq_ring_ctl *ctl);
 /* How many futex waits timed out although `ready` was true and no wake was on its way: not zero
  * is a protocol bug. */

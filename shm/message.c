@@ -26,8 +26,10 @@ struct kind {
 	const char *name;
 };
 
+/* clang-format off */
 #define KIND(name, request, reply) \
 	{ SPARQ_MSG_##name, sizeof(struct request), sizeof(struct reply), #name }
+/* clang-format on */
 
 static const struct kind kinds[] = {
 	KIND(HELLO, sparq_msg_hello, sparq_msg_hello_reply),
@@ -59,9 +61,13 @@ struct field {
 	const char *why; /* it was refused */
 };
 
+/* clang-format off */
 #define FIELD(type, of, field, rule, why) \
-	{ SPARQ_MSG_##type, offsetof(struct of, field), sizeof(((struct of *)NULL)->field), rule, why }
-#define TEXT_IN(type, of, field) FIELD(type, of, field, TEXT, #field " does not end inside its field")
+	{ SPARQ_MSG_##type, offsetof(struct of, field), sizeof(((struct of *)NULL)->field), \
+	  rule, why }
+/* clang-format on */
+#define TEXT_IN(type, of, field) \
+	FIELD(type, of, field, TEXT, #field " does not end inside its field")
 #define ZERO_IN(type, of, field) FIELD(type, of, field, UNUSED, #field " is not 0")
 #define HEAD_BYTES sizeof(struct sparq_msg)
 
@@ -230,7 +236,8 @@ void message_fail(union message *m, const struct sparq_msg *request, int error, 
 
 #define CONTROL_BYTES CMSG_SPACE(MESSAGE_MAX_FDS * sizeof(int))
 
-static int send_packet(int socket, const union message *m, const int *fds, unsigned n_fds, int flags)
+static int send_packet(int socket, const union message *m, const int *fds, unsigned n_fds,
+		       int flags)
 {
 	union {
 		struct cmsghdr align;
@@ -312,8 +319,8 @@ int message_receive(int socket, union message *ret, size_t *ret_bytes, int *fds,
 	if (n < 0)
 		return -errno;
 	n_came = take_fds(&h, came, ARRAY_SIZE(came));
-	/* An empty packet reads like the end of the stream, and its sender means nothing else by it;
-	 * it can still bring descriptors. */
+	/* An empty packet reads like the end of the stream, and its sender means nothing else by
+	 * it; it can still bring descriptors. */
 	if (n == 0 || n_came > *n_fds || (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
 		close_all(came, n_came);
 		return n == 0 ? 0 : -EBADMSG;
@@ -370,7 +377,8 @@ static int send_by(int socket, const union message *m, int64_t deadline_ns)
 }
 
 /* The next reply, whole and checked, with `*n_fds` descriptors in `fds`. */
-static int receive_by(int socket, union message *ret, int *fds, unsigned *n_fds, int64_t deadline_ns)
+static int receive_by(int socket, union message *ret, int *fds, unsigned *n_fds,
+		      int64_t deadline_ns)
 {
 	size_t bytes;
 	int r;

@@ -53,12 +53,12 @@ void message_fail(union message *m, const struct sparq_msg *request, int error, 
 /* One packet, whole. `fds` are not consumed. -EAGAIN when the socket would block. */
 int message_send(int socket, const union message *m, const int *fds, unsigned n_fds);
 /* One packet, not checked yet. 1 received, 0 end of file, -EBADMSG, -EAGAIN, -errno. `*n_fds`
- * descriptors are allowed, and it is set to how many came; more than allowed: all closed, -EBADMSG. */
+ * descriptors are allowed, and it is set to how many came; more: all closed, -EBADMSG. */
 int message_receive(int socket, union message *ret, size_t *ret_bytes, int *fds, unsigned *n_fds);
 
-/* The request and reply on a socket with a deadline (timeout_ns < 0: none). `m` is the request, with a
- * cookie of the caller's choice, and becomes the reply, which must bring exactly `n_fds` descriptors.
- * 0; the res of an error reply, with its text copied to `text` (may be NULL, SPARQ_ERROR_TEXT bytes);
- * -ETIMEDOUT, -ECONNRESET at the end of the stream, -EBADMSG, -errno. */
+/* The request and reply on a socket with a deadline (timeout_ns < 0: none). `m` is the request,
+ * with a cookie of the caller's choice, and becomes the reply, which must bring exactly `n_fds`
+ * descriptors. 0; the res of an error reply, with its text copied to `text` (may be NULL,
+ * SPARQ_ERROR_TEXT bytes); -ETIMEDOUT, -ECONNRESET at the end of the stream, -EBADMSG, -errno. */
 int message_call(int socket, union message *m, int *fds, unsigned n_fds, int64_t timeout_ns,
 		 char *text);

@@ -26,8 +26,8 @@ void ring_client_init(struct ring_client *r, const struct ring_map *map)
 
 bool ring_client_refill(struct ring_client *r)
 {
-	/* Every completion read is an entry copied, so the client's own cursor is a bound that costs
-	 * no miss; the daemon's word, which it stores seldom, may be further. */
+	/* Every completion read is an entry copied, so the client's own cursor is a bound that
+	 * costs no miss; the daemon's word, which it stores seldom, may be further. */
 	uint32_t proven = r->cq_head;
 	/* The daemon's copies are taken before an entry below this is written again. */
 	uint32_t told = load_acquire(&r->map.ctl->sq_head);
@@ -38,9 +38,10 @@ bool ring_client_refill(struct ring_client *r)
 
 bool ring_client_tell(struct ring_client *r)
 {
-	/* Entry p may be copied while p - cq_head < cq_entries. With less than that published since the
-	 * last word the daemon has credit for all, sees them by their seq, and nobody waits for this
-	 * store. A later publish that changes this is followed by its own fence, which covers it. */
+	/* Entry p may be copied while p - cq_head < cq_entries. With less than that published since
+	 * the last word the daemon has credit for all, sees them by their seq, and nobody waits for
+	 * this store. A later publish that changes this is followed by its own fence, which covers
+	 * it. */
 	bool awaited = r->sq_published - r->cq_told > r->map.cq_entries;
 
 	if (r->cq_told == r->cq_head)
@@ -61,8 +62,8 @@ void ring_daemon_init(struct ring_daemon *r, const struct ring_map *map)
 
 int ring_daemon_credit(struct ring_daemon *r)
 {
-	/* The client has read the completions below before they are written over. Read once: what is
-	 * checked is what is used. */
+	/* The client has read the completions below before they are written over. Read once: what
+	 * is checked is what is used. */
 	uint32_t told = load_acquire(&r->map.ctl->cq_head);
 
 	/* Backwards is a huge step forwards: one comparison refuses both. */

@@ -88,7 +88,7 @@ static inline struct sparq_cqe *ring_client_peek(struct ring_client *r, unsigned
 	uint32_t position = r->cq_head + ahead;
 	struct sparq_cqe *e = &r->map.cq[position & (r->map.cq_entries - 1)];
 
-	/* The number first, then the 28 bytes before it and what the daemon wrote into the arena. */
+	/* The number first, then the 28 bytes before it and the results in the arena. */
 	return load_acquire(&e->seq) == position + 1 ? e : NULL;
 }
 
@@ -113,7 +113,7 @@ static inline uint32_t ring_client_in_flight(const struct ring_client *r)
 
 struct ring_daemon {
 	struct ring_map map;
-	uint32_t sq_head;   /* next entry to copy */
+	uint32_t sq_head; /* next entry to copy */
 	uint32_t sq_told;
 	uint32_t cq_tail;   /* next completion to write */
 	uint32_t cq_head;   /* last valid snapshot of the client's word */
@@ -152,7 +152,7 @@ static inline int ring_daemon_copy(struct ring_daemon *r, struct sparq_sqe *ret)
 {
 	if (!ring_daemon_ready(r))
 		return 0;
-	/* in_flight + unread = sq_head - cq_head: every entry copied has or will have a completion. */
+	/* in_flight + unread = sq_head - cq_head: each entry copied has or will have its own. */
 	if (unlikely(r->sq_head - r->cq_head >= r->map.cq_entries)) {
 		int credit = ring_daemon_credit(r);
 

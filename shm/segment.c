@@ -80,7 +80,7 @@ int segment_create(const char *name, size_t bytes, struct segment *ret)
 	fd = make_memfd(name);
 	if (fd < 0)
 		return fd;
-	/* Default mode is 0777: whoever gets a read-only descriptor could open it again to write. */
+	/* The default is 0777: a read-only descriptor could be opened again to write. */
 	if (fchmod(fd, 0600) < 0)
 		return -errno;
 	r = reserve(fd, bytes);
@@ -163,7 +163,9 @@ int segment_plan(unsigned session, uint32_t n_queues, uint32_t sq_entries, size_
 		 struct segment_layout *ret)
 {
 	struct segment_layout l = {
-		.n_queues = n_queues, .sq_entries = sq_entries, .cq_entries = 2 * sq_entries,
+		.n_queues = n_queues,
+		.sq_entries = sq_entries,
+		.cq_entries = 2 * sq_entries,
 	};
 	uint64_t end = 0;
 

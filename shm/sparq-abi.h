@@ -74,7 +74,7 @@ struct sparq_sqe { /* 64 B; the client writes it, seq last */
 	uint16_t flags, layer;
 	uint16_t n_items; /* 0: this entry is its own, only item */
 	uint64_t user_data;
-	uint64_t sequence; /* id; n_items > 0: addr of struct sparq_item[n_items], bytes 24-55 are 0 */
+	uint64_t sequence; /* id; n_items > 0: addr of sparq_item[n_items], bytes 24-55 are 0 */
 	uint64_t q, kv, o; /* addr */
 	uint32_t row;
 	uint16_t n_rows, n_q;
@@ -82,12 +82,13 @@ struct sparq_sqe { /* 64 B; the client writes it, seq last */
 	uint32_t seq;        /* position + 1: store-release after the 60 bytes before it */
 };
 
-struct sparq_item { /* 128 B in the arena, 64-byte aligned; bytes 0-39 are bytes 16-55 of an entry */
+/* 128 B in the arena, 64-byte aligned; bytes 0-39 are bytes 16-55 of an entry. */
+struct sparq_item {
 	uint64_t sequence, q, kv, o;
 	uint32_t row;
 	uint16_t n_rows, n_q;
 	uint64_t lse, report; /* addr, 0: not wanted; f32[n_q][heads]; struct sparq_report */
-	uint32_t q_stride, kv_stride, o_stride; /* bytes from row to row, multiples of 16; 0: packed */
+	uint32_t q_stride, kv_stride, o_stride; /* bytes a row, multiples of 16; 0: packed */
 	uint32_t rsv[15];
 };
 
@@ -159,12 +160,12 @@ enum {
 
 /* One per queue. One writer per 128 bytes; all fields start at 0. */
 struct sparq_ring_ctl {
-	uint32_t cq_head; /* client, store-release after it has read the completions below: CQ credit */
+	uint32_t cq_head; /* client, store-release after reading the completions below: credit */
 	uint8_t pad0[124];
 	uint32_t cq_need; /* client: 0 awake, 1 about to sleep on cq_bell, 2 on the queue's eventfd.
 			   * The daemon may exchange it to 0, and then must wake. */
 	uint8_t pad1[124];
-	uint32_t sq_head; /* daemon, store-release after it has copied the entries below: SQ credit */
+	uint32_t sq_head; /* daemon, store-release after copying the entries below: credit */
 	uint8_t pad2[124];
 	uint32_t sq_cold; /* daemon: 1 = this ring is no longer polled, ring the doorbell */
 	uint8_t pad3[124];
@@ -231,7 +232,7 @@ struct sparq_msg { /* head of every message */
 #define SPARQ_ERROR_TEXT 240
 struct sparq_msg_error { /* the reply to any request that failed */
 	struct sparq_msg head; /* type of the request | REPLY, res < 0 */
-	char text[SPARQ_ERROR_TEXT]; /* NUL-terminated: what was wrong with which value, and what is allowed */
+	char text[SPARQ_ERROR_TEXT]; /* what was wrong with which value, what is allowed; NUL */
 };
 
 struct sparq_msg_hello {
@@ -300,7 +301,7 @@ struct sparq_msg_cache_create {
 	char policy[32];
 	char device[32];
 	char model[128];
-	char options[1024]; /* "key=value" words separated by spaces: sparq-policies(7), sparq_cache_create(3) */
+	char options[1024]; /* "key=value" words separated by spaces: sparq_cache_create(3) */
 };
 
 struct sparq_msg_cache { /* CACHE_UNREF, CACHE_STAT; reply to CREATE and UNREF */
@@ -333,7 +334,8 @@ struct sparq_msg_seq { /* SEQ_DROP, SEQ_STAT; FORK and TRUNCATE use rows; reply 
 	uint64_t sequence, rows;
 };
 
-struct sparq_msg_seq_stat { /* reply; the request is sparq_msg_seq with rows = layer, or SPARQ_LAYER_ALL */
+/* The reply; the request is sparq_msg_seq with rows = layer, or SPARQ_LAYER_ALL. */
+struct sparq_msg_seq_stat {
 	struct sparq_msg head;
 	uint64_t sequence;
 	uint64_t rows_least, rows_most; /* over the layers */

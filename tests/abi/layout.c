@@ -28,7 +28,8 @@ static void closing(const char *name, size_t bytes)
 	end = 0;
 }
 
-#define F(type, name) field(#name, offsetof(struct type, name), sizeof(((struct type *)NULL)->name));
+#define F(type, name) \
+	field(#name, offsetof(struct type, name), sizeof(((struct type *)NULL)->name));
 #define END(type) closing(#type, sizeof(struct type))
 #define NUMBER(name) printf("%#20llx  %s\n", (unsigned long long)(name), #name);
 

@@ -229,7 +229,7 @@ static void test_wait_is_interrupted(void **state)
 	pthread_join(thread, NULL);
 }
 
-/* The positive control of every "0 lost" below: a waker that never looks at cq_need is found out. */
+/* The positive control of every "0 lost": a waker that never looks at cq_need is found out. */
 static bool becomes_ready(void *arg)
 {
 	return now_ns() > *(int64_t *)arg;
@@ -302,7 +302,7 @@ static unsigned daemon_pass(struct pair *p, struct ring_daemon *r)
 	return n;
 }
 
-/* Sleeps up to a second, ten thousand times what a gap lasts: a time-out that finds work is a loss. */
+/* Sleeps up to a second, far longer than any gap: a time-out that finds work is a loss. */
 static void daemon_sleep(struct pair *p, struct ring_daemon *r, struct sleeper *s)
 {
 	struct pollfd fd = { .fd = p->bell, .events = POLLIN };
@@ -356,7 +356,8 @@ static void client_wait(struct pair *p, struct ring_client *r, struct doorbell *
 	if (ring_client_tell(r))
 		doorbell_ring(d);
 	if (!p->by_eventfd) {
-		p->wrong += waiter_wait(&p->ctl, p->spin_ns, false, 2000000000, has_completion, NULL, r) != 1;
+		p->wrong += waiter_wait(&p->ctl, p->spin_ns, false, 2000000000, has_completion,
+					NULL, r) != 1;
 		return;
 	}
 	waiter_arm(&p->ctl);
@@ -388,7 +389,8 @@ static uint64_t client_run(struct pair *p, uint32_t seed)
 			doorbell_ring(&d);
 		random_gap(&seed);
 		/* Not always to the last one: unread completions are what takes the credit away. */
-		while ((seen + CQ < sent || random_next(&seed) % 16) && (c = ring_client_peek(&r, 0))) {
+		while ((seen + CQ < sent || random_next(&seed) % 16) &&
+		       (c = ring_client_peek(&r, 0))) {
 			p->wrong += c->user_data != seen++;
 			if (ring_client_seen(&r, 1))
 				doorbell_ring(&d);

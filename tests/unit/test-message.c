@@ -23,10 +23,10 @@
 #include "shm/message.h"
 
 static const uint16_t types[] = {
-	SPARQ_MSG_HELLO,       SPARQ_MSG_MAPPED,      SPARQ_MSG_NAME,         SPARQ_MSG_INFO,
+	SPARQ_MSG_HELLO,         SPARQ_MSG_MAPPED,       SPARQ_MSG_NAME,        SPARQ_MSG_INFO,
 	SPARQ_MSG_QUEUE_EVENTFD, SPARQ_MSG_CACHE_CREATE, SPARQ_MSG_CACHE_UNREF, SPARQ_MSG_CACHE_SET,
-	SPARQ_MSG_CACHE_STAT,  SPARQ_MSG_SEQ_CREATE,  SPARQ_MSG_SEQ_ATTACH,   SPARQ_MSG_SEQ_FORK,
-	SPARQ_MSG_SEQ_DROP,    SPARQ_MSG_SEQ_TRUNCATE, SPARQ_MSG_SEQ_STAT,
+	SPARQ_MSG_CACHE_STAT,    SPARQ_MSG_SEQ_CREATE,   SPARQ_MSG_SEQ_ATTACH,  SPARQ_MSG_SEQ_FORK,
+	SPARQ_MSG_SEQ_DROP,      SPARQ_MSG_SEQ_TRUNCATE, SPARQ_MSG_SEQ_STAT,
 };
 
 static unsigned open_fds(void)
@@ -58,7 +58,8 @@ static void test_sizes(void **state)
 	assert_int_equal(message_size(SPARQ_MSG_REPLY), 0);
 	assert_int_equal(message_size(0x7fff), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
-		assert_in_range(message_size(types[i]), sizeof(struct sparq_msg), MESSAGE_MAX_BYTES);
+		assert_in_range(message_size(types[i]), sizeof(struct sparq_msg),
+				MESSAGE_MAX_BYTES);
 		assert_in_range(message_size(types[i] | SPARQ_MSG_REPLY), sizeof(struct sparq_msg),
 				MESSAGE_MAX_BYTES);
 		assert_string_not_equal(message_name(types[i]), "unknown");
@@ -81,9 +82,11 @@ static void test_wrong_sizes(void **state)
 				const char *why = NULL;
 
 				message_init(&m, type);
-				assert_int_equal(message_check(&m, n, reply, &why), right ? 0 : -EBADMSG);
+				assert_int_equal(message_check(&m, n, reply, &why),
+						 right ? 0 : -EBADMSG);
 				m.head.size = (uint16_t)n;
-				assert_int_equal(message_check(&m, n, reply, &why), right ? 0 : -EBADMSG);
+				assert_int_equal(message_check(&m, n, reply, &why),
+						 right ? 0 : -EBADMSG);
 				assert_true(right || why);
 			}
 		}
@@ -101,7 +104,8 @@ static void test_every_type_number(void **state)
 		if (message_check(&m, m.head.size, type & SPARQ_MSG_REPLY, NULL) == 0)
 			known++;
 		/* A request is no reply, nor the other way. */
-		assert_int_equal(message_check(&m, m.head.size, !(type & SPARQ_MSG_REPLY), NULL), -EBADMSG);
+		assert_int_equal(message_check(&m, m.head.size, !(type & SPARQ_MSG_REPLY), NULL),
+				 -EBADMSG);
 	}
 	assert_int_equal(known, 2 * ARRAY_SIZE(types));
 }
@@ -110,8 +114,10 @@ struct text {
 	uint16_t type;
 	size_t at, bytes;
 };
+/* clang-format off */
 #define TEXT(type, of, field) \
 	{ SPARQ_MSG_##type, offsetof(struct of, field), sizeof(((struct of *)NULL)->field) }
+/* clang-format on */
 
 /* Listed here a second time: a string that message.c forgot is found. */
 static const struct text texts[] = {

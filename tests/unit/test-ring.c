@@ -116,7 +116,9 @@ static void test_round_trips_over_the_wrap(void **state)
 /* Nothing is read from memory that was never written, nor from the lap before. */
 static void test_old_laps_never_match(void **state)
 {
-	static const uint32_t starts[] = { 0, SQ, 12345 * SQ, 0x80000000u, 0u - SQ, 0u - CQ, 0u - 1 };
+	static const uint32_t starts[] = {
+		0, SQ, 12345 * SQ, 0x80000000u, 0u - SQ, 0u - CQ, 0u - 1
+	};
 	struct pair p;
 
 	for (size_t i = 0; i < ARRAY_SIZE(starts); i++) {
@@ -158,7 +160,7 @@ static void test_get_gives_zeroed_entries(void **state)
 	assert_int_equal(p.sq[0].seq, 0xffffffff); /* the old number stays */
 }
 
-/* The SQ gives back-pressure, and room again by either proof: the daemon's word, or a completion. */
+/* The SQ gives back-pressure, and room by either proof: the daemon's word, or a completion. */
 static void test_full_ring(void **state)
 {
 	struct pair p;

@@ -84,7 +84,7 @@ static void test_map_checks_size(void **state)
 	segment_deinit(&s);
 }
 
-/* What a client may try on a sealed segment: all of it refused, mappings made before keep working. */
+/* What a client may try on a sealed segment: all refused, mappings made before keep working. */
 static void test_sealed_cannot_be_cut(void **state)
 {
 	struct segment s = SEGMENT_NULL, m = SEGMENT_NULL;
@@ -204,7 +204,8 @@ static void test_plan(void **state)
 	for (unsigned session = 0; session < 70; session++)
 		for (uint32_t queues = 1; queues <= SPARQ_MAX_QUEUES; queues += 9)
 			for (uint32_t entries = 2; entries <= SPARQ_MAX_SQ_ENTRIES; entries *= 4) {
-				assert_int_equal(segment_plan(session, queues, entries, 5000, &l), 0);
+				assert_int_equal(segment_plan(session, queues, entries, 5000, &l),
+						 0);
 				assert_int_equal(l.n_queues, queues);
 				assert_int_equal(l.cq_entries, 2 * entries);
 				assert_true(l.arena_bytes >= 5000);
@@ -270,7 +271,9 @@ static void test_ring_maps(void **state)
 /* What a client is told must lie inside what it mapped, whatever the daemon's version is. */
 static void test_ring_refuses_offsets(void **state)
 {
-	static const uint64_t bad[] = { 1, 64, 1ull << 20, 1ull << 63, UINT64_MAX, UINT64_MAX - 127 };
+	static const uint64_t bad[] = {
+		1, 64, 1ull << 20, 1ull << 63, UINT64_MAX, UINT64_MAX - 127
+	};
 	struct segment_layout good, l;
 	struct segment s = { .base = (void *)4096, .fd = -1 };
 	struct ring_map map;
