@@ -130,6 +130,10 @@ static void bait(struct arena *a, uint64_t *random)
 
 	for (uint32_t position = head; position != head + 24; position++)
 		store_relaxed(&a->map.sq[position % SQ].seq, position + 1);
+	for (unsigned i = 0; i < 8; i++) { /* valid and not, while it is copied */
+		store_relaxed(&a->map.sq[head % SQ].seq, nasty(random, head));
+		store_relaxed(&a->map.sq[head % SQ].seq, head + 1);
+	}
 	store_relaxed(&a->map.ctl->cq_head, r % 8 ? tail : nasty(random, tail));
 	if (r % 64 < 16)
 		store_relaxed(&a->map.ctl->cq_need, (uint32_t)(r >> 62));
