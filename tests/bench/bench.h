@@ -3,6 +3,7 @@
 #pragma once
 
 /* A command: 0, 1 failed, 2 wrong usage; one file each, listed in main.c. */
+int bench_attend(int argc, char **argv);
 int bench_ring(int argc, char **argv);
 
 double bench_now_ns(void);

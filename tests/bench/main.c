@@ -14,6 +14,10 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
+	{ "attend", bench_attend,
+	  "attention of one decoding step, cold, against memory bandwidth\n"
+	  "      [--seqlen N,...] [--head-dim N] [--heads N] [--kv-heads N] [--format NAME,...]\n"
+	  "      [--policy NAME,...] [--r N] [--k N] [--threads N] [--isa NAME] [--seconds N] [--json]" },
 	{ "ring", bench_ring,
 	  "a NOP through a daemon, against a cache line between two threads\n"
 	  "      [--depth N] [--samples N] [--repeats N] [--daemon PROGRAM | --socket PATH] [--json]" },

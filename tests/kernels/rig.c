@@ -19,7 +19,7 @@ static size_t chunks_bytes(const struct kv_space *s)
 size_t rig_bytes(const struct kv_space *s, uint32_t max_rows)
 {
 	size_t short_extents = KV_SHORT_ROWS / KV_TILE_ROWS;
-	size_t long_extents = max_rows / (KV_EXTENT_TILES * KV_TILE_ROWS) + 1;
+	size_t long_extents = max_rows / (KV_EXTENT_TILES * KV_TILE_ROWS) + 2;
 	size_t n = chunks_bytes(s) +
 		   s->kv_heads * (short_extents * kv_extent_bytes(s, 1) +
 				  long_extents * kv_extent_bytes(s, KV_EXTENT_TILES));
@@ -36,7 +36,7 @@ static void *take(struct rig *r, size_t bytes)
 	return p;
 }
 
-int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback)
+static int allocate(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback)
 {
 	*r = (struct rig){ .space = s, .rollback = rollback, .max_rows = max_rows };
 	r->bytes = rig_bytes(s, max_rows);
@@ -45,14 +45,49 @@ int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_
 	if (r->memory == MAP_FAILED)
 		return -ENOMEM;
 	madvise(r->memory, r->bytes, MADV_HUGEPAGE);
-	r->extent = calloc(max_rows / KV_TILE_ROWS + 1, sizeof(*r->extent));
-	if (!r->extent)
-		return -ENOMEM;
+	r->extent = calloc(max_rows / KV_TILE_ROWS + 16, sizeof(*r->extent));
 	r->view.extent = r->extent;
+	return r->extent ? 0 : -ENOMEM;
+}
+
+int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback)
+{
+	int error = allocate(r, s, max_rows, rollback);
+
+	if (error)
+		return error;
 	r->view.sinks = take(r, s->kv_heads * kv_chunk_bytes(s, KV_MAX_SINKS));
 	for (unsigned i = 0; i < KV_MAX_CHUNKS; i++)
 		r->spare[r->n_spare++] = take(r, s->kv_heads * kv_chunk_bytes(s, KV_CHUNK_ROWS));
 	r->view.tail_first = s->sinks;
+	return 0;
+}
+
+static void *moved(const struct rig *r, const struct rig *from, void *p)
+{
+	return p ? r->memory + ((char *)p - from->memory) : NULL;
+}
+
+int rig_clone(struct rig *r, const struct rig *from)
+{
+	int error = allocate(r, from->space, from->max_rows, from->rollback);
+
+	if (error)
+		return error;
+	memcpy(r->memory, from->memory, from->used);
+	r->used = from->used;
+	r->view = from->view;
+	r->view.extent = r->extent;
+	r->view.sinks = moved(r, from, from->view.sinks);
+	for (unsigned i = 0; i < KV_MAX_CHUNKS; i++)
+		r->view.chunk[i] = moved(r, from, from->view.chunk[i]);
+	r->n_spare = from->n_spare;
+	for (unsigned i = 0; i < from->n_spare; i++)
+		r->spare[i] = moved(r, from, from->spare[i]);
+	for (uint32_t i = 0; i < from->view.n_extents; i++) {
+		r->extent[i] = from->extent[i];
+		r->extent[i].base = moved(r, from, from->extent[i].base);
+	}
 	return 0;
 }
 

@@ -25,6 +25,8 @@ struct rig {
 
 /* Memory is huge pages where the system gives them. 0 or -ENOMEM. */
 int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback);
+/* The same rows in memory of their own. 0 or -ENOMEM. */
+int rig_clone(struct rig *r, const struct rig *from);
 void rig_deinit(struct rig *r);
 size_t rig_bytes(const struct kv_space *s, uint32_t max_rows);
 
