@@ -19,8 +19,6 @@
 #include "client/examples/why.h"
 #include "client/sparq.h"
 
-_Static_assert(WHY_BYTES >= SPARQ_ERROR_TEXT, "room for the sentence of a failed open");
-
 #define WAIT_S 60ll /* longer than any step: the daemon hangs */
 
 enum { BUF_Q, BUF_KV, BUF_O, BUF_ITEMS, BUF_REPORTS, BUFS };
@@ -60,7 +58,8 @@ static void buf_sizes(const struct attend *a, size_t *ret)
 
 static int open_session(struct attend *a, const char *socket, char *why)
 {
-	struct sparq_open_params params = { .size = sizeof(params), .queues = 1, .why = why };
+	char text[SPARQ_ERROR_TEXT] = "";
+	struct sparq_open_params params = { .size = sizeof(params), .queues = 1, .why = text };
 	struct sparq_info info = { .size = sizeof(info) };
 	size_t sizes[BUFS];
 	int r;
@@ -71,7 +70,8 @@ static int open_session(struct attend *a, const char *socket, char *why)
 		params.arena_bytes += ALIGN_UP(sizes[i], 4 * KIB);
 	r = sparq_open(socket, &params, &a->c);
 	if (r < 0)
-		return r;
+		return why_set(why, r, "no session with sparqd: %.200s",
+			       *text ? text : strerror(-r));
 	r = sparq_info_get(a->c, &info);
 	if (r < 0)
 		return why_set(why, r, "sparqd: %s", sparq_error(a->c));

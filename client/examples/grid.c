@@ -55,7 +55,7 @@ static void print_cell(const struct grid *g, const struct score *s)
 	for (uint32_t i = 0; i < g->job->n_texts; i++)
 		fprintf(g->to, "%s%+.2f%%", i ? " / " : "",
 			100 * (s->bits_per_byte[i] / g->dense.bits_per_byte[i] - 1));
-	fprintf(g->to, "; 1/%.1f) |", (double)s->count.f16_bytes / (double)s->count.read_bytes);
+	fprintf(g->to, "; 1/%.1f)", (double)s->count.f16_bytes / (double)s->count.read_bytes);
 	fflush(g->to);
 }
 
@@ -80,6 +80,7 @@ static int run_line(const struct grid *g, uint32_t r, const char *words, char *w
 		if (error < 0)
 			return error;
 		print_cell(g, &score);
+		fputs(" |", g->to);
 	}
 	fputc('\n', g->to);
 	return 0;

@@ -216,6 +216,8 @@ static int check(const struct options *o)
 		return complain("--compare and --grid need --held-out");
 	if (o->grid && o->compare)
 		return complain("--compare or --grid, not both");
+	if (o->grid && o->json)
+		return complain("--grid prints tables, no JSON");
 	return 0;
 }
 
