@@ -253,11 +253,11 @@ static void fill_items(struct attend *a, struct attend_block b)
 	}
 }
 
-/* One completion, its error in words. */
-static int take_completion(struct attend *a, uint32_t layer, uint64_t *ret_bytes, char *why)
+/* One completion. */
+static int take_completion(struct attend *a, uint32_t layer, struct sparq_cqe *ret, char *why)
 {
 	struct sparq_cqe *cqe;
-	int r, res;
+	int r;
 
 	do {
 		r = sparq_wait(a->queue, &cqe, WAIT_S * 1000000000);
@@ -265,20 +265,18 @@ static int take_completion(struct attend *a, uint32_t layer, uint64_t *ret_bytes
 	if (r == -ETIME)
 		return why_set(why, r, "layer %u: the daemon did not answer within %lld s", layer,
 			       WAIT_S);
-	if (r < 0)
-		return why_set(why, r, "layer %u: the daemon is gone (%s)", layer, strerror(-r));
-	res = cqe->res;
-	*ret_bytes = cqe->bytes_read;
-	if (res < 0)
-		why_set(why, res, "layer %u, sequence %u of the entry: %s (%s)", layer,
-			cqe->aux & 0xffff, sparq_reason(cqe->aux >> 16), strerror(-res));
+	/* The one in flight ends as reset; after it, the queue has nothing more to give. */
+	if (r < 0 || cqe->res == -ECONNRESET)
+		return why_set(why, -ENOTCONN, "layer %u: the daemon is gone", layer);
+	*ret = *cqe;
 	sparq_seen(a->queue, 1);
-	return res;
+	return 0;
 }
 
 static int step(struct attend *a, uint32_t layer, uint32_t lanes, uint64_t *ret_bytes, char *why)
 {
 	struct sparq_sqe *sqe = sparq_get_sqe(a->queue);
+	struct sparq_cqe cqe = { 0 };
 	int r;
 
 	if (!sqe)
@@ -287,11 +285,18 @@ static int step(struct attend *a, uint32_t layer, uint32_t lanes, uint64_t *ret_
 	sqe->user_data = layer;
 	r = sparq_submit(a->queue, 0);
 	if (r < 0)
-		return why_set(why, r, "layer %u: the daemon is gone (%s)", layer, strerror(-r));
-	r = take_completion(a, layer, ret_bytes, why);
-	if (r >= 0 && (uint32_t)r != lanes)
-		return why_set(why, -EIO, "layer %u: %d of %u sequences done", layer, r, lanes);
-	return r < 0 ? r : 0;
+		return why_set(why, r, "layer %u: the daemon is gone", layer);
+	r = take_completion(a, layer, &cqe, why);
+	if (r < 0)
+		return r;
+	if (cqe.res < 0)
+		return why_set(why, cqe.res, "layer %u, sequence %u of the entry: %s (%s)", layer,
+			       cqe.aux & 0xffff, sparq_reason(cqe.aux >> 16), strerror(-cqe.res));
+	if ((uint32_t)cqe.res != lanes)
+		return why_set(why, -EIO, "layer %u: %d of %u sequences done", layer, cqe.res,
+			       lanes);
+	*ret_bytes = cqe.bytes_read;
+	return 0;
 }
 
 static void add_reports(struct attend *a, uint32_t lanes, uint64_t read_bytes)
