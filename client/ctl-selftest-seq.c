@@ -106,13 +106,13 @@ static void refuse(struct selftest *t, const struct sparq_sqe *bad, int res, uin
 		   const char *what)
 {
 	struct sparq_sqe *e = sparq_get_sqe(t->queue);
-	uint32_t seq = e->seq;
 	struct sparq_cqe *cqe;
-	int r;
+	int r = -ENOTCONN;
 
-	*e = *bad;
-	e->seq = seq;
-	r = sparq_submit(t->queue, 1);
+	if (e) {
+		memcpy(e, bad, offsetof(struct sparq_sqe, seq)); /* which is the library's */
+		r = sparq_submit(t->queue, 1);
+	}
 	if (r >= 0)
 		r = sparq_wait(t->queue, &cqe, INT64_C(10000000000));
 	if (r < 0) {

@@ -8,6 +8,7 @@
  * reads few rows must find them to be right at all, and one that looks only at
  * the newest rows must be equal to a reference which does not see them.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -101,12 +102,15 @@ int selftest_append(struct selftest *t, sparq_seq *s, const float *rows, uint32_
 	int r = 0;
 
 	for (uint32_t done = 0; done < n && r >= 0; done += CHUNK) {
+		struct sparq_sqe *e = sparq_get_sqe(t->queue);
 		uint32_t count = MIN(CHUNK, n - done);
+
+		if (!e)
+			return -ENOTCONN; /* one entry at a time: the ring is never full */
 
 		memcpy(t->at.kv, rows + done * shape_kv(&shape),
 		       count * shape_kv(&shape) * sizeof(float));
-		sparq_prep_append(sparq_get_sqe(t->queue), sparq_seq_id(s), 0, t->addr.kv,
-				  at + done, (uint16_t)count);
+		sparq_prep_append(e, sparq_seq_id(s), 0, t->addr.kv, at + done, (uint16_t)count);
 		r = finish(t, &cqe);
 	}
 	return r;
@@ -114,15 +118,22 @@ int selftest_append(struct selftest *t, sparq_seq *s, const float *rows, uint32_
 
 int selftest_truncate(struct selftest *t, sparq_seq *s, uint32_t rows)
 {
+	struct sparq_sqe *e = sparq_get_sqe(t->queue);
 	struct sparq_cqe cqe;
 
-	sparq_prep_truncate(sparq_get_sqe(t->queue), sparq_seq_id(s), 0, rows);
+	if (!e)
+		return -ENOTCONN;
+	sparq_prep_truncate(e, sparq_seq_id(s), 0, rows);
 	return finish(t, &cqe);
 }
 
 /* One query that sees `rows` rows, by an item, for lse and report come only that way. */
 int selftest_attend(struct selftest *t, sparq_seq *s, uint32_t rows, struct sparq_cqe *ret)
 {
+	struct sparq_sqe *e = sparq_get_sqe(t->queue);
+
+	if (!e)
+		return -ENOTCONN;
 	*t->at.item = (struct sparq_item){
 		.sequence = sparq_seq_id(s),
 		.q = t->addr.q,
@@ -135,7 +146,7 @@ int selftest_attend(struct selftest *t, sparq_seq *s, uint32_t rows, struct spar
 	memcpy(t->at.q, t->q, shape_q(&shape) * sizeof(float));
 	memset(t->at.o, 0xff, shape_q(&shape) * sizeof(float)); /* not a number, unless written */
 	memset(t->at.report, 0, sizeof(*t->at.report));
-	sparq_prep_items(sparq_get_sqe(t->queue), SPARQ_OP_ATTEND, 0, t->addr.item, 1);
+	sparq_prep_items(e, SPARQ_OP_ATTEND, 0, t->addr.item, 1);
 	return finish(t, ret);
 }
 
