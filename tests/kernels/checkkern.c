@@ -118,6 +118,11 @@ bool check_true(struct check *c, const char *what, bool held)
 	return false;
 }
 
+bool check_enough(const struct check *c)
+{
+	return c->quiet && c->failed;
+}
+
 /* A touched guard page ends the run with the case's name. */
 static void on_fault(int number)
 {
@@ -154,23 +159,29 @@ static const struct kv_ops *ops_of(const char *isa)
 	return NULL;
 }
 
-static void check_all(struct check *c)
+static void check_all(struct check *c, const char *golden, bool control)
 {
 	const struct kv_kernels *k;
 	const struct kv_ops *o;
 
 	for (unsigned i = 0; (o = kv_ops_at(i)); i++) {
-		if (!wanted(c->isa, o->isa) || !kv_isa_usable(o->isa))
+		if (control || !wanted(c->isa, o->isa) || !kv_isa_usable(o->isa))
 			continue;
 		c->random = c->seed;
 		check_ops(c, o);
+		check_golden_ops(c, o, golden);
 	}
 	for (unsigned i = 0; (k = kv_kernels_at(i)); i++) {
 		if (!wanted(c->isa, k->isa) || !wanted(c->format, k->format) ||
 		    !kv_isa_usable(k->isa))
 			continue;
 		c->random = c->seed;
-		check_rows(c, k);
+		if (control) {
+			check_control(c, k, ops_of(k->isa));
+		} else {
+			check_rows(c, k);
+			check_golden_rows(c, k, golden);
+		}
 	}
 	check_cpu(c);
 }
@@ -193,10 +204,12 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "seed", 1, NULL, 's' },   { "isa", 1, NULL, 'i' },
 		{ "format", 1, NULL, 'f' }, { "bench", 0, NULL, 'b' },
+		{ "golden", 1, NULL, 'g' }, { "control", 0, NULL, 'c' },
 		{ 0 },
 	};
 	struct check c = { .seed = (uint64_t)time(NULL) };
-	bool bench = false;
+	const char *golden = "golden.json";
+	bool bench = false, control = false;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
@@ -204,6 +217,8 @@ int main(int argc, char **argv)
 		case 'i': c.isa = optarg; break;
 		case 'f': c.format = optarg; break;
 		case 'b': bench = true; break;
+		case 'g': golden = optarg; break;
+		case 'c': control = true; break;
 		default: return 2;
 		}
 	}
@@ -219,7 +234,7 @@ int main(int argc, char **argv)
 	signal(SIGSEGV, on_fault);
 	signal(SIGBUS, on_fault);
 	printf("seed %llu\n", (unsigned long long)c.seed);
-	check_all(&c);
+	check_all(&c, golden, control);
 	printf("%llu checks, %llu failed\n", (unsigned long long)c.done,
 	       (unsigned long long)c.failed);
 	return c.failed ? 1 : c.done ? 0 : 2;

@@ -40,12 +40,17 @@ float check_normal(struct check *c);
 /* |got - want| <= bound; NaN fails. Returns whether it held. */
 bool check_near(struct check *c, const char *what, double got, double want, double bound);
 bool check_true(struct check *c, const char *what, bool held);
+bool check_enough(const struct check *c); /* a control run has seen its error */
 /* Names the case that the next failures belong to. */
 void check_case(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void check_rows(struct check *c, const struct kv_kernels *k);
 void check_ops(struct check *c, const struct kv_ops *o);
+void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path);
+void check_golden_ops(struct check *c, const struct kv_ops *o, const char *path);
 void check_cpu(struct check *c);
+/* Rows that are wrong on purpose: each must fail. */
+void check_control(struct check *c, const struct kv_kernels *k, const struct kv_ops *o);
 
 void bench_rows(const struct kv_kernels *k, const struct kv_kernels *scalar);
 void bench_ops(const struct kv_ops *o, const struct kv_ops *scalar);

@@ -93,6 +93,36 @@ uint32_t ref_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index)
 	return k;
 }
 
+/* The nearest binary16, for magnitudes in its normal range. */
+static double half(double x)
+{
+	int e;
+
+	if (x == 0)
+		return 0;
+	frexp(x, &e);
+	return ldexp(rint(ldexp(x, 11 - e)), e - 11);
+}
+
+void ref_hier4(const float *x, uint32_t n, float *ret_upper, float *ret_both)
+{
+	double min = INFINITY, max = -INFINITY, s4;
+
+	for (uint32_t i = 0; i < n; i++) {
+		min = fmin(min, x[i]);
+		max = fmax(max, x[i]);
+	}
+	s4 = half((max - min) / 15);
+	min = half(min);
+	for (uint32_t i = 0; i < n; i++) {
+		double u = s4 > 0 ? rint(fmin(fmax((x[i] - min) / s4, 0), 15)) : 0;
+		double e = s4 > 0 ? (x[i] - (u * s4 + min)) / (s4 / 16) : 0;
+
+		ret_upper[i] = (float)(u * s4 + min);
+		ret_both[i] = (float)((16 * u + rint(fmin(fmax(e, -8), 7))) * (s4 / 16) + min);
+	}
+}
+
 double ref_attend(const float *q, const float *k, const float *v, uint32_t n, uint32_t dim,
 		  double scale, double *ret_y)
 {

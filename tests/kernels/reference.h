@@ -14,6 +14,8 @@ double ref_axpy(const float *p, const float *x, uint32_t n, uint32_t dim, uint32
 void ref_max_expsum(const float *a, uint32_t n, double *ret_max, double *ret_sum);
 /* By sorting all of them; ascending indices. */
 uint32_t ref_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index);
+/* One group of hier4 in double (methods of QuantSpec), with parameters rounded to binary16. */
+void ref_hier4(const float *x, uint32_t n, float *ret_upper, float *ret_both);
 /* Attention of one query: y[dim] and the natural log-sum-exp (n > 0). */
 double ref_attend(const float *q, const float *k, const float *v, uint32_t n, uint32_t dim,
 		  double scale, double *ret_y);

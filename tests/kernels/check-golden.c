@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worked examples of golden.json that concern codecs and stages: codes and
+ * index lists exactly, f32 results to 1e-5, what went through binary16
+ * parameters to 2e-3.
+ *
+ * Examples have 8 rows and channels, tiles 128 and 64: they are repeated, which
+ * changes no group's range. Planes are read here by the offsets that
+ * sparq-formats(7) gives, so the layout is pinned too: caches outlive builds.
+ */
+#include <json-c/json.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/base.h"
+#include "tests/kernels/checkkern.h"
+#include "tests/kernels/reference.h"
+
+enum { N = 8, DIM = 64, ROWS = 128, TILES = 8 };
+
+static struct json_object *at(struct json_object *o, const char *key)
+{
+	struct json_object *value = NULL;
+
+	if (!json_object_object_get_ex(o, key, &value))
+		abort(); /* the file is ours */
+	return value;
+}
+
+static double number(struct json_object *array, size_t i)
+{
+	struct json_object *value = json_object_array_get_idx(array, i);
+
+	return value ? json_object_get_double(value) : -INFINITY; /* null: of nothing */
+}
+
+static double number2(struct json_object *array, size_t i, size_t j)
+{
+	return number(json_object_array_get_idx(array, i), j);
+}
+
+/* A K and a V block with one tile written in `slot`. */
+struct tile {
+	struct guarded k, v;
+	struct kv_block kb, vb;
+	unsigned slot;
+};
+
+static struct tile tile_new(struct check *c, const struct kv_kernels *k, const float *kx,
+			    const float *vx)
+{
+	struct tile t = { .k = guarded_new(k->k_bytes(DIM, TILES, ROWS, 0)),
+			  .v = guarded_new(k->v_bytes(DIM, TILES, ROWS, 0)),
+			  .slot = check_below(c, TILES) };
+
+	t.kb = (struct kv_block){ t.k.data, DIM, TILES, ROWS, 0, NULL };
+	t.vb = (struct kv_block){ t.v.data, DIM, TILES, ROWS, 0, NULL };
+	k->k_write(&t.kb, t.slot, kx);
+	k->v_write(&t.vb, t.slot, vx);
+	return t;
+}
+
+static void tile_free(struct tile *t)
+{
+	guarded_free(&t->k);
+	guarded_free(&t->v);
+}
+
+static unsigned nibble(const uint8_t *p, uint32_t i)
+{
+	return p[i / 2] >> (4 * (i & 1)) & 15;
+}
+
+/* Codes as they lie: of K from both of its planes, which must agree. */
+static unsigned k_code(struct check *c, const struct tile *t, uint32_t row, uint32_t channel)
+{
+	const uint8_t *ku = (uint8_t *)t->k.data + (channel * TILES + t->slot) * ROWS / 2;
+	const uint8_t *ke = (uint8_t *)t->k.data + DIM * TILES * ROWS / 2;
+	unsigned code = ke[(t->slot * ROWS + row) * DIM + channel];
+
+	check_true(c, "KU is the upper half of KE", nibble(ku, row) == code >> 4);
+	return code;
+}
+
+static unsigned v_code(const struct tile *t, uint32_t row, uint32_t channel)
+{
+	const uint8_t *vu = (uint8_t *)t->v.data + (t->slot * ROWS + row) * DIM / 2;
+	const uint8_t *vl = vu + TILES * ROWS * DIM / 2;
+
+	return nibble(vu, channel) * 16 + nibble(vl, channel);
+}
+
+static uint16_t k_param(const struct tile *t, uint32_t channel, unsigned which)
+{
+	const uint16_t *kp = (const uint16_t *)((uint8_t *)t->k.data + DIM * TILES * ROWS * 3 / 2);
+
+	return kp[(channel * TILES + t->slot) * 2 + which];
+}
+
+/* One group of 8 as every channel's rows and every row's channels. */
+static void check_group(struct check *c, const struct kv_kernels *k, struct json_object *group,
+			struct json_object *want)
+{
+	struct json_object *x = at(group, "x"), *u = at(want, "upper"), *l = at(want, "lower_stored");
+	float scale = (float)json_object_get_double(at(want, "scale4"));
+	float *kx = calloc(2 * ROWS * DIM, sizeof(*kx)), *vx = kx + ROWS * DIM;
+	uint16_t half;
+	struct tile t;
+
+	for (unsigned i = 0; i < ROWS * DIM; i++) {
+		kx[i] = (float)number(x, i / DIM % N);
+		vx[i] = (float)number(x, i % DIM % N);
+	}
+	t = tile_new(c, k, kx, vx);
+	for (unsigned i = 0; i < ROWS * DIM; i++) {
+		unsigned row = i / DIM, channel = i % DIM;
+		unsigned of_k = (unsigned)(number(u, row % N) * 16 + number(l, row % N));
+		unsigned of_v = (unsigned)(number(u, channel % N) * 16 + number(l, channel % N));
+
+		check_true(c, "code of K", k_code(c, &t, row, channel) == of_k);
+		check_true(c, "code of V", v_code(&t, row, channel) == of_v);
+	}
+	kv_from_f32(KV_F16, &scale, &half, 1);
+	check_true(c, "scale of K", k_param(&t, DIM - 1, 0) == half);
+	tile_free(&t);
+	free(kx);
+}
+
+static void check_packing(struct check *c, const struct kv_kernels *k, struct json_object *group)
+{
+	struct json_object *want = at(at(group, "expected"), "packed_upper_low_nibble_first");
+	float x[ROWS * DIM];
+	struct tile t;
+
+	for (unsigned i = 0; i < ROWS * DIM; i++)
+		x[i] = (float)number(at(group, "x"), i % N);
+	t = tile_new(c, k, x, x);
+	for (unsigned i = 0; i < N / 2; i++)
+		check_true(c, "low nibble first",
+			   ((uint8_t *)t.v.data)[t.slot * ROWS * DIM / 2 + i] == number(want, i));
+	tile_free(&t);
+}
+
+static float *repeated(struct json_object *rows)
+{
+	float *x = calloc(ROWS * DIM, sizeof(*x));
+
+	for (unsigned i = 0; i < ROWS * DIM; i++)
+		x[i] = (float)number2(rows, i / DIM % N, i % DIM % N);
+	return x;
+}
+
+/* What the 8 x 8 rows of the file are after quantising, K by channel and V by row. */
+static void quantised(struct json_object *rows, bool by_channel, unsigned level, float *ret)
+{
+	for (unsigned g = 0; g < N; g++) {
+		float x[N], upper[N], both[N];
+
+		for (unsigned i = 0; i < N; i++)
+			x[i] = (float)(by_channel ? number2(rows, i, g) : number2(rows, g, i));
+		ref_hier4(x, N, upper, both);
+		for (unsigned i = 0; i < N; i++)
+			ret[by_channel ? i * N + g : g * N + i] = level ? upper[i] : both[i];
+	}
+}
+
+static double distance(const float *got, const double *want)
+{
+	double error = 0, size = 0;
+
+	for (unsigned i = 0; i < N; i++) {
+		error += pow(got[i] - want[i], 2);
+		size += pow(want[i], 2);
+	}
+	return sqrt(error / size);
+}
+
+/* Attention over the 8 rows with one plane or both, by the stages under test: as the reference
+ * with binary16 parameters says to 1e-5, as the file with unrounded ones says to 5e-3. */
+static void check_attention(struct check *c, const struct kv_kernels *k, const struct tile *t,
+			    struct json_object *root, unsigned level)
+{
+	struct json_object *want = at(root, "hier_int4_attention");
+	struct json_object *tile = at(root, "hier_int4_kv_tile");
+	struct json_object *y = at(want, level ? "draft_y" : "target_y");
+	float q[DIM] = { 0 }, p[N], out[DIM] = { 0 }, kx[N * N], vx[N * N];
+	double max = -INFINITY, sum = 0, file[N], reference[N], lse;
+
+	for (unsigned i = 0; i < N; i++)
+		q[i] = (float)(number(at(want, "q"), i) / sqrt(N));
+	k->k_dot(&t->kb, t->slot * ROWS, N, q, DIM, 1, p, N, level);
+	for (unsigned i = 0; i < N; i++)
+		max = fmax(max, p[i]);
+	for (unsigned i = 0; i < N; i++)
+		sum += exp(p[i] - max);
+	for (unsigned i = 0; i < N; i++)
+		p[i] = (float)(exp(p[i] - max) / sum);
+	k->v_axpy(&t->vb, t->slot * ROWS, N, p, N, 1, out, DIM, level);
+	for (unsigned i = 0; i < N; i++)
+		file[i] = number(y, i);
+	quantised(at(tile, "K"), true, level, kx);
+	quantised(at(tile, "V"), false, level, vx);
+	lse = ref_attend(q, kx, vx, N, N, 1, reference);
+	check_near(c, "y as the reference", distance(out, reference), 0, 1e-5);
+	check_near(c, "lse as the reference", max + log(sum), lse, 1e-5);
+	check_near(c, "y as the file", distance(out, file), 0, 5e-3);
+	check_near(c, "lse as the file", max + log(sum),
+		   json_object_get_double(at(want, level ? "draft_lse" : "target_lse")), 2e-3);
+}
+
+/* The file's tile has parameters in f64; ours are rounded, which may move a lower nibble by 1. */
+static void check_tile(struct check *c, const struct kv_kernels *k, struct json_object *root)
+{
+	struct json_object *tile = at(root, "hier_int4_kv_tile");
+	float *kx = repeated(at(tile, "K")), *vx = repeated(at(tile, "V"));
+	struct tile t = tile_new(c, k, kx, vx);
+
+	for (unsigned i = 0; i < N * N; i++) {
+		unsigned row = i / N, channel = i % N;
+		unsigned kc = k_code(c, &t, row, channel), vc = v_code(&t, row, channel);
+
+		check_true(c, "K_upper", kc >> 4 == number2(at(tile, "K_upper"), row, channel));
+		check_true(c, "V_upper", vc >> 4 == number2(at(tile, "V_upper"), row, channel));
+		check_near(c, "K_lower", kc & 15,
+			   number2(at(tile, "K_lower_stored"), row, channel), 1);
+		check_near(c, "V_lower", vc & 15,
+			   number2(at(tile, "V_lower_stored"), row, channel), 1);
+	}
+	check_attention(c, k, &t, root, 0);
+	check_attention(c, k, &t, root, 1);
+	tile_free(&t);
+	free(kx);
+	free(vx);
+}
+
+void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path)
+{
+	static const char *const exact[] = { "hier_int4_edge_halfway", "hier_int4_edge_constant" };
+	struct json_object *root, *group;
+
+	if (strcmp(k->format, "hier4"))
+		return;
+	root = json_object_from_file(path);
+	check_case(c, "golden %s %s", k->format, k->isa);
+	if (!check_true(c, "golden.json is there", root))
+		return;
+	group = at(root, "hier_int4_group");
+	check_group(c, k, group, at(group, "expected_f16_params"));
+	check_packing(c, k, group);
+	for (unsigned i = 0; i < ARRAY_SIZE(exact); i++)
+		check_group(c, k, at(root, exact[i]), at(at(root, exact[i]), "expected"));
+	check_tile(c, k, root);
+	json_object_put(root);
+}
+
+/* Shards merged one after the other, as the executor merges its shares. */
+static void check_merges(struct check *c, const struct kv_ops *o, struct json_object *shards,
+			 struct json_object *want)
+{
+	struct json_object *lses = at(want, "shard_lse");
+	double lse = json_object_get_double(at(want, "lse"));
+	float y[N] = { 0 }, x[N], mine = -INFINITY;
+
+	for (size_t s = 0; s < json_object_array_length(lses); s++) {
+		for (unsigned i = 0; i < N; i++)
+			x[i] = (float)number2(shards, s, i);
+		o->merge(y, &mine, x, (float)number(lses, s), N);
+	}
+	for (unsigned i = 0; i < N; i++)
+		check_near(c, "merged row", y[i], number(at(want, "y"), i), 1e-5);
+	check_near(c, "merged lse", mine, lse, 1e-5 * fmax(1, fabs(lse)));
+}
+
+/* At 400 q a shard is its strongest row. The file has no shards for it: the reference makes them. */
+static struct json_object *large_shards(struct json_object *merge)
+{
+	struct json_object *made = json_object_new_array();
+
+	for (unsigned s = 0; s < 4; s++) {
+		struct json_object *row = json_object_new_array();
+		unsigned from = (unsigned)number2(at(merge, "bounds"), s, 0);
+		unsigned rows = (unsigned)number2(at(merge, "bounds"), s, 1) - from;
+		float q[N], kx[N * N], vx[N * N];
+		double y[N] = { 0 };
+
+		for (unsigned i = 0; i < N; i++)
+			q[i] = (float)(400 * number(at(merge, "q"), i));
+		for (unsigned i = 0; i < rows * N; i++) {
+			kx[i] = (float)number2(at(merge, "K"), from + i / N, i % N);
+			vx[i] = (float)number2(at(merge, "V"), from + i / N, i % N);
+		}
+		if (rows)
+			ref_attend(q, kx, vx, rows, N, 1 / sqrt(N), y);
+		for (unsigned i = 0; i < N; i++)
+			json_object_array_add(row, json_object_new_double(y[i]));
+		json_object_array_add(made, row);
+	}
+	return made;
+}
+
+static void check_ties(struct check *c, const struct kv_ops *o, struct json_object *ties)
+{
+	uint32_t n = (uint32_t)json_object_array_length(at(ties, "x"));
+	uint32_t k = (uint32_t)json_object_get_int(at(ties, "k"));
+	uint32_t index[N], tmp[64 + 2 * N];
+	float x[N];
+
+	for (uint32_t i = 0; i < n; i++)
+		x[i] = (float)number(at(ties, "x"), i);
+	check_true(c, "count", o->topk(x, n, k, index, tmp) == k);
+	for (uint32_t i = 0; i < k; i++)
+		check_true(c, "ties go to the lower row",
+			   index[i] == number(at(ties, "expected"), i));
+}
+
+void check_golden_ops(struct check *c, const struct kv_ops *o, const char *path)
+{
+	struct json_object *root = json_object_from_file(path), *merge, *large;
+
+	check_case(c, "golden ops %s", o->isa);
+	if (!check_true(c, "golden.json is there", root))
+		return;
+	check_ties(c, o, at(root, "topk_ties"));
+	merge = at(root, "lse_merge");
+	check_merges(c, o, at(merge, "shard_y"), merge);
+	large = large_shards(merge);
+	check_merges(c, o, large, at(root, "lse_merge_large_logits"));
+	json_object_put(large);
+	json_object_put(root);
+}
