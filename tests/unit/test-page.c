@@ -211,6 +211,28 @@ static void zeroed_across_classes(void **state)
 	assert_int_equal(f->pool.used_bytes, 0);
 }
 
+/* A unit that two uids shared, cut anew: no part of it is either's own. */
+static void zeroed_where_mixed(void **state)
+{
+	static const uint32_t order[][2] = { { 7, 8 }, { 8, 7 } };
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 2; i++) {
+		page_ref a = take(&f->pool, 5000, order[i][0]),
+			 b = take(&f->pool, 5000, order[i][1]);
+		page_ref whole;
+
+		memset(pool_data(&f->pool, a), 0xaa, 5000);
+		memset(pool_data(&f->pool, b), 0xbb, 5000);
+		pool_put(&f->pool, a);
+		pool_put(&f->pool, b);
+		whole = take(&f->pool, 300000, 8);
+		assert_ptr_equal(pool_data(&f->pool, whole), f->arena[0].base);
+		assert_true(only(pool_data(&f->pool, whole), 300000, 0));
+		pool_put(&f->pool, whole);
+	}
+}
+
 /* ---- threads ----------------------------------------------------------------- */
 
 #define HELD 24
@@ -349,6 +371,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(other_node, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(zeroed_for_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(zeroed_across_classes, setup, teardown),
+		cmocka_unit_test_setup_teardown(zeroed_where_mixed, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_overlap, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(never_refused, setup, teardown),

@@ -321,14 +321,12 @@ static void row_limit(void **state)
 	assert_int_equal(model_append(&x->m, 0, 1), -E2BIG);
 }
 
-/* A table longer than one catalogue block: 254 entries in the first. */
-static void long_table(void **state)
+/* A tile counted in part is followed by another table: many of them, one upon the other. */
+static void cut_in_tiles(void **state)
 {
 	struct single *x = *state;
 	uint64_t before = x->m.seq->bytes;
 
-	/* Short extents by cutting: a tile counted in part is followed by a new extent of one tile.
-	 */
 	for (unsigned i = 0; i < 40; i++) {
 		append_both(&x->m, 150);
 		assert_int_equal(model_cut(&x->m, SPARQ_LAYER_ALL, x->m.rows[0] - 130), 0);
@@ -337,6 +335,81 @@ static void long_table(void **state)
 	assert_ok(model_check(&x->m, UINT32_MAX), 0, 0);
 	assert_int_equal(model_cut(&x->m, SPARQ_LAYER_ALL, 0), 0);
 	assert_int_equal(x->m.seq->bytes, before);
+}
+
+/* Rows without contents: what is taken for them is all that matters here. */
+static int append_bare(struct seq *s, uint32_t n)
+{
+	struct kv_extent extent;
+	unsigned slot;
+	int r = seq_reserve(s, 0, n);
+
+	if (r < 0)
+		return r;
+	seq_commit(s, 0, seq_rows(s, 0) + n);
+	while (r == 0 && seq_flush_due(s, 0)) {
+		r = seq_flush_begin(s, 0, &extent, &slot);
+		if (r == 0)
+			seq_flush_commit(s, 0);
+	}
+	return r;
+}
+
+static void assert_extents(struct seq *s, uint32_t n)
+{
+	static struct kv_extent extent[600];
+	struct kv_view view;
+
+	assert_int_equal(seq_extents(s, 0), n);
+	assert_int_equal(seq_view(s, 0, seq_rows(s, 0), extent, 600, &view), 0);
+	assert_int_equal(view.n_extents, n);
+	for (uint32_t i = 1; i < n; i++) {
+		const struct kv_extent *e = &extent[i - 1];
+
+		assert_int_equal(extent[i].first_row,
+				 e->first_row + (e->used - 1) * KV_TILE_ROWS + e->last_rows);
+	}
+}
+
+/* A catalogue block holds 254 entries: tables are chains, and shrink to what is left of them. */
+static void long_table(void **state)
+{
+	struct single *x = *state;
+	struct seq *s = x->m.seq, *child;
+	uint64_t at_full, at_more;
+
+	while (seq_extents(s, 0) < 254 || (seq_rows(s, 0) - 16) / 128 < 8 + 246 * 8)
+		assert_int_equal(append_bare(s, 128), 0);
+	at_full = s->bytes;
+	/* The next extent needs a block and a page; there is room for the block alone. */
+	x->cache->budget_bytes = x->cache->charged_bytes + CATALOGUE_BLOCK + 3 * 70000;
+	while (append_bare(s, 16) == 0)
+		;
+	assert_int_equal(seq_extents(s, 0), 254);
+	assert_true(s->bytes - at_full < CATALOGUE_BLOCK + 3 * 70000);
+	at_full = s->bytes;
+	assert_true(seq_flush_due(s, 0));
+	assert_int_equal(append_bare(s, 0), -EDQUOT);
+	assert_int_equal(s->bytes, at_full);
+	x->cache->budget_bytes = 0;
+	while (seq_extents(s, 0) < 520)
+		assert_int_equal(append_bare(s, 512), 0);
+	assert_extents(s, 520);
+	at_more = s->bytes;
+	assert_int_equal(seq_cut(s, 0, 16 + 1024 + 250 * 1024 + 128), 0);
+	assert_extents(s, 259);
+	assert_true(s->bytes < at_more / 2 + CATALOGUE_BLOCK * 4);
+	assert_int_equal(append_bare(s, 512), 0);
+	assert_int_equal(append_bare(s, 512), 0);
+	assert_extents(s, 259);
+	/* Layer 1 has no rows, so a fork has none; a cut to the middle leaves the table. */
+	assert_int_equal(seq_fork(s, 0, FIXTURE_SESSION, &child, why), 0);
+	assert_int_equal(seq_drop(child, why), 0);
+	assert_int_equal(seq_cut(s, 0, 16 + 77), 0);
+	assert_extents(s, 1);
+	while (seq_extents(s, 0) < 300)
+		assert_int_equal(append_bare(s, 512), 0);
+	assert_extents(s, 300);
 }
 
 static void cut_refused(void **state)
@@ -639,6 +712,53 @@ static void threads(void **state)
 	model_deinit(&child);
 }
 
+struct holder {
+	struct store *st;
+	uint64_t id;          /* atomic */
+	unsigned stop;        /* atomic */
+	uint64_t held, wrong; /* atomic */
+};
+
+static void *hold_all(void *arg)
+{
+	struct holder *h = arg;
+
+	while (!load_acquire(&h->stop)) {
+		uint64_t id = load_acquire(&h->id);
+		struct seq *s;
+
+		if (seq_hold(h->st, FIXTURE_SESSION, id, 9, &s) < 0)
+			continue;
+		fetch_add(&h->wrong, (uint64_t)(load_acquire(&s->id) != id));
+		fetch_add(&h->held, (uint64_t)1);
+		seq_release(s);
+	}
+	return NULL;
+}
+
+/* A worker that is late finds the sequence gone, never another one in its place. */
+static void hold_and_drop(void **state)
+{
+	struct single *x = *state;
+	struct holder h = { .st = &x->f.store };
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, hold_all, &h), 0);
+	for (unsigned i = 0; i < 20000 || load_acquire(&h.held) < 100; i++) {
+		struct seq *s = make_seq(x->cache, "");
+
+		store_release(&h.id, s->id);
+		if (i % 64 == 0)
+			sched_yield();
+		while (seq_drop(s, why) == -EBUSY)
+			;
+	}
+	store_release(&h.stop, 1u);
+	pthread_join(t, NULL);
+	assert_true(h.held > 0);
+	assert_int_equal(h.wrong, 0);
+}
+
 #define ONE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -648,6 +768,7 @@ int main(void)
 		cmocka_unit_test(random_walk_short_of),
 		ONE(layout),
 		ONE(row_limit),
+		ONE(cut_in_tiles),
 		ONE(long_table),
 		ONE(cut_refused),
 		ONE(fork_parts),
@@ -660,6 +781,7 @@ int main(void)
 		ONE(sequence_quota),
 		ONE(tail_waits_for_room),
 		ONE(threads),
+		ONE(hold_and_drop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
