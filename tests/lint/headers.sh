@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# headers.sh ROOT BUILD: each header compiles alone; the installed ones by whatever compiler a user has.
+# headers.sh ROOT BUILD: each header compiles alone; the installed ones by any compiler of a user.
 # Passed over: stages and fast paths, which are templates over a codec that a format file defines
 # before it includes them, and whatever has no "#pragma once", which is included for its text.
 set -eu
@@ -44,15 +44,15 @@ for header in $installed; do
 	fi
 done
 
-private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' ! -path client/sparq.h \
-	! -path shm/sparq-abi.h | sort)
+private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' \
+	! -path client/sparq.h ! -path shm/sparq-abi.h | sort)
 [ "$(echo "$private" | wc -l)" -ge 10 ] || { echo "headers not found under $root"; exit 1; }
 for header in $private; do
 	case $header in kernels/stage/* | kernels/fast/* | kernels/stamp.h) continue ;; esac
 	grep -q '^#pragma once' "$root/$header" || continue
 	# shellcheck disable=SC2086 # words they shall be
-	check "$header" "$cc" -std=gnu17 -D_GNU_SOURCE -Wno-unused-parameter -Wno-unused-function -Wno-psabi -DKV_ISA=scalar \
-		"-I$root" "-I$build" "-I$root/shm" $libraries
+	check "$header" "$cc" -std=gnu17 -D_GNU_SOURCE -DKV_ISA=scalar \
+		-Wno-unused-parameter -Wno-unused-function -Wno-psabi "-I$root" "-I$build" "-I$root/shm" $libraries
 done
 
 # A lint that finds nothing may be one that cannot.

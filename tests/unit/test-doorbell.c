@@ -319,7 +319,7 @@ static void daemon_sleep(struct pair *p, struct ring_daemon *r, struct sleeper *
 		sleeper_cancel(s);
 		n = daemon_pass(p, r);
 		p->served += n;
-		p->lost += woken == 0 && n > 0;
+		fetch_add(&p->lost, woken == 0 && n > 0);
 	}
 	sleeper_cancel(s);
 }
@@ -362,7 +362,7 @@ static void client_wait(struct pair *p, struct ring_client *r, struct doorbell *
 	}
 	waiter_arm(&p->ctl);
 	if (!has_completion(r) && poll(&fd, 1, 1000) == 0)
-		p->lost += has_completion(r);
+		fetch_add(&p->lost, has_completion(r));
 	drain(p->queue_fd);
 }
 
@@ -397,7 +397,7 @@ static uint64_t client_run(struct pair *p, uint32_t seed)
 		}
 		if (seen < sent && !has_completion(&r))
 			client_wait(p, &r, &d);
-		if (p->wrong || p->lost)
+		if (p->wrong || load_relaxed(&p->lost))
 			break;
 	}
 	return seen;
