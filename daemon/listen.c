@@ -2,6 +2,7 @@
 /* Listening sockets. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,10 +26,30 @@ static struct sockaddr_un address_of(const char *path)
 	return a;
 }
 
-/* Whoever died left a name that refuses connections. 0: the name is free now. */
-static int remove_stale(int type, const char *path, char *why)
+/* Whether the process that listens at the other end of a connection is gone. The kernel can take a
+ * while to close what a killed process had in its io_uring, and accepts for it until then. */
+static bool listener_died(int fd)
+{
+	struct ucred cred;
+	socklen_t n = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || cred.pid <= 0)
+		return false;
+	return kill(cred.pid, 0) < 0 && errno == ESRCH;
+}
+
+static bool is_stale(int fd, const char *path)
 {
 	struct sockaddr_un a = address_of(path);
+
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		return errno == ECONNREFUSED;
+	return listener_died(fd);
+}
+
+/* Whoever died left a name that nobody answers to. 0: it is free now. */
+static int remove_stale(int type, const char *path, char *why)
+{
 	CLOSE_FD int fd = -1;
 	struct stat st;
 
@@ -41,7 +62,7 @@ static int remove_stale(int type, const char *path, char *why)
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == ECONNREFUSED)
+	if (is_stale(fd, path))
 		return unlink(path) < 0 ? -errno : 0;
 	snprintf(why, CONFIG_WHY_BYTES,
 		 "somebody listens on %s: another sparqd? Stop it, or give this one its own "

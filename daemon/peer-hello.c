@@ -42,12 +42,13 @@ static int check_version(const struct sparq_msg_hello *m, char *why)
 	return 0;
 }
 
-static int check_refused(const struct peer *p, char *why)
+static int check_refused(struct peer *p, char *why)
 {
 	const struct config *c = &p->server->config;
 
 	if (p->server->draining)
 		return PEER_REFUSE(-ESHUTDOWN, "sparqd is stopping");
+	peer_admit_again(p);
 	if (p->refused == -EDQUOT)
 		return PEER_REFUSE(-EDQUOT,
 				   "uid %u has %" PRIu64 " sessions: user_sessions = %" PRIu32,
@@ -96,8 +97,7 @@ static int check_sizes(const struct peer *p, struct sparq_msg_hello *m, char *wh
 	return 0;
 }
 
-static int check(const struct peer *p, struct sparq_msg_hello *m, struct segment_layout *ret,
-		 char *why)
+static int check(struct peer *p, struct sparq_msg_hello *m, struct segment_layout *ret, char *why)
 {
 	int r = check_version(m, why);
 

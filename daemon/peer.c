@@ -50,24 +50,43 @@ static uint32_t refused_of(const struct server *s, const struct user *user)
 	return n;
 }
 
+/* Counts it as a session: -EMFILE for the daemon, -EDQUOT for the user. */
+static int count_session(struct peer *p)
+{
+	struct server *s = p->server;
+	int r;
+
+	if (s->n_sessions >= s->config.max_sessions)
+		return -EMFILE;
+	r = user_charge(p->user, USER_SESSIONS, 1);
+	if (r < 0)
+		return r;
+	p->charged_session = true;
+	s->n_sessions++;
+	return 0;
+}
+
 /* Counts it as a session, or as one to be refused with a reason; -EAGAIN: as neither. */
 static int admit(struct peer *p)
 {
 	struct server *s = p->server;
-	int r = s->n_sessions < s->config.max_sessions ? 0 : -EMFILE;
+	int r = count_session(p);
 
 	if (r == 0)
-		r = user_charge(p->user, USER_SESSIONS, 1);
-	if (r == 0) {
-		p->charged_session = true;
-		s->n_sessions++;
 		return 0;
-	}
 	if (s->n_refused >= REFUSED_MAX || refused_of(s, p->user) >= REFUSED_PER_USER)
 		return -EAGAIN;
 	p->refused = r;
 	s->n_refused++;
 	return 0;
+}
+
+void peer_admit_again(struct peer *p)
+{
+	if (!p->refused || count_session(p) < 0)
+		return;
+	p->refused = 0;
+	p->server->n_refused--;
 }
 
 /* Who connected, from the kernel alone. The pidfd tells of a death even while a child of the client

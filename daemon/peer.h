@@ -59,6 +59,9 @@ struct peer {
 
 /* Takes the connection; closes it if even refusing it would be too much. */
 void peer_accept(struct server *s, int fd);
+/* One that was to be refused becomes a session if there is room by now: a client that closes and
+ * opens again need not know how long the first takes to end. */
+void peer_admit_again(struct peer *p);
 /* Ends it: at once if no worker knows it, else after the DETACHED event. */
 void peer_close(struct peer *p);
 void peer_detached(struct peer *p);

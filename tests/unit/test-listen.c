@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Listening sockets: whose name it is, who may connect, what is left behind. */
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +12,9 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -77,6 +81,29 @@ static void test_stale(void **state)
 	assert_int_equal(connect_to(path, SOCK_SEQPACKET), -ECONNREFUSED);
 	open_listener(&l);
 	listener_stop(&l);
+}
+
+/* The kernel goes on accepting for a process that is dead while something holds its socket: an
+ * io_uring being torn down, here us, who share the table of descriptors. */
+static void test_dead_but_accepting(void **state)
+{
+	pid_t child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+	struct listener l;
+	int status, client;
+
+	if (child == 0) {
+		char why[CONFIG_WHY_BYTES];
+
+		_exit(listener_open(&l, SOCK_SEQPACKET, path, why) < 0 ? 0 : l.fd);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WEXITSTATUS(status) > 0);
+	client = connect_to(path, SOCK_SEQPACKET);
+	assert_true(client >= 0);
+	open_listener(&l);
+	listener_stop(&l);
+	close(client);
+	close(WEXITSTATUS(status));
 }
 
 /* Two daemons on one name: the second must not take it from the first. */
@@ -175,10 +202,10 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_mode_and_removal), TEST(test_stale),
-		TEST(test_in_use),           TEST(test_not_a_socket),
-		TEST(test_no_directory),     TEST(test_successor_keeps_name),
-		TEST(test_no_descriptors),
+		TEST(test_mode_and_removal),     TEST(test_stale),
+		TEST(test_dead_but_accepting),   TEST(test_in_use),
+		TEST(test_not_a_socket),         TEST(test_no_directory),
+		TEST(test_successor_keeps_name), TEST(test_no_descriptors),
 	};
 
 	log_open(LOG_ERR);
