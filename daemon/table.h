@@ -59,7 +59,8 @@ void table_leave(struct seq *s, uint32_t table, uint32_t tiles);
 /* ---- anybody with a reference; token path -------------------------------------- */
 
 void table_ref(struct store *st, uint32_t table);
-/* Frees it with its last reference, and then whatever it was the last to refer to. BLOCK_NONE is allowed. */
+/* Frees it with its last reference, and then whatever it was the last to refer to. BLOCK_NONE is
+ * allowed. */
 void table_unref(struct store *st, uint32_t table);
 /* What is left of a reach if only rows below `rows` count: this table or one further down, or
  * none. Takes no reference. */
@@ -69,7 +70,8 @@ uint32_t table_tiles_below(const struct store *st, uint32_t table, uint32_t rows
 /* The row before `rows` is the last of a tile of this table. */
 bool table_tile_ends(const struct store *st, uint32_t table, uint32_t rows);
 /* All the way down; r.limit is not 0. */
-void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles, uint32_t *ret_extents);
+void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles,
+		 uint32_t *ret_extents);
 /* The extents that hold rows below `end`; `ret` has room for n, the number that table_count or
  * the owner's own count says; how many were needed. */
 uint32_t table_extents(const struct store *st, uint32_t table, uint32_t end, uint32_t n,
