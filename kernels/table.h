@@ -33,7 +33,9 @@ struct kv_kernels {
 	unsigned levels;     /* 2: has an upper plane that can be read alone (level 1) */
 	bool plain;          /* rows of a dtype as they are: usable for chunks */
 	float k_max_rel, v_max_rel; /* largest error of an element, as part of its group's range */
-	float score_max_rel;        /* the same of what k_score_dims and level 1 read */
+	float score_max_rel;        /* the same of what k_score_dims and level 1 read. If codes,
+				     * k_score_dims may round coefficients as well: by up to 1/16
+				     * of this a channel, of the largest |coef| * range of a head */
 
 	size_t (*k_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
 	size_t (*v_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
