@@ -90,7 +90,9 @@ static void draw(float *to, size_t n, uint64_t *state)
 static void open_session(struct probe *p)
 {
 	char why[SPARQ_ERROR_TEXT] = "";
-	struct sparq_open_params params = { .size = sizeof(params), .why = why };
+	struct sparq_open_params params = {
+		.size = sizeof(params), .arena_bytes = 1 << 20, .why = why,
+	};
 	int r = sparq_open(p->opt.socket, &params, &p->c);
 
 	if (r < 0) {
@@ -168,7 +170,7 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 		raise(SIGKILL);
 	cqe = take(p, state);
 	if (cqe.res < 0)
-		fail(p, sparq_reason(cqe.aux >> 16), cqe.res);
+		fail(p, cqe.aux ? sparq_reason(cqe.aux >> 16) : "completion", cqe.res);
 	for (unsigned i = 0; i < HEADS * DIM; i++) {
 		if (!isfinite(p->o[i])) {
 			printf("token %u layer %u: output %u is not finite\n", token, layer, i);

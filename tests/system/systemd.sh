@@ -1,0 +1,96 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The installed units under a real systemd: users, socket activation, readiness,
+# the sandbox, reload, crash, watchdog, stop.
+#
+#   NSPAWN_RUN=/path/to/tool systemd.sh BUILD-DIRECTORY
+#
+# The tool boots a throw-away machine or container with systemd as its first
+# process and runs a command in it, the options used here:
+#   -t SECONDS  -b DIRECTORY-SHOWN-AS-/build  -- COMMAND
+# and returns the command's status. Without one this test is skipped (77).
+set -euo pipefail
+
+build=$(cd "${1:?usage: systemd.sh BUILD-DIRECTORY}" && pwd)
+if [ -z "${NSPAWN_RUN:-}" ]; then
+	echo "NSPAWN_RUN names no tool that boots systemd: skipped"
+	exit 77
+fi
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+DESTDIR="$stage/root" meson install -C "$build" --no-rebuild --quiet
+cp "$build/tests/system/probe" "$build/tests/system/hostile" "$stage/"
+# What a bare system lacks of our dependencies comes along.
+mkdir "$stage/lib"
+for program in "$stage"/root/usr/local/sbin/* "$stage/probe"; do
+	LD_LIBRARY_PATH=$build/client ldd "$program" |
+		awk '$1 ~ /^lib(uring|numa|json-c|xxhash|sparq)/ && $3 { print $3 }'
+done | sort -u | xargs -r cp -t "$stage/lib"
+
+cat >"$stage/inside" <<'SCRIPT'
+#!/bin/bash
+set -euo pipefail
+fail() { echo "FAILED: $*"; journalctl -u 'sparqd*' --no-pager | tail -n 30; exit 1; }
+show() { systemctl show -P "$1" sparqd.service; }
+eventually() { local i; for ((i = 0; i < 100; i++)); do "$@" && return 0; sleep 0.1; done; return 1; }
+as() { setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"; }
+sum() { as user /build/probe --socket /run/sparqd/sparqd.sock --tokens 300 run | awk '/^rows/ { print $4 }'; }
+
+cp -r /build/root/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
+systemd-sysusers && systemd-tmpfiles --create
+useradd -m -G sparq user && useradd -m stranger
+mkdir -p /etc/systemd/system/sparqd.service.d /usr/local/etc/sparqd
+printf '[Service]\nWatchdogSec=3s\n' >/etc/systemd/system/sparqd.service.d/test.conf
+printf 'pool_bytes = 128M\ncatalogue_bytes = 16M\n' >/usr/local/etc/sparqd/sparqd.conf
+systemctl daemon-reload
+systemctl enable --now sparqd.socket
+
+[ -S /run/sparqd/sparqd.sock ] || fail "no session socket"
+systemctl is-active --quiet sparqd.service && fail "the daemon runs before anyone asked"
+[ "$(stat -c '%a %G' /run/sparqd/sparqd.sock)" = "660 sparq" ] || fail "mode of the socket"
+
+alone=$(sum)
+[ -n "$alone" ] || fail "no sum by socket activation"
+[ "$(show ActiveState)" = active ] || fail "not active"
+[ "$(stat -c '%a %G' /run/sparqd/control.sock)" = "660 sparq-admin" ] || fail "control socket"
+echo "ok: socket activation; status: $(show StatusText)"
+if as stranger /build/probe --socket /run/sparqd/sparqd.sock burst >/dev/null 2>&1; then
+	fail "a user outside the group may connect"
+fi
+echo "ok: a stranger is refused"
+
+pid=$(show MainPID)
+[ "$(ps -o user= -p "$pid")" = sparqd ] || fail "user of the daemon"
+grep -q '^CapEff:	0*$' "/proc/$pid/status" || fail "it has capabilities"
+grep -q '^Seccomp:	2$' "/proc/$pid/status" || fail "no system call filter"
+journalctl -u sparqd --no-pager | grep -iE 'not permitted|denied|EPERM' && fail "the sandbox is in the way"
+echo "ok: sandboxed, and nothing was in the way"
+
+systemctl reload sparqd || fail "reload"
+[ "$(sum)" = "$alone" ] || fail "another sum after a reload"
+echo "ok: reload"
+
+kill -KILL "$(show MainPID)"
+eventually test "$(sum 2>/dev/null || true)" = "$alone" || fail "no service after a crash"
+[ "$(show NRestarts)" = 1 ] || fail "restarts: $(show NRestarts)"
+echo "ok: restarted after a crash"
+
+kill -STOP "$(show MainPID)"
+eventually sh -c '[ "$(systemctl show -P NRestarts sparqd)" = 2 ]' || fail "the watchdog did not bite"
+journalctl -u sparqd --no-pager | grep -q 'Watchdog timeout' || fail "no word of the watchdog"
+[ "$(sum)" = "$alone" ] || fail "no service after the watchdog"
+echo "ok: watchdog"
+
+# Idle, it must not be taken for stuck: nothing feeds the watchdog but its own loop.
+sleep 8
+[ "$(show NRestarts)" = 2 ] || fail "an idle daemon was killed"
+echo "ok: idle for longer than the watchdog waits"
+
+systemctl stop sparqd.service sparqd.socket sparqd-control.socket
+[ "$(show Result)" = success ] || fail "stop: $(show Result)"
+[ ! -e /run/sparqd/sparqd.sock ] || fail "the socket stayed"
+echo "ok: stop"
+SCRIPT
+chmod +x "$stage/inside"
+"$NSPAWN_RUN" -t 120 -b "$stage" -- /build/inside
