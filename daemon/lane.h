@@ -25,7 +25,8 @@ static inline int lane_init(struct lane *l, size_t bytes)
 
 	if (p == MAP_FAILED)
 		return -errno;
-	madvise(p, bytes, MADV_HUGEPAGE); /* fewer faults in long scans; not having it is no error */
+	madvise(p, bytes,
+		MADV_HUGEPAGE); /* fewer faults in long scans; not having it is no error */
 	*l = (struct lane){ .base = p, .bytes = bytes };
 	return 0;
 }

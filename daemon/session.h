@@ -15,11 +15,11 @@
 
 struct queue { /* the daemon's end of one ring */
 	struct ring_daemon ring;
-	int eventfd;        /* atomic; -1 until the client asked for one */
-	uint32_t number;    /* unique among all rings of the daemon: owner of sequences */
-	bool failed;        /* the entry before failed and had LINK: cancel the next */
-	bool cold;          /* no longer scanned: its doorbell brings it back */
-	bool worked;        /* since the worker last looked at its clock */
+	int eventfd;     /* atomic; -1 until the client asked for one */
+	uint32_t number; /* unique among all rings of the daemon: owner of sequences */
+	bool failed;     /* the entry before failed and had LINK: cancel the next */
+	bool cold;       /* no longer scanned: its doorbell brings it back */
+	bool worked;     /* since the worker last looked at its clock */
 	uint64_t last_work_ns;
 	struct session *session;
 	struct queue *next; /* worker's list of those it scans */
@@ -41,15 +41,15 @@ struct worker_event_node {
 };
 
 struct session {
-	uint64_t id;        /* never reused, never 0 */
+	uint64_t id; /* never reused, never 0 */
 	struct user *user;
 	struct segment segment;
 	struct segment_layout layout; /* the daemon's copy: sizes are read from here alone */
-	int doorbell;       /* eventfd, also held by the client */
-	unsigned worker;    /* polls all of its rings, for life */
+	int doorbell;                 /* eventfd, also held by the client */
+	unsigned worker;              /* polls all of its rings, for life */
 	uint32_t n_queues;
 	struct queue queue[SPARQ_MAX_QUEUES];
-	bool fenced;        /* worker's: no ring of it is read any more */
+	bool fenced; /* worker's: no ring of it is read any more */
 	struct worker_event_node event[WORKER_EVENT_KINDS]; /* so that posting one cannot fail */
-	void *peer;         /* the control thread's */
+	void *peer;                                         /* the control thread's */
 };

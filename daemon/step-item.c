@@ -11,7 +11,8 @@
 
 _Static_assert((int)KV_PLANES == (int)SPARQ_PLANES, "planes");
 _Static_assert((int)KV_PLANE_OTHER == (int)SPARQ_PLANE_OTHER, "planes");
-_Static_assert((int)KV_BF16 == (int)SPARQ_DTYPE_BF16 && (int)KV_F16 == (int)SPARQ_DTYPE_F16, "dtypes");
+_Static_assert((int)KV_BF16 == (int)SPARQ_DTYPE_BF16 && (int)KV_F16 == (int)SPARQ_DTYPE_F16,
+	       "dtypes");
 _Static_assert(KV_MAX_ENTRY_ROWS == SPARQ_MAX_ROWS, "rows of an entry");
 _Static_assert(KV_MAX_DECODE_Q == SPARQ_MAX_DECODE_Q, "queries of a decode step");
 _Static_assert(KV_ERROR_TEXT == SPARQ_ERROR_TEXT, "error texts");
@@ -125,8 +126,8 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 		return -ENOMEM;
 	r = seq_view(i->seq, layer, have + n, extent, n_extents, &view);
 	if (r == 0)
-		kv_write(space, &view, have, n,
-			 (uint8_t *)arena_at(s, i->in.kv) + skip * stride, stride);
+		kv_write(space, &view, have, n, (uint8_t *)arena_at(s, i->in.kv) + skip * stride,
+			 stride);
 	s->lane.used = mark;
 	return r;
 }
@@ -239,8 +240,8 @@ bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
 	const struct kv_space *space = &i->seq->cache->space;
 	size_t mark = s->lane.used;
 	struct step_head *h = lane_take(&s->lane, sizeof(*h));
-	void *scratch = lane_take(&s->lane,
-				  kv_exec_scratch_bytes(space, &i->plan, &i->view, &i->query));
+	void *scratch =
+		lane_take(&s->lane, kv_exec_scratch_bytes(space, &i->plan, &i->view, &i->query));
 
 	if (!h || !scratch) {
 		s->lane.used = mark;

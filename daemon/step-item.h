@@ -10,9 +10,9 @@ struct step_item {
 	struct seq *seq;      /* held, or NULL */
 	int error;            /* 0 or -errno */
 	uint32_t reason, flags;
-	uint32_t rows;        /* of the layer after this item, to commit */
-	uint32_t heads_left;  /* KV heads not yet run */
-	bool commits;         /* appended something */
+	uint32_t rows;       /* of the layer after this item, to commit */
+	uint32_t heads_left; /* KV heads not yet run */
+	bool commits;        /* appended something */
 	/* in the lane, from staging to the end of its last wave */
 	struct kv_view view;
 	struct kv_query query;

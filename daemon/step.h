@@ -25,8 +25,8 @@ struct stepper { /* one per worker */
 	struct store *store;
 	struct lane lane;
 	struct board board;
-	uint32_t timeout_us;            /* default of an entry */
-	bool may_share;                 /* there are other workers */
+	uint32_t timeout_us;             /* default of an entry */
+	bool may_share;                  /* there are other workers */
 	void (*call_helpers)(void *arg); /* wakes them for a wave that is worth it */
 	void *arg;
 
@@ -34,12 +34,12 @@ struct stepper { /* one per worker */
 	struct queue *queue;
 	const struct sparq_sqe *entry;
 	struct check_limits limits;
-	uint64_t deadline_ns; /* 0: none */
+	uint64_t deadline_ns;   /* 0: none */
 	struct step_item *item; /* [SPARQ_MAX_ITEMS] */
 	uint32_t n_items;
 	struct step_head **head; /* of the wave, as board tasks */
 	uint32_t n_heads;
-	uint64_t wave_bytes;     /* what dense attention of the wave would read */
+	uint64_t wave_bytes; /* what dense attention of the wave would read */
 
 	/* totals, written by this worker alone, read relaxed by others */
 	uint64_t steps, errors, read_bytes, dense_bytes;
@@ -49,7 +49,6 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes);
 void stepper_deinit(struct stepper *s);
 
 /* Runs the entry; the completion but for its position. Sequences stay held. */
-void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e,
-	      struct sparq_cqe *ret);
+void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret);
 /* After the completion was posted: flushes what is due and lets the sequences go. */
 void step_settle(struct stepper *s);

@@ -25,14 +25,14 @@ struct cache;
 struct seq;
 struct store;
 
-struct table {          /* derived; store->tables[first block] */
+struct table {              /* derived; store->tables[first block] */
 	uint32_t refs;      /* atomic */
 	uint32_t n_entries; /* the last may have no tile yet */
 	uint32_t tiles;     /* sealed here */
 	uint32_t last_used; /* of the last entry */
 	uint32_t last_block;
-	uint32_t shared;    /* tiles that others reach, at most; means nothing while refs is 1 */
-	uint64_t bytes;     /* charged for its pages and blocks */
+	uint32_t shared; /* tiles that others reach, at most; means nothing while refs is 1 */
+	uint64_t bytes;  /* charged for its pages and blocks */
 	struct cache *cache;
 };
 

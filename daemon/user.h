@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 enum user_what {
-	USER_BYTES,     /* pool, catalogue and segment memory */
+	USER_BYTES, /* pool, catalogue and segment memory */
 	USER_SESSIONS,
 	USER_QUEUES,
 	USER_CACHES,
@@ -22,10 +22,10 @@ extern const char *const user_what_names[USER_WHATS];
 
 struct user {
 	uid_t uid;
-	uint32_t refs;                 /* control thread only */
-	uint64_t charged[USER_WHATS];  /* atomic */
-	uint64_t limit[USER_WHATS];    /* set by configuration and reload; read relaxed */
-	uint64_t read_bytes;           /* atomic: what its steps have read */
+	uint32_t refs;                /* control thread only */
+	uint64_t charged[USER_WHATS]; /* atomic */
+	uint64_t limit[USER_WHATS];   /* set by configuration and reload; read relaxed */
+	uint64_t read_bytes;          /* atomic: what its steps have read */
 	struct user *next;
 };
 
@@ -36,7 +36,8 @@ struct users {
 
 /* A slot with one more reference; -ENOMEM. Control thread. */
 int users_get(struct users *u, uid_t uid, struct user **ret);
-struct user *users_put(struct users *u, struct user *user); /* freed with the last reference if nothing is charged */
+struct user *users_put(struct users *u,
+		       struct user *user); /* freed with the last reference if nothing is charged */
 void users_deinit(struct users *u);
 /* New limits for every slot, present ones too (reload). */
 void users_limit(struct users *u, const uint64_t limit[USER_WHATS]);

@@ -19,11 +19,11 @@
 #include "shm/base.h"
 
 #define ENTRIES_PER_PASS 32u
-#define LOOKS_WITHOUT_PAUSE 64u   /* the next entry of a client that waited for this one */
-#define PAUSE_NS 2000u            /* then poll with pause, then with sched_yield */
+#define LOOKS_WITHOUT_PAUSE 64u /* the next entry of a client that waited for this one */
+#define PAUSE_NS 2000u          /* then poll with pause, then with sched_yield */
 #define COLD_NS 10000000u
-#define SWEEP_NS 1000000u         /* how often idle rings are looked for */
-#define SLEEP_MS 100              /* timed, so that a lost wake would be found, and counted */
+#define SWEEP_NS 1000000u /* how often idle rings are looked for */
+#define SLEEP_MS 100      /* timed, so that a lost wake would be found, and counted */
 #define PASSES_BETWEEN_CLOCKS 64u
 
 /* ---- one ring ----------------------------------------------------------------- */
@@ -127,8 +127,8 @@ static void warm_session(struct worker *w, struct session *s)
 static bool try_cold(struct worker *w, struct queue *q)
 {
 	store_relaxed(&q->ring.map.ctl->sq_cold, 1);
-	/* The mark is visible before the last look: either the client sees it and rings, or this look
-	 * sees its entry. */
+	/* The mark is visible before the last look: either the client sees it and rings, or this
+	 * look sees its entry. */
 	fence_seq_cst();
 	if (ring_daemon_ready(&q->ring)) {
 		store_relaxed(&q->ring.map.ctl->sq_cold, 0);

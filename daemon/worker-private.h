@@ -22,7 +22,7 @@ struct worker {
 	struct workers *all;
 	struct stepper stepper;
 	struct sleeper sleeper;
-	int epoll, wake;     /* wake: eventfd, for commands and shares */
+	int epoll, wake; /* wake: eventfd, for commands and shares */
 
 	/* its thread's alone */
 	struct queue *scanned; /* hot rings */

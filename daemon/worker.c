@@ -53,8 +53,8 @@ static void call_helpers(void *arg)
 	struct worker *w = arg;
 	struct workers *all = w->all;
 
-	/* The open board is visible before the epoch is read: either this load sees the sleep, or the
-	 * sleeper's last look sees the board. */
+	/* The open board is visible before the epoch is read: either this load sees the sleep, or
+	 * the sleeper's last look sees the board. */
 	fence_seq_cst();
 	for (unsigned i = 0; i < all->n; i++) {
 		struct worker *other = &all->worker[i];
@@ -167,7 +167,8 @@ struct workers *workers_stop(struct workers *w)
 		return NULL;
 	for (unsigned i = 0; i < w->n_started; i++)
 		while (worker_command(&w->worker[i], COMMAND_STOP, NULL) < 0)
-			usleep(1000); /* no memory for 32 bytes: the workers must stop all the same */
+			usleep(1000); /* no memory for 32 bytes: the workers must stop all the same
+				       */
 	for (unsigned i = 0; i < w->n_started; i++)
 		pthread_join(w->worker[i].thread, NULL);
 	while (workers_next_event(w, &event))
@@ -193,7 +194,8 @@ int workers_detach(struct workers *w, struct session *s)
 	return worker_command(&w->worker[s->worker], COMMAND_DETACH, s);
 }
 
-void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s, int error)
+void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s,
+			int error)
 {
 	struct worker_event_node *node = &s->event[kind];
 	uint64_t one = 1;

@@ -20,9 +20,9 @@ struct workers_params {
 	const struct topo *topo;
 	unsigned n;
 	bool pin;
-	uint32_t spin_ns;         /* before a worker sleeps */
-	uint32_t timeout_us;      /* default of an entry; 0: none */
-	size_t lane_bytes;        /* scratch of each worker; 0: 512 MiB, touched as needed */
+	uint32_t spin_ns;               /* before a worker sleeps */
+	uint32_t timeout_us;            /* default of an entry; 0: none */
+	size_t lane_bytes;              /* scratch of each worker; 0: 512 MiB, touched as needed */
 	struct sparq_daemon_page *page; /* pollers and heartbeat are written here */
 };
 
@@ -34,7 +34,8 @@ struct workers *workers_stop(struct workers *w); /* sessions must be detached */
 /* Starts polling on s->worker, which the caller chose below workers_count(): the client was told it
  * in the handshake, before it mapped the segment. -ENOMEM. */
 int workers_attach(struct workers *w, struct session *s);
-/* Asks the worker to fence the session: no entry of it is read after the DETACHED event, none is in flight. */
+/* Asks the worker to fence the session: no entry of it is read after the DETACHED event, none is in
+ * flight. */
 int workers_detach(struct workers *w, struct session *s); /* -ENOMEM: try again */
 
 /* enum worker_event_kind and struct worker_event: session.h */

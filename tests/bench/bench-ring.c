@@ -145,13 +145,13 @@ static void print_figures(const struct ring_figures *f, const struct ring_option
 		return;
 	}
 	printf("cache line, there and back   %8.1f ns\n", f->line_ns);
-	printf("NOP through the daemon       %8.1f ns   %.2f times the line   p99 %.1f ns\n", f->nop_ns,
-	       ratio, f->nop_p99_ns);
+	printf("NOP through the daemon       %8.1f ns   %.2f times the line   p99 %.1f ns\n",
+	       f->nop_ns, ratio, f->nop_p99_ns);
 	printf("NOP, %3u in flight           %8.2f ns each\n", o->depth, f->batch_ns);
 }
 
-/* Away from the daemon's poller, which is pinned to the first usable CPU: two threads that take turns
- * on one CPU measure the scheduler. */
+/* Away from the daemon's poller, which is pinned to the first usable CPU: two threads that take
+ * turns on one CPU measure the scheduler. */
 static void pin_to_last_cpu(void)
 {
 	static struct topo topo;
@@ -194,9 +194,12 @@ static int run(const struct ring_options *o)
 int bench_ring(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "daemon", required_argument, NULL, 'd' }, { "socket", required_argument, NULL, 's' },
-		{ "depth", required_argument, NULL, 'n' },  { "samples", required_argument, NULL, 'm' },
-		{ "repeats", required_argument, NULL, 'r' }, { "json", no_argument, NULL, 'j' },
+		{ "daemon", required_argument, NULL, 'd' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "depth", required_argument, NULL, 'n' },
+		{ "samples", required_argument, NULL, 'm' },
+		{ "repeats", required_argument, NULL, 'r' },
+		{ "json", no_argument, NULL, 'j' },
 		{ 0 },
 	};
 	struct ring_options o = { .depth = 64, .samples = 500, .repeats = 5 };
@@ -227,8 +230,9 @@ int bench_ring(int argc, char **argv)
 		}
 	}
 	if (o.depth < 1 || o.depth > 256 || o.samples < 1 || o.repeats < 1) {
-		fprintf(stderr, "sparq-bench: ring: --depth takes 1 to 256, --samples and --repeats "
-				"at least 1\n");
+		fprintf(stderr,
+			"sparq-bench: ring: --depth takes 1 to 256, --samples and --repeats "
+			"at least 1\n");
 		return 2;
 	}
 	return run(&o);

@@ -17,10 +17,12 @@ static const struct command {
 	{ "attend", bench_attend,
 	  "attention of one decoding step, cold, against memory bandwidth\n"
 	  "      [--seqlen N,...] [--head-dim N] [--heads N] [--kv-heads N] [--format NAME,...]\n"
-	  "      [--policy NAME,...] [--r N] [--k N] [--threads N] [--isa NAME] [--seconds N] [--json]" },
+	  "      [--policy NAME,...] [--r N] [--k N] [--threads N] [--isa NAME] [--seconds N] "
+	  "[--json]" },
 	{ "ring", bench_ring,
 	  "a NOP through a daemon, against a cache line between two threads\n"
-	  "      [--depth N] [--samples N] [--repeats N] [--daemon PROGRAM | --socket PATH] [--json]" },
+	  "      [--depth N] [--samples N] [--repeats N] [--daemon PROGRAM | --socket PATH] "
+	  "[--json]" },
 };
 
 double bench_now_ns(void)

@@ -21,7 +21,7 @@
 
 struct counted {
 	struct board_task task;
-	uint32_t runs[MAX_SHARES]; /* atomic */
+	uint32_t runs[MAX_SHARES];  /* atomic */
 	uint32_t plain[MAX_SHARES]; /* not atomic: TSan would see an unordered finish */
 	uint32_t finished;
 	uint32_t sum;

@@ -18,9 +18,16 @@
 
 #define ARENA 65536u
 
-static const struct check_limits limits = { .arena_bytes = ARENA, .max_items = 256, .max_rows = 512 };
+static const struct check_limits limits = { .arena_bytes = ARENA,
+					    .max_items = 256,
+					    .max_rows = 512 };
 static const struct check_shape shape = {
-	.layers = 4, .heads = 4, .kv_heads = 2, .k_dim = 64, .v_dim = 64, .dtype_bytes = 4,
+	.layers = 4,
+	.heads = 4,
+	.kv_heads = 2,
+	.k_dim = 64,
+	.v_dim = 64,
+	.dtype_bytes = 4,
 };
 #define Q_BYTES (4 * 64 * 4)
 #define KV_BYTES (2 * 128 * 4)
@@ -28,8 +35,15 @@ static const struct check_shape shape = {
 static struct sparq_sqe good_step(void)
 {
 	return (struct sparq_sqe){
-		.op = SPARQ_OP_STEP, .layer = 1, .sequence = 7, .q = 0, .kv = 4096, .o = 8192,
-		.row = 10, .n_rows = 2, .n_q = 2,
+		.op = SPARQ_OP_STEP,
+		.layer = 1,
+		.sequence = 7,
+		.q = 0,
+		.kv = 4096,
+		.o = 8192,
+		.row = 10,
+		.n_rows = 2,
+		.n_q = 2,
 	};
 }
 
@@ -50,11 +64,11 @@ static void expect(const struct sparq_sqe *e, uint32_t want)
 	assert_int_equal(r, want == SPARQ_REASON_NONE ? 0 : -EINVAL);
 }
 
-#define SPOILED(want, ...)                          \
-	do {                                        \
-		struct sparq_sqe e = good_step();   \
-		__VA_ARGS__;                        \
-		expect(&e, want);                   \
+#define SPOILED(want, ...)                                                                         \
+	do {                                                                                       \
+		struct sparq_sqe e = good_step();                                                  \
+		__VA_ARGS__;                                                                       \
+		expect(&e, want);                                                                  \
 	} while (0)
 
 static void good_entries_pass(void **state)
@@ -177,10 +191,14 @@ static void nothing_leads_outside(void **state)
 		passed++;
 		assert_true((unsigned __int128)i.q +
 				    (unsigned __int128)(i.n_q - 1) *
-					    (i.q_stride ? i.q_stride : Q_BYTES) + Q_BYTES <= ARENA);
+					    (i.q_stride ? i.q_stride : Q_BYTES) +
+				    Q_BYTES <=
+			    ARENA);
 		assert_true((unsigned __int128)i.kv +
 				    (unsigned __int128)(i.n_rows - 1) *
-					    (i.kv_stride ? i.kv_stride : KV_BYTES) + KV_BYTES <= ARENA);
+					    (i.kv_stride ? i.kv_stride : KV_BYTES) +
+				    KV_BYTES <=
+			    ARENA);
 		assert_true((unsigned __int128)i.o + (unsigned __int128)i.n_q * Q_BYTES <= ARENA);
 	}
 	assert_true(passed > 1000);
@@ -190,8 +208,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good_entries_pass), cmocka_unit_test(each_field_has_its_reason),
-		cmocka_unit_test(addresses),	     cmocka_unit_test(items),
-		cmocka_unit_test(batches),	     cmocka_unit_test(nothing_leads_outside),
+		cmocka_unit_test(addresses),         cmocka_unit_test(items),
+		cmocka_unit_test(batches),           cmocka_unit_test(nothing_leads_outside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,14 +39,18 @@ struct fixture {
 	struct session *session;
 	struct cache *cache;
 	struct seq *seq[3];
-	float *base; /* the arena of the session, as floats */
+	float *base;                           /* the arena of the session, as floats */
 	float kv[3][MAX_ROWS_HERE][KV_FLOATS]; /* what was appended to layer 0 */
 };
 
 static struct cache *new_cache(struct fixture *f, const char *format, const char *options)
 {
 	struct sparq_msg_cache_create m = {
-		.layers = LAYERS, .heads = HEADS, .kv_heads = KV_HEADS, .k_dim = DIM, .v_dim = DIM,
+		.layers = LAYERS,
+		.heads = HEADS,
+		.kv_heads = KV_HEADS,
+		.k_dim = DIM,
+		.v_dim = DIM,
 		.dtype = SPARQ_DTYPE_F32,
 	};
 	char why[SPARQ_ERROR_TEXT] = "";
@@ -81,8 +85,8 @@ static void set_up_session(struct fixture *f)
 static int set_up(void **state)
 {
 	const uint64_t limits[USER_WHATS] = {
-		[USER_BYTES] = 1ull << 30, [USER_SESSIONS] = 4, [USER_QUEUES] = 4,
-		[USER_CACHES] = 4, [USER_SEQUENCES] = 8,
+		[USER_BYTES] = 1ull << 30, [USER_SESSIONS] = 4,  [USER_QUEUES] = 4,
+		[USER_CACHES] = 4,         [USER_SEQUENCES] = 8,
 	};
 	const struct arena_params memory = { .name = "test", .bytes = 32 << 20, .node = -1 };
 	struct fixture *f = calloc(1, sizeof(*f));
@@ -154,8 +158,15 @@ static struct sparq_sqe step_of(struct fixture *f, int s, uint32_t row, uint16_t
 				uint16_t n_q)
 {
 	return (struct sparq_sqe){
-		.op = SPARQ_OP_STEP, .sequence = f->seq[s]->id, .kv = KV_AT, .q = Q_AT, .o = O_AT,
-		.row = row, .n_rows = n_rows, .n_q = n_q, .user_data = row,
+		.op = SPARQ_OP_STEP,
+		.sequence = f->seq[s]->id,
+		.kv = KV_AT,
+		.q = Q_AT,
+		.o = O_AT,
+		.row = row,
+		.n_rows = n_rows,
+		.n_q = n_q,
+		.user_data = row,
 	};
 }
 
@@ -243,7 +254,8 @@ static void steps_equal_the_reference(void **state)
 		cqe = run(f, &e);
 		assert_int_equal(cqe.res, 1);
 		assert_true(cqe.flags & SPARQ_CQE_DENSE);
-		/* K and V of f32: 8 bytes a channel and KV head; a dense plan reads no sums of V. */
+		/* K and V of f32: 8 bytes a channel and KV head; a dense plan reads no sums of V.
+		 */
 		assert_int_equal(cqe.bytes_read, (uint64_t)(row + 1) * KV_HEADS * DIM * 8);
 		check_o(f, 0, O_AT, Q_AT, 1, row + 1);
 	}
@@ -302,12 +314,16 @@ static void repeat_passes_over_what_is_there(void **state)
 static void append_attend_truncate(void **state)
 {
 	struct fixture *f = *state;
-	struct sparq_sqe append = { .op = SPARQ_OP_APPEND, .sequence = f->seq[0]->id, .kv = KV_AT,
-				    .n_rows = 300 };
-	struct sparq_sqe attend = { .op = SPARQ_OP_ATTEND, .sequence = f->seq[0]->id, .q = Q_AT,
-				    .o = O_AT, .n_q = 3 };
-	struct sparq_sqe cut = { .op = SPARQ_OP_TRUNCATE, .sequence = f->seq[0]->id,
-				 .layer = SPARQ_LAYER_ALL, .row = 1 };
+	struct sparq_sqe append = {
+		.op = SPARQ_OP_APPEND, .sequence = f->seq[0]->id, .kv = KV_AT, .n_rows = 300
+	};
+	struct sparq_sqe attend = {
+		.op = SPARQ_OP_ATTEND, .sequence = f->seq[0]->id, .q = Q_AT, .o = O_AT, .n_q = 3
+	};
+	struct sparq_sqe cut = { .op = SPARQ_OP_TRUNCATE,
+				 .sequence = f->seq[0]->id,
+				 .layer = SPARQ_LAYER_ALL,
+				 .row = 1 };
 
 	put_rows(f, 0, 0, 300);
 	assert_int_equal(run(f, &append).res, 1);
@@ -333,9 +349,15 @@ static void append_attend_truncate(void **state)
 static struct sparq_item item_of(struct fixture *f, int s, uint32_t row)
 {
 	return (struct sparq_item){
-		.sequence = f->seq[s]->id, .q = Q_AT + s * Q_FLOATS * 4,
-		.kv = KV_AT + s * KV_FLOATS * 4, .o = O_AT + s * Q_FLOATS * 4, .row = row,
-		.n_rows = 1, .n_q = 1, .lse = LSE_AT + s * 16, .report = REPORT_AT + s * 128,
+		.sequence = f->seq[s]->id,
+		.q = Q_AT + s * Q_FLOATS * 4,
+		.kv = KV_AT + s * KV_FLOATS * 4,
+		.o = O_AT + s * Q_FLOATS * 4,
+		.row = row,
+		.n_rows = 1,
+		.n_q = 1,
+		.lse = LSE_AT + s * 16,
+		.report = REPORT_AT + s * 128,
 	};
 }
 
