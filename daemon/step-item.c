@@ -103,6 +103,62 @@ static uint32_t reason_of_room(int error)
 	}
 }
 
+struct flush_task {
+	struct board_task task;
+	const struct kv_space *space;
+	struct kv_view view;
+	struct kv_extent extent;
+	unsigned slot;
+};
+
+static void flush_share(struct board_task *t, uint32_t head)
+{
+	struct flush_task *f = container_of(t, struct flush_task, task);
+
+	kv_flush(f->space, &f->view, &f->extent, f->slot, head);
+}
+
+/* A flush that cannot have its page leaves the rows in the tail: the append that finds no chunk
+ * says so. */
+static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
+{
+	uint32_t n_extents = seq_extents(i->seq, layer), n;
+	size_t mark = s->lane.used;
+	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
+	struct flush_task f = { .space = &i->seq->cache->space };
+	struct board_task *task = &f.task;
+
+	s->lane.used = mark;
+	if (!extent || seq_flush_begin(i->seq, layer, &f.extent, &f.slot) < 0)
+		return false;
+	if (seq_view(i->seq, layer, seq_rows(i->seq, layer), extent, n_extents, &f.view) < 0)
+		return false;
+	f.task.share = flush_share;
+	f.task.shares = f.space->kv_heads;
+	n = board_prepare(&s->board, &task, 1);
+	if (s->may_share) {
+		board_open(&s->board, n);
+		board_finish(&s->board, n);
+	} else {
+		board_run_alone(&s->board, n);
+	}
+	seq_flush_commit(i->seq, layer);
+	return true;
+}
+
+/* Whatever is due; before an append as well, for an earlier flush may have found no room. */
+static void flush_due(struct stepper *s, struct step_item *i)
+{
+	while (seq_flush_due(i->seq, s->entry->layer) && flush_one(s, i, s->entry->layer))
+		;
+}
+
+void item_flush(struct stepper *s, struct step_item *i)
+{
+	if (i->commits && !i->error)
+		flush_due(s, i);
+}
+
 /* The rows beside what is live: visible to this step through its view, to nobody else before the
  * commit. */
 static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uint32_t skip)
@@ -111,16 +167,17 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 	size_t packed = (size_t)space->kv_heads * (space->k_dim + space->v_dim) *
 			kv_dtype_bytes(space->dtype);
 	size_t stride = i->in.kv_stride ? i->in.kv_stride : packed;
-	uint32_t n = i->in.n_rows - skip, layer = s->entry->layer;
-	struct kv_view view;
+	uint32_t n = i->in.n_rows - skip, layer = s->entry->layer, n_extents;
 	size_t mark = s->lane.used;
 	struct kv_extent *extent;
-	uint32_t n_extents = seq_extents(i->seq, layer);
+	struct kv_view view;
 	int r;
 
+	flush_due(s, i);
 	r = seq_reserve(i->seq, layer, n);
 	if (r < 0)
 		return r;
+	n_extents = seq_extents(i->seq, layer);
 	extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
 	if (!extent)
 		return -ENOMEM;
@@ -298,54 +355,4 @@ void item_complete(struct stepper *s, struct step_item *i)
 	if (!i->error && i->commits)
 		seq_commit(i->seq, s->entry->layer, i->rows);
 	write_report(s, i);
-}
-
-struct flush_task {
-	struct board_task task;
-	const struct kv_space *space;
-	struct kv_view view;
-	struct kv_extent extent;
-	unsigned slot;
-};
-
-static void flush_share(struct board_task *t, uint32_t head)
-{
-	struct flush_task *f = container_of(t, struct flush_task, task);
-
-	kv_flush(f->space, &f->view, &f->extent, f->slot, head);
-}
-
-/* A flush that cannot have its page leaves the rows in the tail: the append that finds no chunk
- * says so. */
-static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
-{
-	uint32_t n_extents = seq_extents(i->seq, layer), n;
-	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
-	struct flush_task f = { .space = &i->seq->cache->space };
-	struct board_task *task = &f.task;
-
-	if (!extent || seq_flush_begin(i->seq, layer, &f.extent, &f.slot) < 0)
-		return false;
-	if (seq_view(i->seq, layer, seq_rows(i->seq, layer), extent, n_extents, &f.view) < 0)
-		return false;
-	f.task.share = flush_share;
-	f.task.shares = f.space->kv_heads;
-	n = board_prepare(&s->board, &task, 1);
-	if (s->may_share)
-		board_open(&s->board, n), board_finish(&s->board, n);
-	else
-		board_run_alone(&s->board, n);
-	seq_flush_commit(i->seq, layer);
-	return true;
-}
-
-void item_flush(struct stepper *s, struct step_item *i)
-{
-	uint32_t layer = s->entry->layer;
-	bool going = i->commits && !i->error;
-
-	while (going && seq_flush_due(i->seq, layer)) {
-		s->lane.used = 0;
-		going = flush_one(s, i, layer);
-	}
 }

@@ -232,6 +232,7 @@ void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, str
 
 void step_settle(struct stepper *s)
 {
+	s->lane.used = 0;
 	for (uint32_t index = 0; index < s->n_items; index++) {
 		struct step_item *i = &s->item[index];
 

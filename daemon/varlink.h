@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include <json.h>
+#include <json-c/json.h>
 #include <stddef.h>
 
 #define VARLINK_MAX_BYTES 65536 /* of one message */

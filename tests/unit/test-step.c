@@ -492,6 +492,38 @@ static void a_small_lane_runs_in_waves(void **state)
 	grow(f, 0, 400);
 }
 
+/* No room for a tile: rows stay in the tail until that is full, which is said; with room again the
+ * next append flushes first. */
+static void a_flush_without_room_is_made_up_for(void **state)
+{
+	struct fixture *f = *state;
+	struct sparq_sqe e;
+	struct sparq_cqe cqe = { .res = 1 };
+	uint64_t limit = f->user->limit[USER_BYTES];
+	uint32_t row = 100;
+
+	grow(f, 0, row);
+	put_rows(f, 0, row, 500);
+	e = step_of(f, 0, row, 500, 1);
+	f->stepper.lane.bytes = 64 << 20;
+	/* Room for the block's chunks, and then for nothing. */
+	assert_int_equal(seq_reserve(f->seq[0], 0, 500), 0);
+	f->user->limit[USER_BYTES] = f->user->charged[USER_BYTES];
+	assert_int_equal(run(f, &e).res, 1);
+	assert_true(seq_flush_due(f->seq[0], 0));
+	for (row = 600; cqe.res == 1; row += cqe.res == 1) {
+		put_rows(f, 0, row, 1);
+		e = step_of(f, 0, row, 1, 1);
+		cqe = run(f, &e);
+	}
+	assert_int_equal(cqe.res, -EDQUOT);
+	assert_int_equal(cqe.aux >> 16, SPARQ_REASON_BUDGET);
+	assert_int_equal(seq_rows(f->seq[0], 0), row);
+	f->user->limit[USER_BYTES] = limit;
+	grow(f, 0, row + 30);
+	assert_false(seq_flush_due(f->seq[0], 0));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -506,6 +538,7 @@ int main(void)
 		TEST(ids_of_others_do_not_exist),
 		TEST(a_late_entry_leaves_no_row),
 		TEST(a_small_lane_runs_in_waves),
+		TEST(a_flush_without_room_is_made_up_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
