@@ -102,7 +102,7 @@ KV_FN vf fmt_code(vf x, vf scale, vf min)
 	vf steps = vf_div(vf_sub(x, min), scale);
 	vf u = vf_rint(vf_min(vf_max(steps, vf_set(0)), vf_set(15)));
 	/* An infinite scale times U = 0 is no number, and no rest: the second of max is taken. */
-	vf rest = vf_sub(x, vf_fma(u, vf_min(scale, vf_set(65504)), min));
+	vf rest = vf_sub(x, vf_add(vf_mul(u, vf_min(scale, vf_set(65504))), min));
 	vf l = vf_mul(vf_div(rest, scale), vf_set(16));
 
 	l = vf_rint(vf_min(vf_max(l, vf_set(-8)), vf_set(7)));

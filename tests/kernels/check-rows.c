@@ -104,6 +104,26 @@ static void field_free(struct field *f)
 	free(f->sent);
 }
 
+/* Codes and parameters do not depend on the ISA: sparq-formats(7) says so. */
+static void check_same_code(struct check *c, const struct kv_kernels *k, const struct field *f,
+			    bool is_k)
+{
+	const struct kv_kernels *scalar = NULL;
+	struct guarded other = guarded_new(f->memory.size);
+	struct kv_block b = f->block;
+
+	for (unsigned i = 0; (scalar = kv_kernels_at(i)); i++)
+		if (!strcmp(scalar->isa, "scalar") && !strcmp(scalar->format, k->format))
+			break;
+	b.base = other.data;
+	for (unsigned i = 0; scalar && i < b.tiles; i++)
+		(is_k ? scalar->k_write : scalar->v_write)(&b, i, f->sent + (size_t)i *
+							   b.tile_rows * b.dim);
+	check_true(c, "written as scalar writes",
+		   scalar && !memcmp(other.data, f->memory.data, other.size));
+	guarded_free(&other);
+}
+
 /* Slots in a shuffled order: none may touch what the others hold. */
 static void write_slots(struct check *c, const struct kv_kernels *k, struct field *f, bool is_k)
 {
@@ -118,6 +138,7 @@ static void write_slots(struct check *c, const struct kv_kernels *k, struct fiel
 	}
 	(is_k ? k->k_read : k->v_read)(&f->block, 0, f->rows, f->read);
 	check_true(c, "bytes before the block changed", guarded_intact(&f->memory));
+	check_same_code(c, k, f, is_k);
 }
 
 static void check_decoded(struct check *c, const struct kv_kernels *k, const struct field *f,
