@@ -17,4 +17,5 @@ int cache_params_set(struct cache_record *r, const char *key, const char *value,
 int cache_params_settle(const struct cache_record *r, uint8_t ret_args[KV_POLICY_ARGS_BYTES],
 			struct kv_space *ret_space, char *why);
 /* -EEXIST with `why` naming the first parameter that differs. */
-int cache_params_compare(const struct cache_record *have, const struct cache_record *want, char *why);
+int cache_params_compare(const struct cache_record *have, const struct cache_record *want,
+			 char *why);

@@ -66,5 +66,6 @@ void cache_unref(struct cache *c);
 int cache_set(struct cache *c, const char *key, const char *value, char *why);
 void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret);
 
-int cache_charge(struct cache *c, uint64_t bytes); /* -EDQUOT: the budget, -ENOSPC... and its user; any thread */
+/* And its user. -EDQUOT: the budget, -ENOSPC... Any thread. */
+int cache_charge(struct cache *c, uint64_t bytes);
 void cache_refund(struct cache *c, uint64_t bytes);

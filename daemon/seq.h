@@ -51,7 +51,8 @@ int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq *
 int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **ret, char *why);
 int seq_truncate(struct seq *s, uint32_t rows, char *why); /* all layers */
 int seq_drop(struct seq *s, char *why);
-/* The session ended (its ring is fenced, nothing in flight): dropped or parked as its cache says. */
+/* The session ended (its ring is fenced, nothing in flight): dropped or parked, as its cache
+ * says. */
 void seq_release_session(struct store *st, uint64_t session);
 /* A sequence of this user and session; NULL: none, or another's. */
 struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id);
@@ -63,8 +64,9 @@ void seq_end_control(struct seq *s);
 /* ---- token path: by the worker that holds it, without lock or allocation --- */
 
 /* Takes the sequence of an id for a ring, counted: once per entry. `ring` is any number but 0 and
- * UINT32_MAX. A slot's struct seq is reused, never freed before the store is, so the id and the session
- * are checked again under the hold. -ENOENT: none, or another's; -EBUSY: another ring or a control call. */
+ * UINT32_MAX. A slot's struct seq is reused, never freed before the store is, so the id and the
+ * session are checked again under the hold. -ENOENT: none, or another's; -EBUSY: another ring or a
+ * control call. */
 int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, struct seq **ret);
 /* Before the completion of its only entry is posted: idle to clients, a flush may follow. */
 void seq_settle(struct seq *s);
@@ -76,21 +78,22 @@ uint32_t seq_rows(const struct seq *s, uint32_t layer); /* committed */
  * to undo if the step fails: they are used by the next append or freed with the tail.
  * -EDQUOT (budget or quota), -ENOSPC (pool), -E2BIG (max_rows). */
 int seq_reserve(struct seq *s, uint32_t layer, uint32_t n);
-/* What a kernel sees of rows [0, rows), committed and `reserved` ones alike (rows at most committed +
- * what was reserved). `extent` is room for `n_extent` entries; -E2BIG if too few. */
+/* What a kernel sees of rows [0, rows), committed and `reserved` ones alike (rows at most committed
+ * + what was reserved). `extent` is room for `n_extent` entries; -E2BIG if too few. */
 int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,
 	     uint32_t n_extent, struct kv_view *ret);
 /* Publishes the row count; one release store. */
 void seq_commit(struct seq *s, uint32_t layer, uint32_t rows);
 /* Is a tile complete with `rollback` newer rows behind it? */
 bool seq_flush_due(const struct seq *s, uint32_t layer);
-/* Takes the slot (and extent, charged) that the next flush writes. -EDQUOT, -ENOSPC: the rows stay in
- * the tail, and the next append that finds no chunk reports it. */
-int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent, unsigned *ret_slot);
+/* Takes the slot (and extent, charged) that the next flush writes. -EDQUOT, -ENOSPC: the rows stay
+ * in the tail, and the next append that finds no chunk reports it. */
+int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent,
+		    unsigned *ret_slot);
 /* After kv_flush for every KV head: one release store of the commit word; frees the chunks. */
 void seq_flush_commit(struct seq *s, uint32_t layer);
-/* Keeps the rows below `rows`: one layer or SPARQ_LAYER_ALL. -ENOSPC when a table must be cut and the
- * catalogue is full, -EINVAL if it has fewer rows. */
+/* Keeps the rows below `rows`: one layer or SPARQ_LAYER_ALL. -ENOSPC when a table must be cut and
+ * the catalogue is full, -EINVAL if it has fewer rows. */
 int seq_cut(struct seq *s, uint32_t layer, uint32_t rows);
 /* Upper bound of n_extents over all layers, to size a buffer. */
 uint32_t seq_extents(const struct seq *s, uint32_t layer);

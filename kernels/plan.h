@@ -46,16 +46,20 @@ void kv_plan_init(struct kv_plan *p);
 /* candidates */
 kv_sel kv_plan_all(struct kv_plan *p);
 kv_sel kv_plan_range(struct kv_plan *p, uint32_t first, uint32_t n);
-kv_sel kv_plan_window(struct kv_plan *p, uint32_t sinks, uint32_t recent); /* first and newest rows */
+/* first and newest rows */
+kv_sel kv_plan_window(struct kv_plan *p, uint32_t sinks, uint32_t recent);
 /* scoring */
 kv_val kv_plan_score(struct kv_plan *p);                  /* exact q . K over all rows */
-kv_val kv_plan_score_dims(struct kv_plan *p, uint32_t r); /* r channels, temperature: methods.md 1.2 */
+/* r channels, with SparQ's temperature */
+kv_val kv_plan_score_dims(struct kv_plan *p, uint32_t r);
 kv_val kv_plan_load(struct kv_plan *p, unsigned slot);
-/* selection: `recent` newest candidates count inside k; sealed_only leaves sinks and tail to the caller */
+/* selection: `recent` newest candidates count inside k; sealed_only leaves sinks and tail to the
+ * caller */
 struct kv_topk { uint32_t k, recent; enum kv_group_rule rule; bool sealed_only; };
 kv_sel kv_plan_topk(struct kv_plan *p, kv_val v, struct kv_topk how);
 kv_sel kv_plan_union(struct kv_plan *p, kv_sel a, kv_sel b);
-kv_sel kv_plan_recent(struct kv_plan *p); /* all sinks and the whole tail: a WINDOW of the step's sizes */
+/* all sinks and the whole tail: a WINDOW of the step's sizes */
+kv_sel kv_plan_recent(struct kv_plan *p);
 kv_sel kv_plan_load_sel(struct kv_plan *p, unsigned slot);
 void kv_plan_store_sel(struct kv_plan *p, unsigned slot, kv_sel s);
 /* attention and what follows */

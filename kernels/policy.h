@@ -66,7 +66,8 @@ struct kv_policy {
 	const struct kv_slot *slots;
 	unsigned n_slots;
 	uint32_t (*needs)(const void *args); /* KV_NEED_*; NULL: none */
-	/* -EINVAL with `why` if the parameters do not go together or with the geometry; may be NULL. */
+	/* -EINVAL with `why` if the parameters do not go together or with the geometry; may be
+	 * NULL. */
 	int (*check)(const void *args, uint32_t k_dim, uint32_t group, char *why);
 	/* Resolves defaults that depend on the geometry (l = k / 4, mean by group); may be NULL. */
 	void (*settle)(void *args, uint32_t k_dim, uint32_t group);
@@ -82,4 +83,5 @@ void kv_policy_defaults(const struct kv_policy *p, void *args);
 int kv_policy_set(const struct kv_policy *p, void *args, const char *key, const char *value,
 		  char *why);
 /* The value of a parameter as text; how many bytes. */
-int kv_policy_get(const struct kv_policy *p, const void *args, const char *key, char *ret, size_t n);
+int kv_policy_get(const struct kv_policy *p, const void *args, const char *key, char *ret,
+		  size_t n);

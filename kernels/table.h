@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KV_NEED_K_CHANNELS (1u << 0) /* K by component too, for score_dims over formats without a scoring plane */
+/* K by component too, for score_dims over formats without a scoring plane */
+#define KV_NEED_K_CHANNELS (1u << 0)
 
 /* One half (K or V) of one KV head's block: an extent of tiles, or a chunk of plain rows. */
 struct kv_block {
@@ -83,10 +84,11 @@ struct kv_ops {
 	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */
 	void (*add)(const float *a, uint32_t n, bool first, float *c);
 	/* The k largest of c[0..n): their indices, ascending; ties to the lower index; NaN is never
-	 * chosen before a number. How many (min(k, n)). `tmp`: n / 64 + 2 k + 64 words of scratch. */
+	 * chosen before a number. How many (min(k, n)). `tmp`: n / 64 + 2 k + 64 words. */
 	uint32_t (*topk)(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp);
-	/* One block of flash softmax for one query head: p[i] (logits in, accurate exponentials out),
-	 * m and l its running maximum and sum, y its running row (dim floats), rescaled if m moves. */
+	/* One block of flash softmax for one query head: p[i] (logits in, accurate exponentials
+	 * out), m and l its running maximum and sum, y its running row (dim floats), rescaled if m
+	 * moves. */
 	void (*softmax_block)(float *p, uint32_t n, float *m, float *l, float *y, uint32_t dim);
 	/* (y, lse) <- merge of (y, lse) and (other, other_lse), normalised rows, natural lse. */
 	void (*merge)(float *y, float *lse, const float *other, float other_lse, uint32_t dim);

@@ -28,7 +28,7 @@ struct arena {
 
 struct arena_params {
 	const char *name;
-	size_t bytes;              /* rounded up to 2 MiB; 1 GiB pages only for a multiple of them */
+	size_t bytes;              /* rounded up to 2 MiB; 1 GiB pages: only a multiple */
 	int node;                  /* -1: anywhere */
 	bool want_1g, want_2m;     /* try these first, in this order */
 	/* Called between slices while populating; may be NULL. */

@@ -47,7 +47,8 @@ struct fast_scan {
 	size_t a_stride;
 	uint32_t first, end; /* rows; a[0] is of `first` */
 	ptrdiff_t ahead;     /* from a line of this block to that of the next; 0: none */
-	const uint8_t *run[KV_MAX_DIM]; /* of each channel; a last one again up to a multiple of 4 */
+	/* Of each channel; a last one again up to a multiple of 4. */
+	const uint8_t *run[KV_MAX_DIM];
 };
 
 /* Scale and min of one channel in tiles [tile, tile + 8), zeros beyond the block. */
@@ -105,12 +106,15 @@ KV_FN void fast_round(const struct fast_scan *s, uint32_t head, unsigned h, stru
 		__m256i packed = _mm256_setzero_si256();
 
 		for (uint32_t i = j; i < MIN(j + 4, s->r); i++) {
-			__m256 w = _mm256_mul_ps(_mm256_set1_ps(coef[i]), _mm256_loadu_ps(f->s4[i]));
+			__m256 w =
+				_mm256_mul_ps(_mm256_set1_ps(coef[i]), _mm256_loadu_ps(f->s4[i]));
 			__m256i x = _mm256_cvtps_epi32(_mm256_mul_ps(w, per));
 			__m256i byte = _mm256_and_si256(x, _mm256_set1_epi32(255));
 
-			packed = _mm256_or_si256(packed, _mm256_slli_epi32(byte, (int)(8 * (i - j))));
-			lost = _mm256_add_ps(lost, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(x), step, w));
+			packed = _mm256_or_si256(packed,
+						 _mm256_slli_epi32(byte, (int)(8 * (i - j))));
+			lost = _mm256_add_ps(lost,
+					     _mm256_fnmadd_ps(_mm256_cvtepi32_ps(x), step, w));
 		}
 		_mm256_storeu_si256((__m256i *)f->coef[j / 4][h], packed);
 	}
@@ -238,7 +242,9 @@ static void fast_score_dims(const struct kv_block *b, uint32_t row, uint32_t n, 
 			    size_t coef_stride, const uint16_t *channel, uint32_t r, uint32_t heads,
 			    float *a, size_t a_stride)
 {
-	struct fast_scan s = { b, coef, coef_stride, channel, r, a, a_stride, row, row + n, 0, { 0 } };
+	struct fast_scan s = {
+		b, coef, coef_stride, channel, r, a, a_stride, row, row + n, 0, { 0 }
+	};
 	uint32_t h = 0;
 
 	if (n == 0)

@@ -26,8 +26,10 @@ struct axpy {
 
 KV_FN vf axpy_load(const struct axpy *a, uint32_t at, uint32_t c, bool decoded)
 {
+	const void *rows = a->rows.upper;
+
 	if (decoded)
-		return vf_load((const float *)(const void *)a->rows.upper + (size_t)at * a->dim + c);
+		return vf_load((const float *)rows + (size_t)at * a->dim + c);
 	return fmt_v_load(&a->rows, at, c, a->level);
 }
 

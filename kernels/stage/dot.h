@@ -27,8 +27,10 @@ struct dot {
 
 KV_FN vf dot_load(const struct dot *d, uint32_t at, uint32_t c, bool decoded)
 {
+	const void *rows = d->rows.upper;
+
 	if (decoded)
-		return vf_load((const float *)(const void *)d->rows.upper + (size_t)at * d->dim + c);
+		return vf_load((const float *)rows + (size_t)at * d->dim + c);
 	return fmt_k_load(&d->rows, at, c);
 }
 

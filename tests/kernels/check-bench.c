@@ -87,7 +87,9 @@ static void run_stage(struct bench *b, unsigned stage)
 	switch (stage) {
 	case 0: k->k_write(&b->kb, 3, b->x); break;
 	case 1: k->v_write(&b->vb, 3, b->x); break;
-	case 2: k->k_score_dims(&b->kb, 0, ROWS, b->q, DIM, b->channel, R, HEADS, b->p, ROWS); break;
+	case 2:
+		k->k_score_dims(&b->kb, 0, ROWS, b->q, DIM, b->channel, R, HEADS, b->p, ROWS);
+		break;
 	case 3: k->k_dot(&b->kb, 0, ROWS, b->q, DIM, HEADS, b->p, ROWS, 0); break;
 	case 4: k->v_axpy(&b->vb, 0, ROWS, b->p, ROWS, HEADS, b->y, DIM, 0); break;
 	case 5: k->k_dot(&b->kb, 100, 1, b->q, DIM, HEADS, b->p, ROWS, 0); break;

@@ -102,7 +102,8 @@ static uint16_t k_param(const struct tile *t, uint32_t channel, unsigned which)
 static void check_group(struct check *c, const struct kv_kernels *k, struct json_object *group,
 			struct json_object *want)
 {
-	struct json_object *x = at(group, "x"), *u = at(want, "upper"), *l = at(want, "lower_stored");
+	struct json_object *x = at(group, "x"), *u = at(want, "upper"),
+			   *l = at(want, "lower_stored");
 	float scale = (float)json_object_get_double(at(want, "scale4"));
 	float *kx = calloc(2 * ROWS * DIM, sizeof(*kx)), *vx = kx + ROWS * DIM;
 	uint16_t half;
@@ -272,7 +273,8 @@ static void check_merges(struct check *c, const struct kv_ops *o, struct json_ob
 	check_near(c, "merged lse", mine, lse, 1e-5 * fmax(1, fabs(lse)));
 }
 
-/* At 400 q a shard is its strongest row. The file has no shards for it: the reference makes them. */
+/* At 400 q a shard is its strongest row. The file has no shards for it; the reference makes
+ * them. */
 static struct json_object *large_shards(struct json_object *merge)
 {
 	struct json_object *made = json_object_new_array();

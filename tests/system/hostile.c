@@ -108,7 +108,8 @@ static void attack_garbage(struct enemy *e)
 			uint64_t *word = e->segment.base;
 
 			for (unsigned k = 0; k < 16; k++)
-				store_relaxed(&word[draw(e) % (e->layout.arena_offset / 8)], draw(e));
+				store_relaxed(&word[draw(e) % (e->layout.arena_offset / 8)],
+					      draw(e));
 			for (unsigned k = 0; k < 8; k++) {
 				struct sparq_sqe sqe;
 

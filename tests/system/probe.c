@@ -267,7 +267,8 @@ static int fill(struct probe *p)
 	must(p, "drop", sparq_seq_drop(p->seq));
 	must(p, "sequence", sparq_seq_create(p->cache, p->opt.name, &p->seq));
 	/* What the first one held is free again: half of it must fit at the least. */
-	if (append_until_refused(p, rows / 2 / FILL_ROWS * FILL_ROWS, &cqe) < rows / 2 / FILL_ROWS) {
+	if (append_until_refused(p, rows / 2 / FILL_ROWS * FILL_ROWS, &cqe) <
+	    rows / 2 / FILL_ROWS) {
 		printf("after the drop: %s\n", sparq_reason(cqe.aux >> 16));
 		return 1;
 	}

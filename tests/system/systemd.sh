@@ -19,11 +19,11 @@ fi
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-DESTDIR="$stage/root" meson install -C "$build" --no-rebuild --quiet
+DESTDIR="$stage/tree" meson install -C "$build" --no-rebuild --quiet
 cp "$build/tests/system/probe" "$build/tests/system/hostile" "$stage/"
 # What a bare system lacks of our dependencies comes along.
 mkdir "$stage/lib"
-for program in "$stage"/root/usr/local/sbin/* "$stage/probe"; do
+for program in "$stage"/tree/usr/local/sbin/* "$stage/probe"; do
 	LD_LIBRARY_PATH=$build/client ldd "$program" |
 		awk '$1 ~ /^lib(uring|numa|json-c|xxhash|sparq)/ && $3 { print $3 }'
 done | sort -u | xargs -r cp -t "$stage/lib"
@@ -37,7 +37,7 @@ eventually() { local i; for ((i = 0; i < 100; i++)); do "$@" && return 0; sleep 
 as() { setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"; }
 sum() { as user /build/probe --socket /run/sparqd/sparqd.sock --tokens 300 run | awk '/^rows/ { print $4 }'; }
 
-cp -r /build/root/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
+cp -r /build/tree/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
 systemd-sysusers && systemd-tmpfiles --create
 useradd -m -G sparq user && useradd -m stranger
 mkdir -p /etc/systemd/system/sparqd.service.d /usr/local/etc/sparqd
