@@ -11,6 +11,9 @@
  *   --socket PATH  --seed N  --tokens N  --layers N  --policy P  --format F  --name NAME
  *   --pause-us N   between tokens
  *   --die-at N     SIGKILL of itself with an entry of token N in flight
+ *   --park         the cache keeps sequences whose client went away
+ *   --attach       goes on with a kept one, where it stopped
+ *   --from N       only outputs from token N on count for the sum
  *
  * Exit: 0 done, 1 wrong, 3 the daemon went away (prints which call said so).
  */
@@ -18,6 +21,7 @@
 #include <getopt.h>
 #include <math.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +40,8 @@ enum { GONE = 3 };
 struct options {
 	const char *socket, *policy, *format, *name;
 	uint64_t seed;
-	unsigned tokens, layers, pause_us;
+	unsigned tokens, layers, pause_us, from;
+	bool park, attach;
 	long die_at; /* -1: never */
 };
 
@@ -47,6 +52,7 @@ struct probe {
 	sparq_seq *seq;
 	sparq_queue *queue;
 	sparq_buf *buf;
+	unsigned first; /* token that this process begins with */
 	float *q, *kv, *o; /* in the arena: one token's */
 	uint64_t q_at, kv_at, o_at;
 	uint64_t sum; /* FNV-1a of all outputs */
@@ -108,10 +114,19 @@ static void open_cache(struct probe *p)
 		.size = sizeof(params), .layers = p->opt.layers, .heads = HEADS,
 		.kv_heads = KV_HEADS, .k_dim = DIM, .v_dim = DIM, .dtype = SPARQ_DTYPE_F32,
 		.k_format = p->opt.format, .policy = p->opt.policy, .name = p->opt.name,
+		.options = p->opt.park ? "on_disconnect=park" : NULL,
 	};
+	struct sparq_seq_stat stat = { .size = sizeof(stat) };
 
 	must(p, "cache", sparq_cache_create(p->c, &params, &p->cache));
-	must(p, "sequence", sparq_seq_create(p->cache, p->opt.name, &p->seq));
+	if (!p->opt.attach) {
+		must(p, "sequence", sparq_seq_create(p->cache, p->opt.name, &p->seq));
+		return;
+	}
+	must(p, "attach", sparq_seq_attach(p->cache, p->opt.name, &p->seq));
+	must(p, "stat", sparq_seq_stat_get(p->seq, SPARQ_LAYER_ALL, &stat));
+	p->first = (unsigned)stat.rows_least;
+	printf("attached at row %u\n", p->first);
 }
 
 static void open_buffers(struct probe *p)
@@ -165,6 +180,8 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 	sparq_prep_step(sqe, sparq_seq_id(p->seq), (uint16_t)layer, p->q_at, p->kv_at, p->o_at,
 			token, 1, 1);
 	sqe->user_data = state;
+	if (p->opt.attach) /* the one who died may have got this far */
+		sqe->flags = SPARQ_SQE_REPEAT;
 	must(p, "submit", sparq_submit(p->queue, 0));
 	if ((long)token == p->opt.die_at)
 		raise(SIGKILL);
@@ -177,19 +194,20 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 			exit(1);
 		}
 	}
-	add_to_sum(p);
+	if (token >= p->opt.from)
+		add_to_sum(p);
 }
 
 static int run(struct probe *p)
 {
 	open_cache(p);
 	open_buffers(p);
-	for (unsigned token = 0; token < p->opt.tokens; token++) {
+	for (unsigned token = p->first; token < p->opt.tokens; token++) {
 		for (unsigned layer = 0; layer < p->opt.layers; layer++)
 			step(p, token, layer);
 		if (p->opt.pause_us)
 			usleep(p->opt.pause_us);
-		if (token == 0) { /* whoever waits for us to be under way */
+		if (token == p->first) { /* whoever waits for us to be under way */
 			printf("started\n");
 			fflush(stdout);
 		}
@@ -298,7 +316,9 @@ static const struct option long_options[] = {
 	{ "tokens", required_argument, NULL, 't' }, { "layers", required_argument, NULL, 'l' },
 	{ "policy", required_argument, NULL, 'p' }, { "format", required_argument, NULL, 'f' },
 	{ "name", required_argument, NULL, 'n' },   { "pause-us", required_argument, NULL, 'u' },
-	{ "die-at", required_argument, NULL, 'd' }, { 0 },
+	{ "die-at", required_argument, NULL, 'd' }, { "park", no_argument, NULL, 'k' },
+	{ "attach", no_argument, NULL, 'a' },       { "from", required_argument, NULL, 'm' },
+	{ 0 },
 };
 
 static struct options read_options(int argc, char **argv)
@@ -317,6 +337,9 @@ static struct options read_options(int argc, char **argv)
 		case 'n': o.name = optarg; break;
 		case 'u': o.pause_us = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'd': o.die_at = strtol(optarg, NULL, 0); break;
+		case 'k': o.park = true; break;
+		case 'a': o.attach = true; break;
+		case 'm': o.from = (unsigned)strtoul(optarg, NULL, 0); break;
 		default: exit(64);
 		}
 	}
