@@ -101,6 +101,60 @@ static void op_max_expsum(const float *a, uint32_t n, float *ret_max, float *ret
 	*ret_sum = vf_sum(vf_add(sum[0], sum[1]));
 }
 
+static void op_exps(float *a, uint32_t n, float *ret_max, float *ret_sum)
+{
+	float top = top_of(a, n);
+	vf max = vf_set(top), sum[2] = { vf_set(0), vf_set(0) };
+	uint32_t i = 0;
+
+	*ret_max = top;
+	*ret_sum = 0;
+	if (top == -INFINITY) {
+		memset(a, 0, n * sizeof(*a));
+		return;
+	}
+	for (; i + 2 * VL <= n; i += 2 * VL)
+		KV_UNROLL for (unsigned k = 0; k < 2; k++) {
+			vf e = weight_of(vf_sub(vf_load(a + i + k * VL), max));
+
+			vf_store(a + i + k * VL, e);
+			sum[k] = vf_add(sum[k], e);
+		}
+	for (; i < n; i += VL) {
+		vf x = n - i >= VL ? vf_load(a + i) : load_rest(a + i, n - i, -INFINITY);
+		vf e = weight_of(vf_sub(x, max));
+
+		store_rest(a + i, n - i >= VL ? VL : n - i, e);
+		sum[0] = vf_add(sum[0], e);
+	}
+	*ret_sum = vf_sum(vf_add(sum[0], sum[1]));
+}
+
+static void op_weigh(const float *e, size_t stride, uint32_t heads, const float *w, uint32_t n,
+		     float *c)
+{
+	uint32_t i = 0;
+
+	for (; i + 2 * VL <= n; i += 2 * VL) {
+		vf sum[2] = { vf_set(0), vf_set(0) };
+
+		for (uint32_t h = 0; h < heads; h++)
+			KV_UNROLL for (unsigned k = 0; k < 2; k++)
+				sum[k] = vf_fma(vf_load(e + h * stride + i + k * VL), vf_set(w[h]),
+						sum[k]);
+		vf_store(c + i, sum[0]);
+		vf_store(c + i + VL, sum[1]);
+	}
+	for (; i < n; i += VL) {
+		uint32_t left = n - i >= VL ? VL : n - i;
+		vf sum = vf_set(0);
+
+		for (uint32_t h = 0; h < heads; h++)
+			sum = vf_fma(load_rest(e + h * stride + i, left, 0), vf_set(w[h]), sum);
+		store_rest(c + i, left, sum);
+	}
+}
+
 /* NaN stays NaN, so that top-k puts it last. */
 KV_FN vf softmax_at(vf x, vf lse)
 {
@@ -247,6 +301,8 @@ extern const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA);
 const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.isa = KV_STRING(KV_ISA),
 	.max_expsum = op_max_expsum,
+	.exps = op_exps,
+	.weigh = op_weigh,
 	.add_softmax = op_add_softmax,
 	.add = op_add,
 	.topk = op_topk,

@@ -79,6 +79,11 @@ struct kv_ops {
 	/* Largest a[i] and sum of exp(a[i] - max); n = 0: -inf and 0. The fast exponential of the
 	 * scores: relative error at most KV_FAST_EXP_REL. */
 	void (*max_expsum)(const float *a, uint32_t n, float *ret_max, float *ret_sum);
+	/* The same, and a[i] = exp(a[i] - max), 0 where that is not a number. */
+	void (*exps)(float *a, uint32_t n, float *ret_max, float *ret_sum);
+	/* c[i] = sum over h of w[h] * e[h][i] */
+	void (*weigh)(const float *e, size_t stride, uint32_t heads, const float *w, uint32_t n,
+		      float *c);
 	/* c[i] += exp(a[i] - lse); `first`: c[i] = */
 	void (*add_softmax)(const float *a, uint32_t n, float lse, bool first, float *c);
 	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */

@@ -56,6 +56,45 @@ static void check_expsum(struct check *c, const struct kv_ops *o, uint32_t n)
 	guarded_free(&s);
 }
 
+/* The executor ranks rows by these. */
+static void check_exps(struct check *c, const struct kv_ops *o, uint32_t n)
+{
+	enum { HEADS = 3 };
+	struct guarded a = floats(c, n, 6), s = guarded_new(n * sizeof(float));
+	struct guarded e = floats(c, HEADS * (n + 5), 1);
+	const float w[HEADS] = { 0.5f, 2, 1e-3f };
+	float *x = a.data, *out = s.data, max = 5, sum = 5, want_max, want_sum;
+
+	if (n > 10) {
+		x[3] = -INFINITY;
+		x[7] = NAN;
+		x[9] = -400;
+	}
+	memcpy(out, x, n * sizeof(*x));
+	o->max_expsum(x, n, &want_max, &want_sum);
+	o->exps(out, n, &max, &sum);
+	check_near(c, "exps: maximum", max, want_max, 0);
+	check_near(c, "exps: sum", sum, want_sum, 1e-6 * want_sum);
+	for (uint32_t i = 0; i < n; i++) {
+		double want = isnan(x[i]) ? 0 : exp(x[i] - max);
+
+		check_near(c, "exps", out[i], want, KV_FAST_EXP_REL * want + 1e-30);
+	}
+	o->weigh(e.data, n + 5, HEADS, w, n, out);
+	for (uint32_t i = 0; i < n; i++) {
+		const float *y = e.data;
+		double want = 0;
+
+		for (unsigned h = 0; h < HEADS; h++)
+			want += (double)w[h] * y[h * (n + 5) + i];
+		check_near(c, "weigh", out[i], want, 1e-5);
+	}
+	check_true(c, "bytes before the exponentials changed", guarded_intact(&s));
+	guarded_free(&a);
+	guarded_free(&s);
+	guarded_free(&e);
+}
+
 static void check_all_minus_infinity(struct check *c, const struct kv_ops *o)
 {
 	float a[40], p[40], y[32], m = -INFINITY, l = 0, max, sum;
@@ -64,6 +103,8 @@ static void check_all_minus_infinity(struct check *c, const struct kv_ops *o)
 		a[i] = p[i] = -INFINITY;
 	o->max_expsum(a, 40, &max, &sum);
 	check_true(c, "nothing to sum", max == -INFINITY && sum == 0);
+	o->exps(a, 40, &max, &sum);
+	check_true(c, "no weight", max == -INFINITY && sum == 0 && a[0] == 0 && a[39] == 0);
 	o->softmax_block(p, 40, &m, &l, y, 32);
 	check_true(c, "nothing seen", m == -INFINITY && l == 0 && p[0] == 0 && p[39] == 0);
 }
@@ -240,6 +281,7 @@ void check_ops(struct check *c, const struct kv_ops *o)
 	for (unsigned i = 0; i < ARRAY_SIZE(sizes) && !check_enough(c); i++) {
 		check_case(c, "ops %s n %u", o->isa, sizes[i]);
 		check_expsum(c, o, sizes[i]);
+		check_exps(c, o, sizes[i]);
 		check_softmax(c, o, MIN(sizes[i], 1025), 1 + 20 * (float)(i & 1));
 		for (unsigned j = 0; j < ARRAY_SIZE(ks); j++)
 			check_topk(c, o, sizes[i], ks[j]);
