@@ -35,24 +35,22 @@ static uint64_t topk_words(uint32_t n, uint32_t k)
 static void lay_out_score(struct state *s, const struct kv_plan *p, struct layout *l)
 {
 	uint32_t k = s->r; /* the channels are a topk of their own */
-	uint64_t rows = 0;
 
-	for (unsigned i = 0; i < p->n_ops; i++) {
+	for (unsigned i = 0; i < p->n_ops; i++)
 		if (p->op[i].kind == KV_OP_TOPK)
 			k = MAX(k, MIN(p->op[i].n[0], s->visible));
-		if (p->op[i].kind == KV_OP_ATTEND)
-			rows = s->visible;
-	}
 	s->a_stride = score_stride(s->visible);
 	s->channel = take(l, s->r, sizeof(*s->channel));
 	s->coef = take(l, (uint64_t)s->heads * s->r, sizeof(*s->coef));
 	s->a = take(l, s->heads * (uint64_t)s->a_stride, sizeof(*s->a));
 	s->c = take(l, s->heads > 1 ? s->visible : 0, sizeof(*s->c));
-	s->score_sum = take(l, (uint64_t)s->shares * s->heads, sizeof(*s->score_sum));
+	s->block_max = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_max));
+	s->block_sum = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_sum));
+	s->weight = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->weight));
 	s->score_lse = take(l, s->heads, sizeof(*s->score_lse));
 	s->index = take(l, k, sizeof(*s->index));
 	s->topk = take(l, topk_words(MAX(s->visible, KV_MAX_DIM), k), sizeof(uint32_t));
-	s->gathered = take(l, rows, sizeof(*s->gathered));
+	s->gathered = take(l, MAX(s->visible, s->blocks), sizeof(*s->gathered));
 }
 
 static void lay_out_parts(struct state *s, struct layout *l, uint32_t heads)

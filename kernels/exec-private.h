@@ -22,6 +22,7 @@
 #include "kernels/table.h"
 
 #define SCORE_ROWS 8192u  /* of a share: about 130 KiB of a 4-bit plane at r = 32 */
+#define SCORE_BLOCK 1024u /* rows with a maximum of their own; divides SCORE_ROWS */
 #define ATTEND_ROWS 4096u /* of a share */
 #define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
 #define BLOCK_ROWS 256u   /* whose logits are held at once */
@@ -49,11 +50,6 @@ struct work {                      /* of one thread, while it attends */
 	struct kv_piece *piece[2]; /* [BLOCK_PIECES] each: the block at hand, and the next */
 };
 
-struct score_sum { /* of exp(score - max), over a share's rows */
-	double sum;
-	float max;
-};
-
 struct state {
 	struct kv_map map;
 	const struct kv_query *query;
@@ -67,14 +63,17 @@ struct state {
 	uint32_t r; /* channels; 0: all of them, exactly */
 	uint16_t *channel;
 	float *coef; /* [heads][r] */
-	float *a;    /* [heads][a_stride] */
+	float *a;    /* [heads][a_stride]: scores ... */
+	bool exps;   /* ... or exp(score - maximum of its block), to be weighed */
 	size_t a_stride;
-	struct score_sum *score_sum;      /* [shares][heads] */
+	uint32_t blocks;
+	float *block_max, *block_sum;     /* [heads][blocks]: of exp(score - maximum) */
+	float *weight;                    /* [blocks][heads]: softmax is weight * a */
 	float *score_lse;                 /* [heads] */
 	float *c;                         /* [visible]: what topk ranks */
 	uint32_t *index;                  /* what it returns */
 	void *topk;                       /* its scratch */
-	float *gathered;                  /* scores of the selected rows */
+	float *gathered;                  /* a few numbers at a time: [visible] */
 	struct run_list sel[KV_PLAN_OPS]; /* by operation */
 	struct part *part;                /* [shares], or one; the first becomes the result */
 	struct work *work;
@@ -83,6 +82,19 @@ struct state {
 	bool mean;         /* the plan has a mean ... */
 	uint32_t sum_from; /* ... whose sum read the rows from here on */
 };
+
+/* Rows of block b of the scores: cut where extents begin, so the first has the sinks as well. */
+static inline uint32_t exec_block_row(const struct state *s, uint32_t b)
+{
+	return b == 0 ? 0 : b < s->blocks ? s->map.view->n_sinks + b * SCORE_BLOCK : s->visible;
+}
+
+static inline uint32_t exec_block_of(const struct state *s, uint32_t row)
+{
+	uint32_t sinks = s->map.view->n_sinks, b = row < sinks ? 0 : (row - sinks) / SCORE_BLOCK;
+
+	return b < s->blocks ? b : s->blocks - 1;
+}
 
 static inline uint32_t exec_limit(const struct state *s, uint32_t query)
 {

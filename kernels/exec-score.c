@@ -8,6 +8,7 @@
  * sqrt(cover) / scale, which is the paper's sqrt(d cover) at the default scale.
  */
 #include <math.h>
+#include <string.h>
 
 #include "kernels/exec-private.h"
 #include "shm/base.h"
@@ -69,33 +70,6 @@ static void score_piece(struct state *s, const struct kv_piece *p)
 		p->kk->k_dot(&p->k, p->at, p->n, s->q, dim, s->heads, a, s->a_stride, 0);
 }
 
-/* An empty sum changes nothing; one that is not a number makes the whole one. */
-static void add_sum(struct score_sum *to, float max, double sum)
-{
-	if (sum == 0)
-		return;
-	if (to->sum == 0 || !(max <= to->max)) {
-		to->sum = sum + (to->sum == 0 ? 0 : to->sum * exp((double)to->max - (double)max));
-		to->max = max;
-	} else {
-		to->sum += sum * exp((double)max - (double)to->max);
-	}
-}
-
-static void sum_piece(struct state *s, const struct kv_piece *p, struct score_sum *ret)
-{
-	for (uint32_t h = 0; h < s->heads; h++) {
-		uint32_t limit = exec_limit(s, h / s->group);
-		float max, sum;
-
-		if (limit <= p->first)
-			continue;
-		s->map.space->ops->max_expsum(s->a + h * s->a_stride + p->first,
-					      MIN(p->n, limit - p->first), &max, &sum);
-		add_sum(&ret[h], max, (double)sum);
-	}
-}
-
 /* The walk over r runs at once is what limits, so a block is told which comes next, even where
  * that belongs to another share: most likely the same thread goes on with it. */
 static void name_next(const struct state *s, struct kv_piece *p)
@@ -110,38 +84,74 @@ static void name_next(const struct state *s, struct kv_piece *p)
 		p->k.next = next.k.base;
 }
 
-void exec_score_share(struct state *s, uint32_t share)
+static void score_rows(struct state *s, uint32_t row, uint32_t end)
 {
-	/* Cut where extents begin: the first share has the sinks beyond its rows. */
-	uint32_t sinks = s->map.view->n_sinks, row = share ? sinks + share * SCORE_ROWS : 0;
-	uint32_t end = share + 1 < s->shares ? sinks + (share + 1) * SCORE_ROWS : s->visible;
-	struct score_sum *sum = s->score_sum + (size_t)share * s->heads;
 	struct kv_piece p = { 0 };
 
-	for (uint32_t h = 0; h < s->heads; h++)
-		sum[h] = (struct score_sum){ 0, -INFINITY };
 	for (; row < end; row += p.n) {
 		kv_map_find(&s->map, row, end, &p);
 		name_next(s, &p);
 		score_piece(s, &p);
-		sum_piece(s, &p, sum);
+	}
+}
+
+/* Rows that a query may not see have no weight. */
+static void sum_block(struct state *s, uint32_t block, uint32_t row, uint32_t end)
+{
+	const struct kv_ops *ops = s->map.space->ops;
+
+	for (uint32_t h = 0; h < s->heads; h++) {
+		uint32_t limit = exec_limit(s, h / s->group);
+		uint32_t n = limit > row ? MIN(limit, end) - row : 0;
+		float *a = s->a + h * s->a_stride + row;
+		size_t at = (size_t)h * s->blocks + block;
+
+		if (!s->exps) {
+			ops->max_expsum(a, n, &s->block_max[at], &s->block_sum[at]);
+			continue;
+		}
+		ops->exps(a, n, &s->block_max[at], &s->block_sum[at]);
+		memset(a + n, 0, (end - row - n) * sizeof(*a));
+	}
+}
+
+void exec_score_share(struct state *s, uint32_t share)
+{
+	const uint32_t each = SCORE_ROWS / SCORE_BLOCK;
+	uint32_t last = share + 1 < s->shares ? (share + 1) * each : s->blocks;
+
+	for (uint32_t b = share * each; b < last; b++) {
+		uint32_t row = exec_block_row(s, b), end = exec_block_row(s, b + 1);
+
+		score_rows(s, row, end);
+		sum_block(s, b, row, end);
 	}
 }
 
 /* ---- after the shares ------------------------------------------------------ */
 
+/* A head's lse over all its blocks, and what each block weighs: exp(maximum - lse). */
+static void weigh_blocks(struct state *s, uint32_t head)
+{
+	const struct kv_ops *ops = s->map.space->ops;
+	const float *max = s->block_max + (size_t)head * s->blocks;
+	const float *sum = s->block_sum + (size_t)head * s->blocks;
+	float *w = s->gathered, top, unused;
+	double all = 0;
+
+	ops->max_expsum(max, s->blocks, &top, &unused);
+	ops->add_softmax(max, s->blocks, top > -INFINITY ? top : 0, true, w);
+	for (uint32_t b = 0; b < s->blocks; b++)
+		all += (double)w[b] * (double)sum[b];
+	s->score_lse[head] = (float)((double)top + log(all));
+	for (uint32_t b = 0; b < s->blocks && s->exps; b++)
+		s->weight[(size_t)b * s->heads + head] = all > 0 ? (float)((double)w[b] / all) : 0;
+}
+
 void exec_score_reduce(struct state *s)
 {
-	for (uint32_t h = 0; h < s->heads; h++) {
-		struct score_sum all = { 0, -INFINITY };
-
-		for (uint32_t i = 0; i < s->shares; i++) {
-			const struct score_sum *x = &s->score_sum[(size_t)i * s->heads + h];
-
-			add_sum(&all, x->max, x->sum);
-		}
-		s->score_lse[h] = (float)((double)all.max + log(all.sum));
-	}
+	for (uint32_t h = 0; h < s->heads; h++)
+		weigh_blocks(s, h);
 }
 
 /* Gathers a head's scores of the rows below a limit. */
@@ -159,19 +169,40 @@ static uint32_t gather(const struct run_list *rows, uint32_t limit, const float 
 	return n;
 }
 
+static float alpha_of_scores(struct state *s, const struct run_list *rows, uint32_t head)
+{
+	uint32_t limit = exec_limit(s, head / s->group);
+	uint32_t n = gather(rows, limit, s->a + head * s->a_stride, s->gathered);
+	float max, sum;
+
+	s->map.space->ops->max_expsum(s->gathered, n, &max, &sum);
+	return n ? sum * expf(max - s->score_lse[head]) : 0;
+}
+
+static float alpha_of_exps(const struct state *s, const struct run_list *rows, uint32_t head)
+{
+	const float *a = s->a + head * s->a_stride;
+	double sum = 0;
+
+	for (uint32_t i = 0; i < rows->n; i++) {
+		uint32_t end = rows->run[i].first + rows->run[i].n;
+
+		for (uint32_t row = rows->run[i].first; row < end; row++)
+			sum += (double)(a[row] *
+					s->weight[(size_t)exec_block_of(s, row) * s->heads + head]);
+	}
+	return (float)sum;
+}
+
 /* What part of the approximate mass, over all rows a head sees, the chosen ones hold. */
 void exec_score_alpha(struct state *s, const struct run_list *rows)
 {
 	for (uint32_t h = 0; h < s->heads; h++) {
-		uint32_t limit = exec_limit(s, h / s->group), n;
-		float max, sum, alpha;
+		uint32_t limit = exec_limit(s, h / s->group);
+		float alpha = 1;
 
-		n = gather(rows, limit, s->a + h * s->a_stride, s->gathered);
-		s->alpha[h] = 1;
-		if (n == limit)
-			continue;
-		s->map.space->ops->max_expsum(s->gathered, n, &max, &sum);
-		alpha = n ? sum * expf(max - s->score_lse[h]) : 0;
+		if (exec_select_below(rows, limit) < limit)
+			alpha = s->exps ? alpha_of_exps(s, rows, h) : alpha_of_scores(s, rows, h);
 		s->alpha[h] = alpha > 1 ? 1 : alpha; /* rounding */
 	}
 }

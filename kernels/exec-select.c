@@ -68,35 +68,49 @@ static void select_union(const struct run_list *a, const struct run_list *b, str
 	}
 }
 
-/* What topk ranks: the sum over the heads of the softmax of their scores, or of the scores. A
- * lone head's scores rank as they are. */
-static const float *rank_rows(struct state *s, uint32_t first, uint32_t end, bool logits)
+static void rank_exps(struct state *s, uint32_t first, uint32_t end)
 {
-	const struct kv_ops *ops = s->map.space->ops;
+	for (uint32_t row = first; row < end;) {
+		uint32_t b = exec_block_of(s, row), to = MIN(exec_block_row(s, b + 1), end);
+
+		s->map.space->ops->weigh(s->a + row, s->a_stride, s->heads,
+					 s->weight + (size_t)b * s->heads, to - row,
+					 s->c + (row - first));
+		row = to;
+	}
+}
+
+/* The last query sees all there is, so it goes first: it leaves no row unset. */
+static void rank_scores(struct state *s, uint32_t first, uint32_t end)
+{
 	bool fresh = true;
 
-	if (s->heads == 1)
-		return s->a + first;
-	/* The last query sees all there is, so it goes first: it leaves no row unset. */
-	for (uint32_t h = s->heads; h-- > 0;) {
-		const float *a = s->a + h * s->a_stride + first;
+	for (uint32_t h = s->heads; h-- > 0; fresh = false) {
 		uint32_t limit = MIN(exec_limit(s, h / s->group), end);
 
-		if (limit <= first)
-			break;
-		if (logits)
-			ops->add(a, limit - first, fresh, s->c);
-		else
-			ops->add_softmax(a, limit - first, s->score_lse[h], fresh, s->c);
-		fresh = false;
+		if (limit > first)
+			s->map.space->ops->add(s->a + h * s->a_stride + first, limit - first, fresh,
+					       s->c);
 	}
+}
+
+/* What topk ranks: the sum over the heads of the softmax of their scores, or of the scores. A
+ * lone head's scores rank as they are. */
+static const float *rank_rows(struct state *s, uint32_t first, uint32_t end)
+{
+	if (s->heads == 1)
+		return s->a + first;
+	if (s->exps)
+		rank_exps(s, first, end);
+	else
+		rank_scores(s, first, end);
 	return s->c;
 }
 
 /* The forced rows are an index range: a constant added to their scores would cost the low bits. */
 static void select_topk(struct state *s, const struct kv_op *op, struct run_list *ret)
 {
-	bool sealed = op->n[3], logits = op->n[2] == KV_GROUP_LOGITS;
+	bool sealed = op->n[3];
 	uint32_t first = sealed ? MIN(s->map.view->n_sinks, s->visible) : 0;
 	uint32_t end = sealed ? sealed_end(s) : s->visible;
 	uint32_t n = end > first ? end - first : 0, k = MIN(op->n[0], n), recent = MIN(op->n[1], k);
@@ -107,8 +121,8 @@ static void select_topk(struct state *s, const struct kv_op *op, struct run_list
 		return;
 	}
 	if (k > recent)
-		found = s->map.space->ops->topk(rank_rows(s, first, end, logits), n - recent,
-						k - recent, s->index, s->topk);
+		found = s->map.space->ops->topk(rank_rows(s, first, end), n - recent, k - recent,
+						s->index, s->topk);
 	for (uint32_t i = 0; i < found; i++)
 		append(ret, first + s->index[i], 1);
 	append(ret, end - recent, recent);

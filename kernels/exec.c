@@ -138,6 +138,8 @@ static void describe(struct state *s, const struct kv_plan *p)
 			s->r = MIN(p->op[i].n[0], s->map.space->k_dim);
 		if (p->op[i].kind == KV_OP_MEAN_REST && p->op[i].n[0] != KV_MEAN_OFF)
 			s->mean = true;
+		if (p->op[i].kind == KV_OP_TOPK)
+			s->exps = s->heads > 1 && p->op[i].n[2] == KV_GROUP_SOFTMAX;
 	}
 	s->sums = s->mean ? s->n_q : 0;
 }
@@ -147,6 +149,7 @@ static void count_shares(struct state *s, const struct kv_plan *p)
 	switch (s->mode) {
 	case KV_EXEC_SCORE:
 		s->shares = range_shares(s, s->visible, SCORE_ROWS);
+		s->blocks = range_shares(s, s->visible, SCORE_BLOCK);
 		break;
 	case KV_EXEC_ATTEND:
 		s->shares = range_shares(s, attended_rows(s, p), ATTEND_ROWS);
