@@ -3,9 +3,11 @@
  * Exact attention over a run list, for any number of heads: flash softmax in
  * blocks of rows, each row of K and V read once for all heads.
  *
- * A block is a few pieces of contiguous rows, or up to BLOCK_PIECES single
- * ones; the lines of the next block are asked for before this one is computed
- * (32-128 rows ahead is right, 2-8 was slower than none).
+ * A block is a few long pieces, or up to WIDE_ROWS rows of short ones; the lines
+ * of the next block are asked for before this one is computed (32-128 rows
+ * ahead is right, 2-8 was slower than none). Rows of short pieces are widened to
+ * f32 side by side first: a kernel that is called for single rows folds its
+ * parameters and loads its sums for each of them.
  */
 #include <math.h>
 #include <string.h>
@@ -16,7 +18,7 @@
 #define SCATTERED 16u /* runs up to here are not left to the hardware's prefetcher */
 
 struct walk {
-	const struct kv_map *rows;
+	const struct kv_map *map;
 	const struct run *run;
 	uint32_t offset, left; /* in the run; rows to go in all */
 	struct kv_piece at;
@@ -25,12 +27,13 @@ struct walk {
 struct block {
 	struct kv_piece *piece;
 	uint32_t pieces, rows;
+	bool scattered;
 };
 
-static struct walk walk_begin(const struct kv_map *rows, const struct attend *what)
+static struct walk walk_begin(const struct kv_map *map, const struct attend *what)
 {
 	struct walk w = {
-		.rows = rows, .run = what->rows->run, .offset = what->skip, .left = what->n
+		.map = map, .run = what->rows->run, .offset = what->skip, .left = what->n
 	};
 
 	while (w.left && w.offset >= w.run->n)
@@ -48,23 +51,36 @@ static void prefetch(const struct kv_piece *p)
 	}
 }
 
+static void walk_skip(struct walk *w, uint32_t n)
+{
+	w->left -= n;
+	w->offset += n;
+	if (w->offset == w->run->n) {
+		w->offset = 0;
+		w->run++;
+	}
+}
+
+/* Pieces of one kind, long or short, as the first is. */
 static void walk_fill(struct walk *w, struct block *b)
 {
-	b->pieces = b->rows = 0;
-	while (w->left && b->rows < BLOCK_ROWS && b->pieces < BLOCK_PIECES) {
-		uint32_t row = w->run->first + w->offset;
-		uint32_t n = MIN(MIN(w->run->n - w->offset, w->left), BLOCK_ROWS - b->rows);
+	uint32_t most = BLOCK_ROWS;
 
-		kv_map_find(w->rows, row, row + n, &w->at);
+	b->pieces = b->rows = 0;
+	while (w->left && b->rows < most && b->pieces < BLOCK_PIECES) {
+		uint32_t row = w->run->first + w->offset, n = MIN(w->run->n - w->offset, w->left);
+
+		if (!b->pieces) {
+			b->scattered = n <= SCATTERED;
+			most = b->scattered ? WIDE_ROWS : BLOCK_ROWS;
+		} else if (b->scattered != (n <= SCATTERED)) {
+			return;
+		}
+		kv_map_find(w->map, row, row + MIN(n, most - b->rows), &w->at);
 		prefetch(&w->at);
 		b->piece[b->pieces++] = w->at;
 		b->rows += w->at.n;
-		w->left -= w->at.n;
-		w->offset += w->at.n;
-		if (w->offset == w->run->n) {
-			w->offset = 0;
-			w->run++;
-		}
+		walk_skip(w, w->at.n);
 	}
 }
 
@@ -90,27 +106,65 @@ static unsigned piece_level(const struct state *s, const struct kv_piece *p)
 	return kv_piece_is_recent(p) ? 0 : s->query->level;
 }
 
-static void block_logits(struct state *s, const struct attend *what, const struct block *b,
-			 float *p)
+static bool is_wide(const struct block *b, const struct work *work)
 {
-	uint32_t dim = s->map.space->k_dim, at = 0;
-	const float *q = s->q + (size_t)what->q * s->group * dim;
+	return b->scattered && work->k;
+}
+
+static void block_widen(const struct state *s, const struct block *b, const struct work *work)
+{
+	uint32_t k_dim = s->map.space->k_dim, v_dim = s->map.space->v_dim, at = 0;
 
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		const struct kv_piece *x = &b->piece[i];
 
-		x->kk->k_dot(&x->k, x->at, x->n, q, dim, what->n_q * s->group, p + at, BLOCK_ROWS,
+		x->kk->k_read(&x->k, x->at, x->n, work->k + (size_t)at * k_dim);
+		x->kv->v_read(&x->v, x->at, x->n, work->v + (size_t)at * v_dim);
+		at += x->n;
+	}
+}
+
+static struct kv_block wide_block(float *x, uint32_t dim)
+{
+	return (struct kv_block){ .base = x, .dim = dim, .tiles = 1, .tile_rows = WIDE_ROWS };
+}
+
+static void block_logits(struct state *s, const struct attend *what, const struct block *b,
+			 const struct work *work)
+{
+	const struct kv_space *space = s->map.space;
+	uint32_t dim = space->k_dim, heads = what->n_q * s->group, at = 0;
+	const float *q = s->q + (size_t)what->q * s->group * dim;
+
+	if (is_wide(b, work)) {
+		struct kv_block wide = wide_block(work->k, dim);
+
+		space->wide->k_dot(&wide, 0, b->rows, q, dim, heads, work->p, BLOCK_ROWS, 0);
+		return;
+	}
+	for (uint32_t i = 0; i < b->pieces; i++) {
+		const struct kv_piece *x = &b->piece[i];
+
+		x->kk->k_dot(&x->k, x->at, x->n, q, dim, heads, work->p + at, BLOCK_ROWS,
 			     piece_level(s, x));
 		at += x->n;
 	}
 }
 
 /* Adds the first n rows of the block, weighted by p, to `heads` rows of y. */
-static void block_add(const struct state *s, const struct block *b, uint32_t n, const float *p,
-		      uint32_t heads, float *y)
+static void block_add(const struct state *s, const struct block *b, uint32_t n,
+		      const struct work *work, uint32_t head, uint32_t heads, float *y)
 {
+	const float *p = work->p + (size_t)head * BLOCK_ROWS;
 	uint32_t dim = s->map.space->v_dim, at = 0;
 
+	y += (size_t)head * dim;
+	if (is_wide(b, work)) {
+		struct kv_block wide = wide_block(work->v, dim);
+
+		s->map.space->wide->v_axpy(&wide, 0, n, p, BLOCK_ROWS, heads, y, dim, 0);
+		return;
+	}
 	for (uint32_t i = 0; at < n; i++) {
 		const struct kv_piece *x = &b->piece[i];
 		uint32_t rows = MIN(x->n, n - at);
@@ -134,36 +188,36 @@ static void block_softmax(struct state *s, uint32_t head, uint32_t heads, uint32
 /* Query by query: what a query may not see must not touch its result, not even times zero
  * (zero times infinity). Only blocks at the causal edge come here. */
 static void block_causal(struct state *s, const struct attend *what, const struct block *b,
-			 struct part *part, float *p)
+			 struct part *part, const struct work *work)
 {
-	uint32_t dim = s->map.space->v_dim, heads = what->n_q * s->group;
+	uint32_t heads = what->n_q * s->group;
 
 	for (uint32_t i = 0; i < what->n_q; i++) {
-		uint32_t n = block_below(b, exec_limit(s, what->q + i));
-		uint32_t h = i * s->group, sum = heads + i;
+		uint32_t n = block_below(b, exec_limit(s, what->q + i)), h = i * s->group;
 
 		if (!n)
 			continue;
-		block_softmax(s, h, s->group, n, p, part);
-		block_add(s, b, n, p + (size_t)h * BLOCK_ROWS, s->group, part->y + (size_t)h * dim);
+		block_softmax(s, h, s->group, n, work->p, part);
+		block_add(s, b, n, work, h, s->group, part->y);
 		if (what->sums)
-			block_add(s, b, n, p + (size_t)sum * BLOCK_ROWS, 1,
-				  part->y + (size_t)sum * dim);
+			block_add(s, b, n, work, heads + i, 1, part->y);
 	}
 }
 
 static void block_attend(struct state *s, const struct attend *what, const struct block *b,
-			 struct part *part, float *p)
+			 struct part *part, const struct work *work)
 {
 	uint32_t heads = what->n_q * s->group;
 
-	block_logits(s, what, b, p);
+	if (is_wide(b, work))
+		block_widen(s, b, work);
+	block_logits(s, what, b, work);
 	if (block_end(b) > exec_limit(s, what->q)) {
-		block_causal(s, what, b, part, p);
+		block_causal(s, what, b, part, work);
 		return;
 	}
-	block_softmax(s, 0, heads, b->rows, p, part);
-	block_add(s, b, b->rows, p, heads + (what->sums ? what->n_q : 0), part->y);
+	block_softmax(s, 0, heads, b->rows, work->p, part);
+	block_add(s, b, b->rows, work, 0, heads + (what->sums ? what->n_q : 0), part->y);
 }
 
 static void part_clear(const struct state *s, const struct attend *what, struct part *part,
@@ -206,7 +260,7 @@ void exec_attend(struct state *s, const struct attend *what, struct part *part, 
 		struct block done = b;
 
 		walk_fill(&w, &next);
-		block_attend(s, what, &b, part, work->p);
+		block_attend(s, what, &b, part, work);
 		b = next;
 		next = done;
 	}

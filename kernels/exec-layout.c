@@ -53,24 +53,35 @@ static void lay_out_score(struct state *s, const struct kv_plan *p, struct layou
 	s->gathered = take(l, MAX(s->visible, s->blocks), sizeof(*s->gathered));
 }
 
-static void lay_out_parts(struct state *s, struct layout *l, uint32_t heads)
+static struct work take_work(const struct state *s, struct layout *l, uint32_t rows)
 {
-	uint32_t dim = s->map.space->v_dim, rows = heads + s->sums;
+	const struct kv_space *x = s->map.space;
+	struct work w = { 0 };
+
+	w.p = take(l, (uint64_t)rows * BLOCK_ROWS, sizeof(*w.p));
+	for (unsigned i = 0; i < 2; i++)
+		w.piece[i] = take(l, BLOCK_PIECES, sizeof(*w.piece[i]));
+	if (s->mode == KV_EXEC_SCORE) {
+		w.k = take(l, (uint64_t)WIDE_ROWS * x->k_dim, sizeof(*w.k));
+		w.v = take(l, (uint64_t)WIDE_ROWS * x->v_dim, sizeof(*w.v));
+	}
+	return w;
+}
+
+static void lay_out_parts(struct state *s, struct layout *l)
+{
+	uint32_t rows = s->heads + s->sums;
 
 	for (uint32_t i = 0; i < s->parts; i++) {
-		struct part part;
-		struct work work;
+		float *y = take(l, (uint64_t)rows * s->map.space->v_dim, sizeof(*y));
+		float *lse = take(l, s->heads, sizeof(*lse));
+		float *sum = take(l, s->heads, sizeof(*sum));
+		struct work work = take_work(s, l, rows);
 
-		part.y = take(l, (uint64_t)rows * dim, sizeof(*part.y));
-		part.lse = take(l, heads, sizeof(*part.lse));
-		part.sum = take(l, heads, sizeof(*part.sum));
-		work.p = take(l, (uint64_t)rows * BLOCK_ROWS, sizeof(*work.p));
-		work.piece[0] = take(l, BLOCK_PIECES, sizeof(*work.piece[0]));
-		work.piece[1] = take(l, BLOCK_PIECES, sizeof(*work.piece[1]));
-		if (l->base) {
-			s->part[i] = part;
-			s->work[i] = work;
-		}
+		if (!l->base)
+			continue;
+		s->part[i] = (struct part){ y, lse, sum };
+		s->work[i] = work;
 	}
 }
 
@@ -82,16 +93,13 @@ static void lay_out_prompt(struct state *s, struct layout *l)
 	float *lse = take(l, s->heads, sizeof(*lse)), *sum = take(l, s->heads, sizeof(*sum));
 
 	for (uint32_t i = 0; i < s->parts; i++) {
+		struct work work = take_work(s, l, heads);
 		size_t at = (size_t)i * heads;
-		struct work work;
 
-		work.p = take(l, (uint64_t)heads * BLOCK_ROWS, sizeof(*work.p));
-		work.piece[0] = take(l, BLOCK_PIECES, sizeof(*work.piece[0]));
-		work.piece[1] = take(l, BLOCK_PIECES, sizeof(*work.piece[1]));
-		if (l->base) {
-			s->part[i] = (struct part){ y + at * dim, lse + at, sum + at };
-			s->work[i] = work;
-		}
+		if (!l->base)
+			continue;
+		s->part[i] = (struct part){ y + at * dim, lse + at, sum + at };
+		s->work[i] = work;
 	}
 }
 
@@ -111,6 +119,6 @@ uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base)
 	if (s->mode == KV_EXEC_PROMPT)
 		lay_out_prompt(s, &l);
 	else
-		lay_out_parts(s, &l, s->heads);
+		lay_out_parts(s, &l);
 	return l.used;
 }

@@ -26,7 +26,8 @@
 #define ATTEND_ROWS 4096u /* of a share */
 #define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
 #define BLOCK_ROWS 256u   /* whose logits are held at once */
-#define BLOCK_PIECES 64u  /* of one row each in a scattered choice: the prefetch distance */
+#define BLOCK_PIECES 64u  /* of a scattered choice: the prefetch distance */
+#define WIDE_ROWS 64u     /* of a scattered choice, widened to f32 side by side */
 
 enum kv_exec_mode { KV_EXEC_SCORE, KV_EXEC_ATTEND, KV_EXEC_PROMPT };
 
@@ -48,6 +49,7 @@ struct part {       /* a running softmax over some rows, normalised at the end *
 struct work {                      /* of one thread, while it attends */
 	float *p;                  /* logits, then weights: [heads + sums][BLOCK_ROWS] */
 	struct kv_piece *piece[2]; /* [BLOCK_PIECES] each: the block at hand, and the next */
+	float *k, *v;              /* [WIDE_ROWS][dim]; NULL: no choice is scattered */
 };
 
 struct state {

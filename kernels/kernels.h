@@ -78,6 +78,7 @@ struct kv_space { /* immutable after init: any thread may use it */
 	const struct kv_policy *policy;
 	const void *args; /* borrowed */
 	const struct kv_kernels *k, *v, *plain; /* K tiles, V tiles, sinks and tail */
+	const struct kv_kernels *wide;          /* f32: rows widened for one another's company */
 	const struct kv_ops *ops;
 };
 

@@ -100,6 +100,7 @@ static int find_kernels(struct kv_space *s, const struct kv_space_params *p, cha
 
 	r = r ? r : find_format("v_format", p->v_format, &s->v, why);
 	r = r ? r : find_format("dtype", plain[p->dtype], &s->plain, why);
+	s->wide = kv_kernels_find("f32");
 	s->ops = kv_ops_find();
 	return r;
 }
