@@ -14,6 +14,7 @@
 #include "daemon/fault.h"
 #include "daemon/peer.h"
 #include "daemon/seq.h"
+#include "numa/pin.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 
@@ -169,9 +170,21 @@ static int init_queue(struct session *session, uint32_t slot, uint32_t i)
 	return 0;
 }
 
-static int fill_session(struct peer *p, struct session *session)
+/* The arena lies on the node that the client asked for, else where its worker reads it. */
+static int make_segment(struct session *session, int node)
 {
+	/* Without NUMA there is nothing to choose, and a full node is no reason to refuse. */
+	bool placed = node >= 0 && pin_memory(node) == 0;
 	int r = segment_create("sparqd-session", session->layout.bytes, &session->segment);
+
+	if (placed)
+		pin_memory(-1);
+	return r;
+}
+
+static int fill_session(struct peer *p, struct session *session, int node)
+{
+	int r = make_segment(session, node);
 
 	if (r < 0)
 		return r;
@@ -187,7 +200,7 @@ static int fill_session(struct peer *p, struct session *session)
 	return r;
 }
 
-static int make_session(struct peer *p, const struct segment_layout *l, char *why)
+static int make_session(struct peer *p, const struct segment_layout *l, int node, char *why)
 {
 	struct session *session = calloc(1, sizeof(*session));
 	struct server *s = p->server;
@@ -201,13 +214,13 @@ static int make_session(struct peer *p, const struct segment_layout *l, char *wh
 	session->segment = SEGMENT_NULL;
 	session->layout = *l;
 	session->doorbell = -1;
-	session->worker = server_choose_worker(s);
+	session->worker = server_choose_worker(s, node);
 	session->n_queues = l->n_queues;
 	session->peer = p;
 	for (uint32_t i = 0; i < SPARQ_MAX_QUEUES; i++)
 		session->queue[i].eventfd = -1;
 	s->rings[session->worker] += l->n_queues;
-	r = fill_session(p, session);
+	r = fill_session(p, session, node != -1 ? node : server_worker_node(s, session->worker));
 	if (r < 0)
 		snprintf(why, SPARQ_ERROR_TEXT, "cannot make a segment of %zu bytes: %s", l->bytes,
 			 strerror(-r));
@@ -279,7 +292,7 @@ int peer_hello(struct peer *p, union message *m, char *why)
 		return r;
 	r = charge(p, &layout, why);
 	if (r == 0)
-		r = make_session(p, &layout, why);
+		r = make_session(p, &layout, hello.node, why);
 	if (r < 0 && p->session)
 		peer_session_free(p);
 	else if (r < 0)

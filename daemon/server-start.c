@@ -180,6 +180,7 @@ static int start_workers(struct server *s)
 	};
 	int r;
 
+	s->pinned = params.pin;
 	s->spin_ns = params.spin_ns = measure_spin(c);
 	page->n_pollers = params.n;
 	r = workers_start(&params, &s->workers);

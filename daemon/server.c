@@ -303,12 +303,22 @@ void server_changed(struct server *s)
 		loop_timer_set(s->loop, &s->status, STATUS_NS, on_status, s);
 }
 
-unsigned server_choose_worker(const struct server *s)
+int server_worker_node(const struct server *s, unsigned worker)
 {
-	unsigned least = 0;
+	unsigned node;
 
-	for (unsigned i = 1; i < workers_count(s->workers); i++)
-		if (s->rings[i] < s->rings[least])
-			least = i;
-	return least;
+	if (!s->pinned || topo_cpu(&s->topo, worker, &node) < 0)
+		return -1;
+	return s->topo.node[node].id;
+}
+
+unsigned server_choose_worker(const struct server *s, int node)
+{
+	unsigned n = workers_count(s->workers), best = n;
+
+	for (unsigned i = 0; i < n; i++)
+		if ((node == -1 || server_worker_node(s, i) == node) &&
+		    (best == n || s->rings[i] < s->rings[best]))
+			best = i;
+	return best < n ? best : server_choose_worker(s, -1);
 }

@@ -61,6 +61,7 @@ struct server {
 
 	uint64_t started_ns, next_session, watchdog_ns, progress;
 	uint32_t generation, spin_ns;
+	bool pinned; /* worker i runs on the i-th CPU of the topology */
 	bool draining;
 };
 
@@ -71,7 +72,10 @@ int server_run(const struct server_args *args, const struct config *c);
 
 /* ---- for peers ------------------------------------------------------------ */
 
-unsigned server_choose_worker(const struct server *s); /* the one with the fewest rings */
+/* The worker with the fewest rings, of those on a node (the kernel's number) if there are any
+ * there; -1: of all. And the node it runs on, -1 if it may run on any. */
+unsigned server_choose_worker(const struct server *s, int node);
+int server_worker_node(const struct server *s, unsigned worker);
 uint64_t server_segment_limit(const struct server *s); /* of all sessions together */
 void server_changed(struct server *s); /* sessions came or went: heartbeat, status, drain */
 void server_sweep_soon(struct server *s);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Thread placement. */
+/* Thread and page placement. */
 #include "numa/pin.h"
+
+#include <numaif.h>
 
 #include "shm/base.h"
 
@@ -27,4 +29,18 @@ int pin_current_cpu(void)
 	int cpu = sched_getcpu();
 
 	return cpu < 0 ? -errno : cpu;
+}
+
+int pin_memory(int node)
+{
+	unsigned long mask[TOPO_MAX_NODES / (8 * sizeof(long)) + 1] = { 0 };
+	int mode = node < 0 ? MPOL_DEFAULT : MPOL_PREFERRED;
+
+	if (node >= (int)TOPO_MAX_NODES)
+		return -EINVAL;
+	if (node >= 0)
+		mask[(size_t)node / (8 * sizeof(long))] = 1ul << node % (8 * sizeof(long));
+	if (set_mempolicy(mode, node < 0 ? NULL : mask, node < 0 ? 0 : 8 * sizeof(mask)) < 0)
+		return -errno;
+	return 0;
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Thread placement: a worker's kernels count on reading memory of their own node. */
+#include <fcntl.h>
+#include <numaif.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -45,6 +48,30 @@ static void every_node(void **state)
 	}
 }
 
+/* A client's arena lies on the node that it asked for: fallocate must follow the policy. */
+static void memory_follows(void **state)
+{
+	struct topo t;
+
+	assert_int_equal(topo_read("/", &t), 0);
+	for (unsigned node = 0; node < t.n_nodes; node++) {
+		int fd = memfd_create("pin", MFD_CLOEXEC), at = -1;
+		void *page;
+
+		if (pin_memory(t.node[node].id) == -ENOSYS)
+			skip();
+		assert_int_equal(fallocate(fd, 0, 0, 4096), 0);
+		assert_int_equal(pin_memory(-1), 0);
+		page = mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+		assert_true(page != MAP_FAILED);
+		assert_int_equal(move_pages(0, 1, &page, NULL, &at, 0), 0);
+		assert_int_equal(at, t.node[node].id);
+		munmap(page, 4096);
+		close(fd);
+	}
+	assert_int_equal(pin_memory(TOPO_MAX_NODES), -EINVAL);
+}
+
 static void refuses_what_is_not_there(void **state)
 {
 	struct topo t;
@@ -61,6 +88,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_cpu),
 		cmocka_unit_test(every_node),
+		cmocka_unit_test(memory_follows),
 		cmocka_unit_test(refuses_what_is_not_there),
 	};
 
