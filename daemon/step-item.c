@@ -69,6 +69,8 @@ void item_hold(struct stepper *s, struct step_item *i)
 		.dtype_bytes = kv_dtype_bytes(space->dtype),
 	};
 	r = check_item(s->entry, &i->in, &s->limits, &shape, &reason);
+	if (r < 0)
+		i->in.report = 0; /* nobody has said that this is an address */
 	if (r == 0 && is_late(s)) {
 		r = -ETIME;
 		reason = SPARQ_REASON_DEADLINE;

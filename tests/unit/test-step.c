@@ -422,6 +422,30 @@ static void no_sequence_twice_in_one_entry(void **state)
 	assert_int_equal(seq_rows(f->seq[0], 0), 1);
 }
 
+/* The report of an item that was refused goes nowhere: its address may be what was wrong. */
+static void a_refused_report_is_not_written(void **state)
+{
+	static const uint64_t address[] = { (8u << 20) - 64, 8u << 20, 1ull << 46, -128ull };
+	struct fixture *f = *state;
+	struct sparq_sqe e = { .op = SPARQ_OP_APPEND, .sequence = ITEMS_AT, .n_items = 1 };
+	struct sparq_item *item = (void *)((char *)f->base + ITEMS_AT);
+	struct sparq_cqe cqe;
+
+	for (size_t i = 0; i < 4; i++) {
+		*item = (struct sparq_item){ .sequence = f->seq[0]->id, .kv = KV_AT, .n_rows = 1 };
+		item->report = address[i];
+		cqe = run(f, &e);
+		assert_int_equal(cqe.res, -EINVAL);
+		assert_int_equal(cqe.aux, SPARQ_REASON_ADDRESS << 16);
+	}
+	/* Nor where something else was wrong. */
+	memset((char *)f->base + REPORT_AT, 0x55, sizeof(struct sparq_report));
+	item->report = REPORT_AT;
+	item->rsv[0] = 1;
+	assert_int_equal(run(f, &e).res, -EINVAL);
+	assert_int_equal(*(uint8_t *)((char *)f->base + REPORT_AT), 0x55);
+}
+
 static void links_cancel(void **state)
 {
 	struct fixture *f = *state;
@@ -534,6 +558,7 @@ int main(void)
 		TEST(append_attend_truncate),
 		TEST(a_batch_fails_item_by_item),
 		TEST(no_sequence_twice_in_one_entry),
+		TEST(a_refused_report_is_not_written),
 		TEST(links_cancel),
 		TEST(ids_of_others_do_not_exist),
 		TEST(a_late_entry_leaves_no_row),
