@@ -114,6 +114,16 @@ int segment_map(int fd, size_t bytes, bool writable, struct segment *ret)
 	return 0;
 }
 
+/* Before the seals it could be cut and punched: a page that is missing now is a SIGBUS, or memory
+ * that nobody reserved. */
+static bool is_whole(const struct segment *s)
+{
+	struct stat st;
+
+	return fstat(s->fd, &st) == 0 && (uint64_t)st.st_size == s->bytes &&
+	       (uint64_t)st.st_blocks * 512 >= s->bytes;
+}
+
 int segment_seal(struct segment *s)
 {
 	int seals;
@@ -124,7 +134,9 @@ int segment_seal(struct segment *s)
 	if (seals < 0)
 		return -errno;
 	/* A kernel that drops a seal it does not know would leave us open to hole punching. */
-	return (seals & SEALS) == SEALS ? 0 : -EOPNOTSUPP;
+	if ((seals & SEALS) != SEALS)
+		return -EOPNOTSUPP;
+	return is_whole(s) ? 0 : -EPROTO;
 }
 
 void segment_deinit(struct segment *s)

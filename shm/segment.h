@@ -28,7 +28,8 @@ struct segment {
 int segment_create(const char *name, size_t bytes, struct segment *ret);
 /* Maps a received descriptor of exactly `bytes`; takes the descriptor on success. */
 int segment_map(int fd, size_t bytes, bool writable, struct segment *ret);
-/* SHRINK|GROW|FUTURE_WRITE|SEAL, then reads the seals back. */
+/* SHRINK|GROW|FUTURE_WRITE|SEAL, then reads the seals back; -EPROTO if it was cut, grown or punched
+ * before: its client did that. */
 int segment_seal(struct segment *s);
 void segment_deinit(struct segment *s);
 

@@ -136,6 +136,25 @@ static void test_unsealed_can_be_cut(void **state)
 	segment_deinit(&s);
 }
 
+/* What was cut before the seals is found by them: sealing does not bring a page back. */
+static void test_cut_before_the_seals(void **state)
+{
+	struct segment s = SEGMENT_NULL;
+
+	for (unsigned how = 0; how < 3; how++) {
+		assert_int_equal(segment_create("test", BYTES, &s), 0);
+		if (how == 0)
+			assert_int_equal(ftruncate(s.fd, 4096), 0);
+		else if (how == 1)
+			assert_int_equal(ftruncate(s.fd, 2 * BYTES), 0);
+		else
+			assert_int_equal(fallocate(s.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						   0, 4096), 0);
+		assert_int_equal(segment_seal(&s), -EPROTO);
+		segment_deinit(&s);
+	}
+}
+
 /* A page that others only read, like the daemon page: no way to a writable mapping, not even by
  * opening the descriptor again. */
 static void test_read_only_map(void **state)
@@ -319,6 +338,7 @@ int main(void)
 		cmocka_unit_test(test_map_checks_size),
 		cmocka_unit_test(test_sealed_cannot_be_cut),
 		cmocka_unit_test(test_unsealed_can_be_cut),
+		cmocka_unit_test(test_cut_before_the_seals),
 		cmocka_unit_test(test_read_only_map),
 		cmocka_unit_test(test_seal_reports),
 		cmocka_unit_test(test_plan),
