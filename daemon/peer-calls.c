@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "daemon/peer.h"
 #include "daemon/seq.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/doorbell.h"
 
 _Static_assert(SPARQ_ERROR_TEXT == KV_ERROR_TEXT, "texts of kernels go to clients as they are");
 
@@ -89,23 +89,22 @@ static int call_queue_eventfd(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_queue request = m->queue;
 	struct queue *q;
-	int fd;
+	int fd, r;
 
 	if (request.queue >= p->session->n_queues)
 		return PEER_REFUSE(-EINVAL, "queue %" PRIu32 ": this session has %" PRIu32,
 				   request.queue, p->session->n_queues);
 	q = &p->session->queue[request.queue];
-	fd = load_relaxed(&q->eventfd);
-	if (fd < 0) {
-		fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (fd < 0)
-			return -errno;
+	if (load_relaxed(&q->eventfd) < 0) {
+		r = waiter_pair(&fd, &q->client_end);
+		if (r < 0)
+			return r;
 		/* The descriptor exists before the worker that writes to it can read its number. */
 		store_release(&q->eventfd, fd);
 	}
 	message_reply(m, &request.head);
 	m->queue.queue = request.queue;
-	p->out_fds[0] = fd;
+	p->out_fds[0] = q->client_end;
 	p->n_out_fds = 1;
 	return 0;
 }

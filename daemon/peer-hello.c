@@ -218,7 +218,7 @@ static int make_session(struct peer *p, const struct segment_layout *l, int node
 	session->n_queues = l->n_queues;
 	session->peer = p;
 	for (uint32_t i = 0; i < SPARQ_MAX_QUEUES; i++)
-		session->queue[i].eventfd = -1;
+		session->queue[i].eventfd = session->queue[i].client_end = -1;
 	s->rings[session->worker] += l->n_queues;
 	r = fill_session(p, session, node != -1 ? node : server_worker_node(s, session->worker));
 	if (r < 0)
@@ -243,8 +243,10 @@ void peer_session_free(struct peer *p)
 	/* No entry is in flight: no worker ever knew it, or its worker said DETACHED. */
 	seq_release_session(&s->store, session->id);
 	drop_caches(p);
-	for (uint32_t i = 0; i < session->n_queues; i++)
+	for (uint32_t i = 0; i < session->n_queues; i++) {
 		close_fd(&session->queue[i].eventfd);
+		close_fd(&session->queue[i].client_end);
+	}
 	if (p->watched)
 		fault_forget(p->fault_slot);
 	p->watched = false;

@@ -44,7 +44,7 @@ static void fence_session(struct worker *w, struct session *s, int error)
 
 static void wake_client(struct queue *q)
 {
-	/* The eventfd was made by the control thread before this could read it. */
+	/* It was made by the control thread before this could read its number. */
 	waiter_wake(q->ring.map.ctl, load_acquire(&q->eventfd));
 }
 

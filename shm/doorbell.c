@@ -17,6 +17,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -219,6 +220,29 @@ uint64_t waiter_lost_wakes(void)
 
 /* ---- daemon wakes the client -------------------------------------------- */
 
+int waiter_pair(int *ret_daemon, int *ret_client)
+{
+	int pair[2], least = 1; /* the kernel raises it to what it needs */
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -errno;
+	/* What a client leaves unread, or sends, the daemon would have to hold. */
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
+	shutdown(pair[0], SHUT_RD);
+	*ret_daemon = pair[0];
+	*ret_client = pair[1];
+	return 0;
+}
+
+/* Full is as good as rung; nobody there is the client's own affair. */
+static void queue_ring(int fd)
+{
+	uint64_t one = 1;
+
+	while (send(fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EINTR)
+		;
+}
+
 static void ring_bell(struct sparq_ring_ctl *ctl, int n)
 {
 	/* Moved before the wake: a client that has not reached the kernel finds it moved there. */
@@ -239,7 +263,7 @@ int waiter_wake(struct sparq_ring_ctl *ctl, int queue_fd)
 	if (need == 0)
 		return 0;
 	if (need == 2 && queue_fd >= 0)
-		eventfd_ring(queue_fd);
+		queue_ring(queue_fd);
 	else
 		ring_bell(ctl, 1);
 	return 1;
@@ -251,7 +275,7 @@ void waiter_abort(struct sparq_ring_ctl *ctl, uint32_t fatal, int queue_fd)
 	store_release(&ctl->fatal, fatal);
 	ring_bell(ctl, INT_MAX);
 	if (queue_fd >= 0)
-		eventfd_ring(queue_fd);
+		queue_ring(queue_fd);
 }
 
 /* ---- what a wake costs -------------------------------------------------- */

@@ -4,7 +4,7 @@
  * handshakes are model-checked in tests/model.
  *
  * Client wakes daemon: sticky eventfd, one write per sleep epoch.
- * Daemon wakes client: a bell word beside the futex, or the queue's eventfd.
+ * Daemon wakes client: a bell word beside the futex, or the queue's descriptor.
  */
 #pragma once
 
@@ -63,16 +63,19 @@ void sleeper_cancel(struct sleeper *s);
 #define WAITER_SLICE_NS 100000000
 int waiter_wait(struct sparq_ring_ctl *ctl, uint32_t spin_ns, bool same_cpu, int64_t timeout_ns,
 		bool (*ready)(void *arg), bool (*alive)(void *arg), void *arg);
-/* Before a sleep on the queue's eventfd, in poll(2) with others: announces it and fences. The
- * caller looks at its ring once more, and sleeps only if that is empty. Lasts until the eventfd is
- * written. */
+/* Before a sleep on the queue's descriptor, in poll(2) with others: announces it and fences. The
+ * caller looks at its ring once more, and sleeps only if that is empty. Lasts until the descriptor
+ * is readable. */
 void waiter_arm(struct sparq_ring_ctl *ctl);
 /* How many futex waits timed out although `ready` was true and no wake was on its way: not zero
  * is a protocol bug. */
 uint64_t waiter_lost_wakes(void);
 
+/* The two ends of a queue's descriptor. Not an eventfd: its flags are one for all who hold it, so a
+ * client could make it block, fill it, and with it stop the daemon's thread. -errno. */
+int waiter_pair(int *ret_daemon, int *ret_client);
 /* After the completions of a pass: one fence, and if the client sleeps, exchanges cq_need and
- * rings. `queue_fd` -1 if the client never asked for an eventfd. 1 woken, 0 not needed. */
+ * rings. `queue_fd`: the daemon's end, -1 if the client never asked. 1 woken, 0 not needed. */
 int waiter_wake(struct sparq_ring_ctl *ctl, int queue_fd);
 /* Ends the session for whoever waits on this ring: sets `fatal` (an errno, > 0), then wakes. */
 void waiter_abort(struct sparq_ring_ctl *ctl, uint32_t fatal, int queue_fd);

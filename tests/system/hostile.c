@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -278,6 +279,59 @@ static void attack_seals(struct enemy *e)
 		die("the daemon page can be mapped for writing");
 }
 
+/* The segment cut or punched while it is not sealed yet: it is never used. */
+static void attack_torn(struct enemy *e)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		int fds[MESSAGE_MAX_FDS] = { -1, -1, -1 }, r;
+		char text[SPARQ_ERROR_TEXT] = "";
+		union message m;
+
+		e->socket = connect_to(e->socket_path);
+		hello_message(&m);
+		if (ask(e, &m, fds, 3, text) < 0)
+			die("hello: %s", text);
+		r = i ? ftruncate(fds[0], 4096)
+		      : fallocate(fds[0], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096);
+		if (r < 0)
+			die("not sealed, and not cut: %m");
+		message_init(&m, SPARQ_MSG_MAPPED);
+		if (ask(e, &m, NULL, 0, text) != -EPROTO)
+			die("a torn segment was taken: %s", text);
+		must_be_out(e, "torn segment");
+		for (unsigned k = 0; k < 3; k++)
+			close_fd(&fds[k]);
+		close_fd(&e->socket);
+	}
+}
+
+/* The descriptor that the daemon rings for a queue: made to block, filled, never read. */
+static void attack_bell(struct enemy *e)
+{
+	struct sparq_sqe nop = { 0 };
+	uint64_t most = UINT64_MAX - 1;
+	union message m;
+	int fd = -1;
+
+	enter(e);
+	message_init(&m, SPARQ_MSG_QUEUE_EVENTFD);
+	if (ask(e, &m, &fd, 1, NULL) < 0 || fcntl(fd, F_SETFL, 0) < 0)
+		die("no descriptor of the queue");
+	if (send(fd, &most, sizeof(most), MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
+		(void)!write(fd, &most, sizeof(most));
+	for (unsigned i = 0; i < 500; i++) {
+		double end = now() + 5;
+
+		store_release(&e->map.ctl->cq_need, 2);
+		publish(e, &nop);
+		doorbell_ring(&e->doorbell);
+		for (; !reap(e); sched_yield())
+			if (now() > end)
+				die("stuck after %u rings", i);
+	}
+	close_fd(&fd);
+}
+
 /* Somebody else's ids: none of them may be told from one that never was. */
 static void attack_ids(struct enemy *e)
 {
@@ -309,6 +363,7 @@ static const struct {
 	{ "stalled", attack_stalled },	 { "abi", attack_abi },
 	{ "messages", attack_messages }, { "packets", attack_packets },
 	{ "seals", attack_seals },	 { "ids", attack_ids },
+	{ "torn", attack_torn },	 { "bell", attack_bell },
 };
 
 int main(int argc, char **argv)

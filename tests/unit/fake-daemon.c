@@ -22,7 +22,7 @@
 
 struct fake_session {
 	struct fake *fake;
-	int socket, doorbell, queue_fd[SPARQ_MAX_QUEUES];
+	int socket, doorbell, queue_fd[SPARQ_MAX_QUEUES], client_fd[SPARQ_MAX_QUEUES];
 	bool mapped;
 	struct segment segment, page;
 	struct segment_layout layout;
@@ -113,7 +113,7 @@ static void make_session(struct fake_session *s, const struct sparq_msg_hello *h
 
 		CHECK(segment_ring(&s->segment, &s->layout, i, &map) == 0);
 		ring_daemon_init(&s->ring[i], &map);
-		s->queue_fd[i] = -1;
+		s->queue_fd[i] = s->client_fd[i] = -1;
 	}
 }
 
@@ -184,8 +184,8 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		break;
 	case SPARQ_MSG_QUEUE_EVENTFD:
 		m->queue.queue = asked->queue.queue;
-		s->queue_fd[asked->queue.queue] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		return s->queue_fd[asked->queue.queue];
+		waiter_pair(&s->queue_fd[asked->queue.queue], &s->client_fd[asked->queue.queue]);
+		return s->client_fd[asked->queue.queue];
 	case SPARQ_MSG_CACHE_CREATE:
 		f->cache_create = asked->cache_create;
 		m->cache.cache = ++s->next_id;
@@ -291,8 +291,10 @@ static void serve(struct fake_session *s)
 static void session_deinit(struct fake_session *s)
 {
 	close_fd(&s->socket); /* first: this is what a client sees of a death */
-	for (uint32_t i = 0; i < s->layout.n_queues; i++)
+	for (uint32_t i = 0; i < s->layout.n_queues; i++) {
 		close_fd(&s->queue_fd[i]);
+		close_fd(&s->client_fd[i]);
+	}
 	close_fd(&s->doorbell);
 	segment_deinit(&s->segment);
 	segment_deinit(&s->page);

@@ -5,6 +5,7 @@
  * every sleep, every spin budget and no budget at all.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -14,6 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -108,11 +110,37 @@ static bool is_set(void *arg)
 	return load_acquire((uint32_t *)arg) != 0;
 }
 
+/* A client that clears O_NONBLOCK, reads nothing and has the daemon ring for ever: it never blocks,
+ * nor is it killed when the other end is gone. */
+static void test_queue_cannot_block(void **state)
+{
+	struct sparq_ring_ctl ctl = { 0 };
+	int fd, end, flags;
+
+	assert_int_equal(waiter_pair(&fd, &end), 0);
+	flags = fcntl(end, F_GETFL);
+	assert_true(flags & O_NONBLOCK);
+	assert_int_equal(fcntl(end, F_SETFL, flags & ~O_NONBLOCK), 0);
+	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	for (unsigned i = 0; i < 100000; i++) {
+		ctl.cq_need = 2;
+		assert_int_equal(waiter_wake(&ctl, fd), 1);
+	}
+	assert_int_equal(drain(end), 1);
+	assert_int_equal(send(end, "x", 1, MSG_NOSIGNAL), -1);
+	assert_int_equal(errno, EPIPE);
+	close(end);
+	ctl.cq_need = 2;
+	assert_int_equal(waiter_wake(&ctl, fd), 1);
+	close(fd);
+}
+
 static void test_wake_only_who_asks(void **state)
 {
 	struct sparq_ring_ctl ctl = { 0 };
-	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int fd, end;
 
+	assert_int_equal(waiter_pair(&fd, &end), 0);
 	assert_int_equal(waiter_wake(&ctl, fd), 0);
 	assert_int_equal(ctl.cq_bell, 0);
 	ctl.cq_need = 1;
@@ -120,14 +148,14 @@ static void test_wake_only_who_asks(void **state)
 	assert_int_equal(ctl.cq_need, 0);
 	assert_int_equal(ctl.cq_bell, 1);
 	assert_int_equal(waiter_wake(&ctl, fd), 0);
-	assert_int_equal(drain(fd), 0);
+	assert_int_equal(drain(end), 0);
 
 	waiter_arm(&ctl);
 	assert_int_equal(ctl.cq_need, 2);
 	assert_int_equal(waiter_wake(&ctl, fd), 1);
 	assert_int_equal(ctl.cq_need, 0);
 	assert_int_equal(ctl.cq_bell, 1);
-	assert_int_equal(drain(fd), 1);
+	assert_int_equal(drain(end), 1);
 
 	/* Nonsense is the client's own affair: it is woken some way. */
 	ctl.cq_need = 2;
@@ -138,6 +166,7 @@ static void test_wake_only_who_asks(void **state)
 	assert_int_equal(ctl.cq_bell, 3);
 	assert_int_equal(ctl.cq_need, 0);
 	close(fd);
+	close(end);
 }
 
 static void test_wait_times_out(void **state)
@@ -262,7 +291,7 @@ struct pair {
 	struct sparq_cqe cq[CQ];
 	struct sparq_poller poller;
 	struct ring_map map;
-	int bell, queue_fd;
+	int bell, queue_fd, client_fd;
 	uint32_t spin_ns;
 	bool by_eventfd;
 	uint32_t stop;
@@ -351,7 +380,7 @@ static bool has_completion(void *arg)
 /* One wait of the client, either way. */
 static void client_wait(struct pair *p, struct ring_client *r, struct doorbell *d)
 {
-	struct pollfd fd = { .fd = p->queue_fd, .events = POLLIN };
+	struct pollfd fd = { .fd = p->client_fd, .events = POLLIN };
 
 	if (ring_client_tell(r))
 		doorbell_ring(d);
@@ -363,7 +392,7 @@ static void client_wait(struct pair *p, struct ring_client *r, struct doorbell *
 	waiter_arm(&p->ctl);
 	if (!has_completion(r) && poll(&fd, 1, 1000) == 0)
 		fetch_add(&p->lost, has_completion(r));
-	drain(p->queue_fd);
+	drain(p->client_fd);
 }
 
 /* Bursts that fill the SQ and leave completions unread, so that entries wait for credit too. */
@@ -411,7 +440,7 @@ static void stress(uint32_t spin_ns, bool by_eventfd)
 
 	p->map = (struct ring_map){ &p->ctl, p->sq, p->cq, SQ, CQ };
 	p->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	p->queue_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_int_equal(waiter_pair(&p->queue_fd, &p->client_fd), 0);
 	p->spin_ns = spin_ns;
 	p->by_eventfd = by_eventfd;
 	pthread_create(&thread, NULL, daemon_main, p);
@@ -428,6 +457,7 @@ static void stress(uint32_t spin_ns, bool by_eventfd)
 	assert_true(seen > 100);
 	close(p->bell);
 	close(p->queue_fd);
+	close(p->client_fd);
 	free(p);
 }
 
@@ -445,6 +475,7 @@ int main(void)
 		cmocka_unit_test(test_rings_once_per_epoch),
 		cmocka_unit_test(test_cold_ring_is_rung_every_time),
 		cmocka_unit_test(test_full_or_closed_eventfd),
+		cmocka_unit_test(test_queue_cannot_block),
 		cmocka_unit_test(test_wake_only_who_asks),
 		cmocka_unit_test(test_wait_times_out),
 		cmocka_unit_test(test_wait_sees_what_is_there),

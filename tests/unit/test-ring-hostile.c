@@ -18,7 +18,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -231,10 +230,11 @@ static int pass(struct arena *a, struct ring_daemon *r, struct outcome *o, int q
 
 static void serve(struct arena *a, int64_t until_ns, struct outcome *o)
 {
-	int queue_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int queue_fd, client_fd;
 	uint64_t random = a->seed + 1;
 	struct ring_daemon r;
 
+	assert_int_equal(waiter_pair(&queue_fd, &client_fd), 0);
 	ring_daemon_init(&r, &a->map);
 	while (now_ns() < until_ns) {
 		struct ring_map before = r.map;
@@ -252,6 +252,7 @@ static void serve(struct arena *a, int64_t until_ns, struct outcome *o)
 			sched_yield();
 	}
 	close(queue_fd);
+	close(client_fd);
 }
 
 static void test_hostile_client(void **state)
