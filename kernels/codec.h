@@ -25,6 +25,7 @@
  *   fmt_run_load(run, row)                                      VL codes of it
  *   fmt_gather(block, row, channel)                             the same where there are no runs
  * and, if not plain:
+ *   k_pair(block, tile, channel)                                where K's parameters lie
  *   fmt_k_params(block, tile, c, &scale, &min)                  of VL channels
  *   fmt_run_params(block, tile, channel, &scale, &min)          of one, for codes of fmt_run_load
  *   fmt_v_params(block, row, level, &scale, &min)
@@ -49,8 +50,8 @@
 #define KV_PASTE3_(a, b, c) a##b##_##c
 #define KV_PASTE3(a, b, c) KV_PASTE3_(a, b, c)
 
-/* KV_ISA is the word that the build gives: scalar, avx2, ... */
-#include KV_STRING(kernels/vec/KV_ISA.h)
+/* The build gives KV_ISA, a word (scalar, avx2, ...), and KV_VEC, its header. */
+#include KV_VEC
 
 /* #if KV_ISA_IS(avx512): for the fast path of one ISA, in kernels/fast/ */
 #define KV_ISA_NUMBER_scalar 1
@@ -60,7 +61,8 @@
 #define KV_ISA_IS(isa) (KV_PASTE(KV_ISA_NUMBER_, KV_ISA) == KV_ISA_NUMBER_##isa)
 
 #define KV_FN static inline __attribute__((always_inline))
-#define KV_UNROLL _Pragma("GCC unroll 16")
+/* A loop whose length the compiler knows: arrays indexed by it become registers. */
+#define KV_EACH(i, n) _Pragma("GCC unroll 16") for (unsigned i = 0; i < (n); i++)
 #define KV_LINE 64
 
 /* Rows of one plane, or of an upper and a lower plane of equal shape. */

@@ -10,6 +10,4 @@ bool kv_cpu_has(const char *isa)
 	return !strcmp(isa, "scalar");
 }
 
-void kv_thread_init(void)
-{
-}
+void kv_thread_init(void) {}

@@ -41,7 +41,8 @@ static const struct kv_kernels *const row[] = {
 #undef KV_ISA_ROW
 };
 
-static const struct kv_ops *const ops[] = { /* by ISA, ascending */
+static const struct kv_ops *const ops[] = {
+	/* by ISA, ascending */
 #define KV_FORMAT(format)
 #define KV_ROW(format, isa)
 #define KV_ISA_ROW(isa) &kv_ops_##isa,

@@ -10,8 +10,8 @@
 /* e^f for |f| <= ln2 / 2 by Taylor to the seventh power: below 1 ulp of f32. */
 KV_FN vf exp_accurate(vf x)
 {
-	static const float c[] = { 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6,
-				   0.5f, 1.0f, 1.0f };
+	static const float c[] = { 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+				   1.0f / 6,    0.5f,       1.0f,       1.0f };
 	vf least = vf_set(-87.3f); /* from here down the result is 0 */
 	vf t = vf_min(vf_max(x, least), vf_set(88.7f));
 	vf n = vf_rint(vf_mul(t, vf_set(0x1.715476p+0f)));
@@ -19,8 +19,8 @@ KV_FN vf exp_accurate(vf x)
 	vf y = vf_set(c[0]);
 
 	f = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), f);
-	KV_UNROLL for (unsigned i = 1; i < ARRAY_SIZE(c); i++)
-		y = vf_fma(y, f, vf_set(c[i]));
+	KV_EACH (i, ARRAY_SIZE(c) - 1)
+		y = vf_fma(y, f, vf_set(c[i + 1]));
 	return vf_if_ge(x, least, vf_scale(y, n), vf_set(0)); /* NaN: 0 as well */
 }
 
@@ -62,10 +62,10 @@ KV_FN float top_of(const float *a, uint32_t n)
 	vf top[4];
 	uint32_t i = 0;
 
-	KV_UNROLL for (unsigned k = 0; k < 4; k++)
+	KV_EACH (k, 4)
 		top[k] = vf_set(-INFINITY);
 	for (; i + 4 * VL <= n; i += 4 * VL)
-		KV_UNROLL for (unsigned k = 0; k < 4; k++)
+		KV_EACH (k, 4)
 			top[k] = vf_max(vf_load(a + i + k * VL), top[k]);
 	for (; i + VL <= n; i += VL)
 		top[0] = vf_max(vf_load(a + i), top[0]);
@@ -91,7 +91,7 @@ static void op_max_expsum(const float *a, uint32_t n, float *ret_max, float *ret
 	if (top == -INFINITY)
 		return;
 	for (; i + 2 * VL <= n; i += 2 * VL)
-		KV_UNROLL for (unsigned k = 0; k < 2; k++)
+		KV_EACH (k, 2)
 			sum[k] = vf_add(sum[k], weight_of(vf_sub(vf_load(a + i + k * VL), max)));
 	for (; i < n; i += VL) {
 		vf x = n - i >= VL ? vf_load(a + i) : load_rest(a + i, n - i, -INFINITY);
@@ -168,11 +168,12 @@ static void op_add_softmax(const float *a, uint32_t n, float lse, bool first, fl
 	uint32_t i = 0;
 
 	for (; i + VL <= n; i += VL)
-		vf_store(c + i, vf_add(first ? zero : vf_load(c + i),
-				       softmax_at(vf_load(a + i), l)));
+		vf_store(c + i,
+			 vf_add(first ? zero : vf_load(c + i), softmax_at(vf_load(a + i), l)));
 	if (i < n)
-		store_rest(c + i, n - i, vf_add(first ? zero : load_rest(c + i, n - i, 0),
-						softmax_at(load_rest(a + i, n - i, 0), l)));
+		store_rest(c + i, n - i,
+			   vf_add(first ? zero : load_rest(c + i, n - i, 0),
+				  softmax_at(load_rest(a + i, n - i, 0), l)));
 }
 
 static void op_add(const float *a, uint32_t n, bool first, float *c)

@@ -3,11 +3,11 @@
  * Makes a row of the kernel table of the codec that was defined above it: the
  * last line of every format file.
  */
-#include "kernels/stage/read.h"
-#include "kernels/stage/scan.h"
-#include "kernels/stage/dot.h"
 #include "kernels/stage/axpy.h"
 #include "kernels/stage/bytes.h"
+#include "kernels/stage/dot.h"
+#include "kernels/stage/read.h"
+#include "kernels/stage/scan.h"
 
 #ifndef FMT_SCORE_DIMS /* a format may bring a faster one for some ISA */
 #define FMT_SCORE_DIMS stage_k_score_dims

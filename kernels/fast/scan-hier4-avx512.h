@@ -74,21 +74,21 @@ KV_FN void fast_measure(const struct fast_scan *s, uint32_t tile, uint32_t head,
 {
 	__m256 bias[FAST_HEADS], top[FAST_HEADS];
 
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
+	KV_EACH (h, heads)
 		bias[h] = top[h] = _mm256_setzero_ps();
 	for (uint32_t j = 0; j < s->r; j++) {
 		__m256 scale, min;
 
 		fast_pairs(s->b, tile, s->channel[j], &scale, &min);
 		_mm256_storeu_ps(f->s4[j], scale);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		KV_EACH (h, heads) {
 			__m256 c = _mm256_set1_ps(s->coef[(head + h) * s->coef_stride + j]);
 
 			top[h] = _mm256_max_ps(fast_abs(_mm256_mul_ps(c, scale)), top[h]);
 			bias[h] = _mm256_fmadd_ps(c, min, bias[h]);
 		}
 	}
-	KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+	KV_EACH (h, heads) {
 		_mm256_storeu_ps(f->bias[h], bias[h]);
 		_mm256_storeu_ps(f->scale[h], _mm256_mul_ps(top[h], _mm256_set1_ps(1.0f / 127)));
 	}
@@ -145,13 +145,13 @@ KV_FN void fast_half(const struct fast_scan *s, const struct fast_fold *f, uint3
 	const int32_t *coef = &f->coef[0][0][lane];
 	fast_ints even[FAST_HEADS][2], raw[FAST_HEADS][2];
 
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned i = 0; i < 2; i++)
+	KV_EACH (h, heads)
+		KV_EACH (i, 2)
 			even[h][i] = raw[h][i] = (fast_ints){ 0 };
 	for (uint32_t j = 0; j < s->r; j += 4, coef += FAST_HEADS * FAST_TILES) {
 		__m512i x[4], y[2], u[2];
 
-		KV_UNROLL for (unsigned i = 0; i < 4; i++)
+		KV_EACH (i, 4)
 			x[i] = _mm512_loadu_si512(s->run[j + i] + at);
 		y[0] = high ? _mm512_unpackhi_epi8(x[0], x[1]) : _mm512_unpacklo_epi8(x[0], x[1]);
 		y[1] = high ? _mm512_unpackhi_epi8(x[2], x[3]) : _mm512_unpacklo_epi8(x[2], x[3]);
@@ -159,7 +159,7 @@ KV_FN void fast_half(const struct fast_scan *s, const struct fast_fold *f, uint3
 		u[1] = _mm512_unpackhi_epi16(y[0], y[1]);
 		y[0] = _mm512_and_si512(u[0], low);
 		y[1] = _mm512_and_si512(u[1], low);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		KV_EACH (h, heads) {
 			__m512i c = _mm512_set1_epi32(coef[h * FAST_TILES]);
 
 			even[h][0] = fast_add(even[h][0], y[0], c);
@@ -168,8 +168,8 @@ KV_FN void fast_half(const struct fast_scan *s, const struct fast_fold *f, uint3
 			raw[h][1] = fast_add(raw[h][1], u[1], c);
 		}
 	}
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned i = 0; i < 2; i++) {
+	KV_EACH (h, heads)
+		KV_EACH (i, 2) {
 			sums[h][i] = (__m512i)even[h][i];
 			sums[h][2 + i] = (__m512i)raw[h][i];
 		}
@@ -181,7 +181,7 @@ KV_FN void fast_store(const __m512i sums[4], float scale, float bias, bool high,
 	__m512 m = _mm512_set1_ps(scale), b = _mm512_set1_ps(bias);
 	__m512i w[4], t[4], out[4];
 
-	KV_UNROLL for (unsigned i = 0; i < 2; i++) {
+	KV_EACH (i, 2) {
 		__m512i odd = _mm512_srai_epi32(_mm512_sub_epi32(sums[2 + i], sums[i]), 4);
 
 		w[2 * i] = _mm512_unpacklo_epi32(sums[i], odd);
@@ -196,7 +196,7 @@ KV_FN void fast_store(const __m512i sums[4], float scale, float bias, bool high,
 	out[1] = _mm512_shuffle_i32x4(t[0], t[2], 0xdd);
 	out[2] = _mm512_shuffle_i32x4(t[1], t[3], 0x88);
 	out[3] = _mm512_shuffle_i32x4(t[1], t[3], 0xdd);
-	KV_UNROLL for (unsigned i = 0; i < 4; i++)
+	KV_EACH (i, 4)
 		_mm512_storeu_ps(ret + 32 * i + 16 * high,
 				 _mm512_fmadd_ps(_mm512_cvtepi32_ps(out[i]), m, b));
 }
@@ -208,13 +208,13 @@ KV_FN void fast_tile(const struct fast_scan *s, const struct fast_fold *f, uint3
 	bool inside = from == row && to == row + TILE;
 	float edge[FAST_HEADS][TILE];
 
-	KV_UNROLL for (unsigned half = 0; half < 2; half++) {
+	KV_EACH (half, 2) {
 		__m512i sums[FAST_HEADS][4];
 
 		if (s->ahead)
 			fast_prefetch(s, 2 * tile + half);
 		fast_half(s, f, tile, lane, heads, half, sums);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++)
+		KV_EACH (h, heads)
 			fast_store(sums[h], f->scale[h][lane], f->bias[h][lane], half,
 				   inside ? s->a + (head + h) * s->a_stride + (row - s->first)
 					  : edge[h]);
@@ -231,7 +231,7 @@ KV_FN void fast_heads(const struct fast_scan *s, uint32_t head, unsigned heads)
 
 	for (uint32_t group = first / FAST_TILES * FAST_TILES; group < end; group += FAST_TILES) {
 		fast_measure(s, group, head, heads, &f);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++)
+		KV_EACH (h, heads)
 			fast_round(s, head, h, &f);
 		for (uint32_t tile = MAX(group, first); tile < MIN(group + FAST_TILES, end); tile++)
 			fast_tile(s, &f, tile, tile - group, head, heads);

@@ -51,8 +51,8 @@ KV_FN size_t fmt_run_bytes(const struct kv_block *b)
 
 KV_FN const uint8_t *fmt_run(const struct kv_block *b, uint32_t channel)
 {
-	const uint8_t *plane = (const uint8_t *)b->base +
-			       fmt_v_bytes(b->dim, b->tiles, b->tile_rows, 0);
+	const uint8_t *plane =
+		(const uint8_t *)b->base + fmt_v_bytes(b->dim, b->tiles, b->tile_rows, 0);
 
 	return plane + channel * fmt_run_bytes(b);
 }

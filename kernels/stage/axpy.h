@@ -10,6 +10,7 @@
 
 #include "kernels/codec.h"
 #include "kernels/stage/dot.h"
+#include "kernels/stage/read.h"
 
 #define KV_AXPY_ROWS 32u /* of a block: its lines stay in L1 from strip to strip */
 
@@ -20,6 +21,7 @@ struct axpy {
 	const float *bias; /* by head, NULL: none */
 	uint32_t dim, n;
 	unsigned level;
+	bool ahead; /* the next block is as long: its rows are asked for */
 	float *y;
 	size_t y_stride;
 };
@@ -33,33 +35,50 @@ KV_FN vf axpy_load(const struct axpy *a, uint32_t at, uint32_t c, bool decoded)
 	return fmt_v_load(&a->rows, at, c, a->level);
 }
 
+/* Bytes [from, end) of a row. */
+KV_FN void axpy_prefetch(const struct axpy *a, uint32_t at, size_t from, size_t end)
+{
+	size_t row = at * a->rows.stride;
+
+	for (; from < end; from += KV_LINE) {
+		__builtin_prefetch(a->rows.upper + row + from);
+		if (a->rows.lower)
+			__builtin_prefetch(a->rows.lower + row + from);
+	}
+}
+
 KV_FN void axpy_tile(const struct axpy *a, uint32_t c, uint32_t head, unsigned vecs, unsigned heads,
 		     bool decoded)
 {
 	const float *w = a->w + head * a->w_stride;
 	float *y = a->y + head * a->y_stride + c;
+	size_t from = c * a->rows.stride / a->dim, end = (c + vecs * VL) * a->rows.stride / a->dim;
+	bool ahead = a->ahead && head == 0;
 	vf acc[4][4];
 
-	KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+	KV_EACH (h, heads) {
 		vf bias = vf_set(a->bias ? a->bias[head + h] : 0);
 
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+		KV_EACH (v, vecs)
 			acc[h][v] = vf_add(vf_load(y + h * a->y_stride + v * VL), bias);
 	}
 	for (uint32_t i = 0; i < a->n; i++) {
 		vf x[4];
 
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+		if (ahead)
+			axpy_prefetch(a, a->n + i, from, end);
+
+		KV_EACH (v, vecs)
 			x[v] = axpy_load(a, i, c + v * VL, decoded);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		KV_EACH (h, heads) {
 			vf weight = vf_set(w[h * a->w_stride + i]);
 
-			KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+			KV_EACH (v, vecs)
 				acc[h][v] = vf_fma(weight, x[v], acc[h][v]);
 		}
 	}
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+	KV_EACH (h, heads)
+		KV_EACH (v, vecs)
 			vf_store(y + h * a->y_stride + v * VL, acc[h][v]);
 }
 
@@ -112,9 +131,15 @@ KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const
 		       size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
 	for (uint32_t i = 0; i < n; i += KV_AXPY_ROWS) {
-		struct axpy a = { .rows = fmt_v_rows(b, row + i), .w = p + i, .w_stride = p_stride,
-				  .dim = b->dim, .n = MIN(n - i, KV_AXPY_ROWS), .level = level,
-				  .y = y, .y_stride = y_stride };
+		struct axpy a = { .rows = fmt_v_rows(b, row + i),
+				  .w = p + i,
+				  .w_stride = p_stride,
+				  .dim = b->dim,
+				  .n = MIN(n - i, KV_AXPY_ROWS),
+				  .level = level,
+				  .ahead = !FMT_PLAIN && i + 2 * KV_AXPY_ROWS <= n,
+				  .y = y,
+				  .y_stride = y_stride };
 #if !FMT_PLAIN
 		float w[KV_DIRECT_HEADS * KV_AXPY_ROWS], bias[KV_DIRECT_HEADS];
 
@@ -134,9 +159,13 @@ static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, con
 
 	for (uint32_t i = 0; i < n; i += KV_DECODE_ROWS) {
 		uint32_t m = MIN(n - i, KV_DECODE_ROWS);
-		struct axpy a = { .rows = { (const uint8_t *)x, NULL, 0 }, .w = p + i,
-				  .w_stride = p_stride, .dim = b->dim, .n = m,
-				  .y = y, .y_stride = y_stride };
+		struct axpy a = { .rows = { (const uint8_t *)x, NULL, 0 },
+				  .w = p + i,
+				  .w_stride = p_stride,
+				  .dim = b->dim,
+				  .n = m,
+				  .y = y,
+				  .y_stride = y_stride };
 
 		read_v(b, row + i, m, level, x);
 		axpy_rows(&a, heads, true);

@@ -11,8 +11,11 @@
 #pragma once
 
 #include "kernels/codec.h"
+#include "kernels/stage/read.h"
+#include "kernels/stage/scan.h"
 
 #define KV_DIRECT_HEADS 8u
+#define KV_DOT_AHEAD 16u   /* rows asked for before they are used */
 #define KV_DECODE_ROWS 16u /* rows decoded at once for many heads: 16 KiB */
 
 struct dot {
@@ -40,22 +43,22 @@ KV_FN void dot_tile(const struct dot *d, uint32_t at, uint32_t head, unsigned ro
 	const float *q = d->q + head * d->q_stride;
 	vf acc[4][4];
 
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned i = 0; i < rows; i++)
+	KV_EACH (h, heads)
+		KV_EACH (i, rows)
 			acc[h][i] = vf_set(0);
 	for (uint32_t c = 0; c < d->dim; c += VL) {
 		vf x[4];
 
-		KV_UNROLL for (unsigned i = 0; i < rows; i++)
+		KV_EACH (i, rows)
 			x[i] = dot_load(d, at + i, c, decoded);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		KV_EACH (h, heads) {
 			vf w = vf_load(q + h * d->q_stride + c);
 
-			KV_UNROLL for (unsigned i = 0; i < rows; i++)
+			KV_EACH (i, rows)
 				acc[h][i] = vf_fma(x[i], w, acc[h][i]);
 		}
 	}
-	KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+	KV_EACH (h, heads) {
 		float *p = d->p + (head + h) * d->p_stride + at;
 		float bias = d->bias ? d->bias[head + h] : 0;
 		float sum[4];
@@ -63,10 +66,10 @@ KV_FN void dot_tile(const struct dot *d, uint32_t at, uint32_t head, unsigned ro
 		if (rows == 4) {
 			vf_sum4(sum, acc[h][0], acc[h][1], acc[h][2], acc[h][3]);
 		} else {
-			KV_UNROLL for (unsigned i = 0; i < rows; i++)
+			KV_EACH (i, rows)
 				sum[i] = vf_sum(acc[h][i]);
 		}
-		KV_UNROLL for (unsigned i = 0; i < rows; i++)
+		KV_EACH (i, rows)
 			p[i] = sum[i] + bias;
 	}
 }
@@ -85,12 +88,24 @@ KV_FN void dot_heads(const struct dot *d, uint32_t at, unsigned rows, uint32_t h
 		dot_tile(d, at, h, rows, 1, decoded);
 }
 
+/* Long runs of codes: there is little to do for a line, and much to wait for. */
+KV_FN void dot_prefetch(const struct dot *d, uint32_t at)
+{
+	const uint8_t *row = d->rows.upper + at * d->rows.stride;
+
+	for (size_t i = 0; i < KV_DOT_ROWS * d->rows.stride; i += KV_LINE)
+		__builtin_prefetch(row + i);
+}
+
 KV_FN void dot_rows(const struct dot *d, uint32_t n, uint32_t heads, bool decoded)
 {
 	uint32_t i = 0;
 
-	for (; i + KV_DOT_ROWS <= n; i += KV_DOT_ROWS)
+	for (; i + KV_DOT_ROWS <= n; i += KV_DOT_ROWS) {
+		if (!FMT_PLAIN && !decoded && i + KV_DOT_AHEAD < n)
+			dot_prefetch(d, i + KV_DOT_AHEAD);
 		dot_heads(d, i, KV_DOT_ROWS, heads, decoded);
+	}
 	for (; i < n; i++)
 		dot_heads(d, i, 1, heads, decoded);
 }
@@ -145,8 +160,9 @@ static void dot_decoded(const struct kv_block *b, uint32_t row, uint32_t n, cons
 
 	for (uint32_t i = 0; i < n; i += KV_DECODE_ROWS) {
 		uint32_t m = MIN(n - i, KV_DECODE_ROWS);
-		struct dot d = { { (const uint8_t *)x, NULL, 0 }, q, q_stride, NULL,
-				 b->dim, p + i, p_stride };
+		struct dot d = {
+			{ (const uint8_t *)x, NULL, 0 }, q, q_stride, NULL, b->dim, p + i, p_stride
+		};
 
 		stage_k_read(b, row + i, m, x);
 		dot_rows(&d, m, heads, true);

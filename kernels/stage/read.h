@@ -58,6 +58,11 @@ static void stage_k_prefetch(const struct kv_block *b, uint32_t row)
 	struct kv_rows rows = fmt_k_rows(b, row);
 
 	prefetch_row(rows.upper, rows.stride);
+#if !FMT_PLAIN
+	/* Channel by channel, the tile's parameters are on many lines: a line has 16 pairs. */
+	for (uint32_t c = 0; c < b->dim; c += MAX(1u, 16u / b->tiles))
+		__builtin_prefetch(k_pair(b, row / b->tile_rows, c));
+#endif
 }
 
 static void stage_v_prefetch(const struct kv_block *b, uint32_t row)

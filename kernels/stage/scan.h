@@ -28,8 +28,8 @@ struct scan {
 	const struct kv_block *b;
 	const uint16_t *channel;
 	uint32_t r;
-	const float *w;    /* [r][SCAN_HEADS] */
-	const float *bias; /* [SCAN_HEADS] */
+	const float *w;                 /* [r][SCAN_HEADS] */
+	const float *bias;              /* [SCAN_HEADS] */
 	const struct scan_ahead *ahead; /* NULL: nothing follows */
 };
 
@@ -58,27 +58,27 @@ KV_FN void scan_unit(const struct scan *s, uint32_t row, unsigned vecs, unsigned
 	uint32_t at = s->ahead ? row / (KV_SCAN_VECS * VL) * s->r : 0;
 	vf acc[SCAN_HEADS][4];
 
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+	KV_EACH (h, heads)
+		KV_EACH (v, vecs)
 			acc[h][v] = vf_set(s->bias[h]);
 	for (uint32_t j = 0; j < s->r; j++) {
 		const uint8_t *run = fmt_run(s->b, s->channel[j]);
 		const float *w = s->w + j * SCAN_HEADS;
 		vf x[4];
 
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+		KV_EACH (v, vecs)
 			x[v] = scan_load(s, s->channel[j], runs ? run : NULL, row + v * VL);
-		KV_UNROLL for (unsigned h = 0; h < heads; h++) {
+		KV_EACH (h, heads) {
 			vf c = vf_set(w[h]);
 
-			KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+			KV_EACH (v, vecs)
 				acc[h][v] = vf_fma(x[v], c, acc[h][v]);
 		}
 		if (s->ahead)
 			scan_prefetch(s, at + j);
 	}
-	KV_UNROLL for (unsigned h = 0; h < heads; h++)
-		KV_UNROLL for (unsigned v = 0; v < vecs; v++)
+	KV_EACH (h, heads)
+		KV_EACH (v, vecs)
 			vf_store(a + h * a_stride + v * VL, acc[h][v]);
 }
 
@@ -122,7 +122,7 @@ KV_FN void scan_fold(const struct kv_block *b, uint32_t tile, const float *coef,
 #if !FMT_PLAIN
 		fmt_run_params(b, tile, channel[j], &scale, &min);
 #endif
-		KV_UNROLL for (uint32_t h = 0; h < SCAN_HEADS; h++) {
+		KV_EACH (h, SCAN_HEADS) {
 			float c = h < heads ? coef[h * coef_stride + j] : 0;
 
 			w[j * SCAN_HEADS + h] = c * scale;
@@ -173,8 +173,8 @@ static void stage_k_score_dims(const struct kv_block *b, uint32_t row, uint32_t 
 			scan_tile(b, next, row, at, to, coef, coef_stride, channel, r, heads, true,
 				  a, a_stride);
 		else
-			scan_tile(b, next, row, at, to, coef, coef_stride, channel, r, heads,
-				  false, a, a_stride);
+			scan_tile(b, next, row, at, to, coef, coef_stride, channel, r, heads, false,
+				  a, a_stride);
 		at = to;
 	}
 }

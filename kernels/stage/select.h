@@ -127,7 +127,7 @@ static void select_maxima(const float *c, uint32_t n, float *ret_max)
 		vf top[2] = { vf_set(-INFINITY), vf_set(-INFINITY) };
 
 		if (m == SELECT_GROUP) {
-			KV_UNROLL for (uint32_t i = 0; i < SELECT_GROUP / VL; i++)
+			KV_EACH (i, SELECT_GROUP / VL)
 				top[i & 1] = vf_max(vf_load(from + i * VL), top[i & 1]);
 			ret_max[g] = vf_top(vf_max(top[0], top[1]));
 			continue;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary (scalar.h has its meaning) in AVX2 with FMA and F16C: vectors of 8. */
 #pragma once
+/* clang-format off: a line a word */
 
 #include <immintrin.h>
 #include <stdbool.h>
@@ -114,9 +115,8 @@ static inline __m256i vf_gather_word(const void *p, size_t stride, size_t at, un
 {
 	const char *word = (const char *)p + (((at << log) & ~(size_t)3));
 	__m256i row = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-	__m256i x =
-		_mm256_i32gather_epi32((const int *)(const void *)word,
-				       _mm256_mullo_epi32(row, _mm256_set1_epi32((int)stride)), 1);
+	__m256i at_row = _mm256_mullo_epi32(row, _mm256_set1_epi32((int)stride));
+	__m256i x = _mm256_i32gather_epi32((const int *)(const void *)word, at_row, 1);
 
 	return _mm256_srl_epi32(x, _mm_cvtsi32_si128((int)(((at << log) & 3) * 8)));
 }

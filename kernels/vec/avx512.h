@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary (scalar.h has its meaning) in AVX-512 F, BW, DQ, VL: vectors of 16. */
 #pragma once
+/* clang-format off: a line a word */
 
 #include <immintrin.h>
 #include <stdbool.h>

@@ -10,6 +10,7 @@
  *   vf_max, vf_min  if either is NaN: the second
  */
 #pragma once
+/* clang-format off: a line a word */
 
 #include <math.h>
 #include <stdbool.h>

@@ -135,8 +135,8 @@ void check_control(struct check *c, const struct kv_kernels *k, const struct kv_
 {
 	struct kv_kernels wrong[8];
 	struct kv_ops wrong_ops[4] = { *o, *o, *o, *o };
-	static const char *const name[] = { "k_write", "v_write", "score", "score's edge", "k_dot",
-					    "v_axpy", "v_read", "level" };
+	static const char *const name[] = { "k_write", "v_write", "score",  "score's edge",
+					    "k_dot",   "v_axpy",  "v_read", "level" };
 
 	right = k;
 	right_ops = o;

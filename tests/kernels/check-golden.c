@@ -223,10 +223,10 @@ static void check_tile(struct check *c, const struct kv_kernels *k, struct json_
 
 		check_true(c, "K_upper", kc >> 4 == number2(at(tile, "K_upper"), row, channel));
 		check_true(c, "V_upper", vc >> 4 == number2(at(tile, "V_upper"), row, channel));
-		check_near(c, "K_lower", kc & 15,
-			   number2(at(tile, "K_lower_stored"), row, channel), 1);
-		check_near(c, "V_lower", vc & 15,
-			   number2(at(tile, "V_lower_stored"), row, channel), 1);
+		check_near(c, "K_lower", kc & 15, number2(at(tile, "K_lower_stored"), row, channel),
+			   1);
+		check_near(c, "V_lower", vc & 15, number2(at(tile, "V_lower_stored"), row, channel),
+			   1);
 	}
 	check_attention(c, k, &t, root, 0);
 	check_attention(c, k, &t, root, 1);

@@ -114,14 +114,22 @@ static void check_all_minus_infinity(struct check *c, const struct kv_ops *o)
 static float tricky(struct check *c, unsigned kind, uint32_t i)
 {
 	switch (kind) {
-	case 0: return check_normal(c);
-	case 1: return (float)check_below(c, 5);      /* ties everywhere */
-	case 2: return (float)i;                      /* each beats all before it */
-	case 3: return -(float)i;
-	case 4: return check_below(c, 4) ? NAN : check_normal(c);
-	case 5: return check_below(c, 2) ? 0.0f : -0.0f;
-	case 6: return check_below(c, 40) ? -INFINITY : check_below(c, 3) ? 1 : INFINITY;
-	default: return check_below(c, 3) ? NAN : check_below(c, 2) ? -INFINITY : -1;
+	case 0:
+		return check_normal(c);
+	case 1:
+		return (float)check_below(c, 5); /* ties everywhere */
+	case 2:
+		return (float)i; /* each beats all before it */
+	case 3:
+		return -(float)i;
+	case 4:
+		return check_below(c, 4) ? NAN : check_normal(c);
+	case 5:
+		return check_below(c, 2) ? 0.0f : -0.0f;
+	case 6:
+		return check_below(c, 40) ? -INFINITY : check_below(c, 3) ? 1 : INFINITY;
+	default:
+		return check_below(c, 3) ? NAN : check_below(c, 2) ? -INFINITY : -1;
 	}
 }
 
@@ -204,8 +212,12 @@ static void check_exp(struct check *c, const struct kv_ops *o)
 
 static void check_merge(struct check *c, const struct kv_ops *o)
 {
-	static const float lses[][2] = { { 1, 2 }, { 500, -400 }, { -INFINITY, 3 },
-					 { 3, -INFINITY }, { -INFINITY, -INFINITY }, { 0, 0 } };
+	static const float lses[][2] = { { 1, 2 },
+					 { 500, -400 },
+					 { -INFINITY, 3 },
+					 { 3, -INFINITY },
+					 { -INFINITY, -INFINITY },
+					 { 0, 0 } };
 	float y[80], x[80], was[80];
 
 	for (unsigned t = 0; t < ARRAY_SIZE(lses); t++) {
@@ -225,8 +237,11 @@ static void check_merge(struct check *c, const struct kv_ops *o)
 		}
 		check_near(c, "lse", lse, max + log(a + b), 1e-5);
 		for (unsigned i = 0; i < 77; i++)
-			check_near(c, "row", y[i], b == 0 ? was[i] : a == 0 ? x[i] :
-				   (a * was[i] + b * x[i]) / (a + b), 1e-6);
+			check_near(c, "row", y[i],
+				   b == 0   ? was[i]
+				   : a == 0 ? x[i]
+					    : (a * was[i] + b * x[i]) / (a + b),
+				   1e-6);
 		check_true(c, "beyond the row", y[77] == was[77]);
 	}
 	for (unsigned i = 0; i < 80; i++)
@@ -255,8 +270,8 @@ static void check_dtypes(struct check *c, const struct kv_ops *o)
 			bool denormal = t == KV_BF16 && (i & 0x7fff) < 0x80; /* zero to a worker */
 
 			if ((i & 0x7fff) > inf)
-				check_true(c, "NaN stays one", isnan(wide[i]) &&
-					   (back[i] & 0x7fff) > inf);
+				check_true(c, "NaN stays one",
+					   isnan(wide[i]) && (back[i] & 0x7fff) > inf);
 			else if (!denormal)
 				check_true(c, "there and back", back[i] == i);
 		}
@@ -317,8 +332,9 @@ void check_cpu(struct check *c)
 		for (unsigned f = 0; kv_format_at(f); f++) {
 			const struct kv_kernels *k = kv_kernels_find(kv_format_at(f));
 
-			check_true(c, "of every format", k && !strcmp(k->isa, isa) &&
-				   !strcmp(k->format, kv_format_at(f)));
+			check_true(c, "of every format",
+				   k && !strcmp(k->isa, isa) &&
+					   !strcmp(k->format, kv_format_at(f)));
 		}
 	}
 	check_true(c, "no limit", kv_isa_limit(NULL) == 0 && kv_isa_limit("") == 0);

@@ -117,8 +117,8 @@ static void check_same_code(struct check *c, const struct kv_kernels *k, const s
 			break;
 	b.base = other.data;
 	for (unsigned i = 0; scalar && i < b.tiles; i++)
-		(is_k ? scalar->k_write : scalar->v_write)(&b, i, f->sent + (size_t)i *
-							   b.tile_rows * b.dim);
+		(is_k ? scalar->k_write
+		      : scalar->v_write)(&b, i, f->sent + (size_t)i * b.tile_rows * b.dim);
 	check_true(c, "written as scalar writes",
 		   scalar && !memcmp(other.data, f->memory.data, other.size));
 	guarded_free(&other);
@@ -237,8 +237,8 @@ static void check_dot(struct check *c, const struct kv_kernels *k, const struct 
 			for (uint32_t d = 0; a->level && d < f->dim; d++)
 				bound += fabsf(qh[d]) *
 					 element_bound(k, f, 1.06f * k->score_max_rel, from + d);
-			if (!check_near(c, "k_dot", out[h * a->stride + at],
-					ref_dot(qh, x, f->dim), bound))
+			if (!check_near(c, "k_dot", out[h * a->stride + at], ref_dot(qh, x, f->dim),
+					bound))
 				break;
 		}
 	}
@@ -257,8 +257,8 @@ static double score_bound(const struct kv_kernels *k, const struct field *f, con
 	for (uint32_t j = 0; j < r; j++) {
 		size_t at = from + channel[j];
 
-		bound += fabsf(coef[j]) * (element_bound(k, f, k->score_max_rel, at) +
-					   4e-6 * f->size[at]);
+		bound += fabsf(coef[j]) *
+			 (element_bound(k, f, k->score_max_rel, at) + 4e-6 * f->size[at]);
 		largest = fmax(largest, fabsf(coef[j]) * f->range[at]);
 	}
 	return bound + (k->plain || r == 1 ? 0 : r * largest * k->score_max_rel / 16);
@@ -305,8 +305,8 @@ static void check_axpy(struct check *c, const struct kv_kernels *k, const struct
 		       const struct call *a)
 {
 	size_t y_stride = f->dim + 5;
-	struct guarded p = guarded_new(((size_t)(a->heads - 1) * a->stride + a->n + 1) *
-				       sizeof(float));
+	struct guarded p =
+		guarded_new(((size_t)(a->heads - 1) * a->stride + a->n + 1) * sizeof(float));
 	struct guarded y = guarded_new(((a->heads - 1) * y_stride + f->dim) * sizeof(float));
 	const float *rows = (a->level ? f->sent : f->read) + (size_t)a->row * f->dim;
 	const float *size = f->size + (size_t)a->row * f->dim;
@@ -326,9 +326,11 @@ static void check_axpy(struct check *c, const struct kv_kernels *k, const struct
 			for (uint32_t i = 0; i < a->n; i++) {
 				size_t e = (size_t)i * f->dim + d;
 
-				bound += fabsf(w[i]) * (4e-6 * size[e] + (a->level ?
-					element_bound(k, f, k->score_max_rel,
-						      (size_t)a->row * f->dim + e) : 0));
+				bound += fabsf(w[i]) *
+					 (4e-6 * size[e] +
+					  (a->level ? element_bound(k, f, k->score_max_rel,
+								    (size_t)a->row * f->dim + e)
+						    : 0));
 			}
 			if (!check_near(c, "v_axpy", ((float *)y.data)[at],
 					before[at] + ref_axpy(w, rows, a->n, f->dim, d), bound))
@@ -384,10 +386,11 @@ static void check_calls(struct check *c, const struct kv_kernels *k, const struc
 		a.row = check_below(c, kf->rows - a.n + 1);
 		a.stride = a.n + 1 + check_below(c, 20);
 		for (a.level = 0; a.level < k->levels; a.level++) {
-			check_case(c, "%s %s dim %u tiles %u x %u needs %u: row %u n %u heads %u "
-				   "level %u", k->format, k->isa, kf->dim, kf->block.tiles,
-				   kf->block.tile_rows, kf->block.needs, a.row, a.n, a.heads,
-				   a.level);
+			check_case(c,
+				   "%s %s dim %u tiles %u x %u needs %u: row %u n %u heads %u "
+				   "level %u",
+				   k->format, k->isa, kf->dim, kf->block.tiles, kf->block.tile_rows,
+				   kf->block.needs, a.row, a.n, a.heads, a.level);
 			check_dot(c, k, kf, &a);
 			check_axpy(c, k, vf, &a);
 		}

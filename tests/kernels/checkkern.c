@@ -202,9 +202,12 @@ static void bench_all(const struct check *c)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seed", 1, NULL, 's' },   { "isa", 1, NULL, 'i' },
-		{ "format", 1, NULL, 'f' }, { "bench", 0, NULL, 'b' },
-		{ "golden", 1, NULL, 'g' }, { "control", 0, NULL, 'c' },
+		{ "seed", 1, NULL, 's' },
+		{ "isa", 1, NULL, 'i' },
+		{ "format", 1, NULL, 'f' },
+		{ "bench", 0, NULL, 'b' },
+		{ "golden", 1, NULL, 'g' },
+		{ "control", 0, NULL, 'c' },
 		{ 0 },
 	};
 	struct check c = { .seed = (uint64_t)time(NULL) };
@@ -213,13 +216,26 @@ int main(int argc, char **argv)
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
-		case 's': c.seed = strtoull(optarg, NULL, 0); break;
-		case 'i': c.isa = optarg; break;
-		case 'f': c.format = optarg; break;
-		case 'b': bench = true; break;
-		case 'g': golden = optarg; break;
-		case 'c': control = true; break;
-		default: return 2;
+		case 's':
+			c.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'i':
+			c.isa = optarg;
+			break;
+		case 'f':
+			c.format = optarg;
+			break;
+		case 'b':
+			bench = true;
+			break;
+		case 'g':
+			golden = optarg;
+			break;
+		case 'c':
+			control = true;
+			break;
+		default:
+			return 2;
 		}
 	}
 	if (c.isa && !kv_isa_usable(c.isa)) {
