@@ -114,7 +114,7 @@ static void op_exps(float *a, uint32_t n, float *ret_max, float *ret_sum)
 		return;
 	}
 	for (; i + 2 * VL <= n; i += 2 * VL)
-		KV_UNROLL for (unsigned k = 0; k < 2; k++) {
+		KV_EACH (k, 2) {
 			vf e = weight_of(vf_sub(vf_load(a + i + k * VL), max));
 
 			vf_store(a + i + k * VL, e);
@@ -139,7 +139,7 @@ static void op_weigh(const float *e, size_t stride, uint32_t heads, const float 
 		vf sum[2] = { vf_set(0), vf_set(0) };
 
 		for (uint32_t h = 0; h < heads; h++)
-			KV_UNROLL for (unsigned k = 0; k < 2; k++)
+			KV_EACH (k, 2)
 				sum[k] = vf_fma(vf_load(e + h * stride + i + k * VL), vf_set(w[h]),
 						sum[k]);
 		vf_store(c + i, sum[0]);
