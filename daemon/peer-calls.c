@@ -125,6 +125,9 @@ static int no_cache(uint64_t id, char *why)
 	return PEER_REFUSE(-ENOENT, "cache %#" PRIx64 ": this session has no such cache", id);
 }
 
+/* They are counted in 32 bits and given back one by one when the session ends. */
+#define CACHE_REFS_MAX 65535u
+
 static int reserve_cache(struct peer *p)
 {
 	uint32_t room = MAX(2 * p->cache_room, 8u);
@@ -153,6 +156,11 @@ static int call_cache_create(struct peer *p, union message *m, char *why)
 	if (r < 0)
 		return r;
 	held = held_cache(p, cache->id);
+	if (held && held->refs == CACHE_REFS_MAX) {
+		cache_unref(cache);
+		return PEER_REFUSE(-EMFILE, "this session holds the cache %u times",
+				   CACHE_REFS_MAX);
+	}
 	if (!held) {
 		held = &p->cache[p->n_caches++];
 		*held = (struct peer_cache){ .cache = cache };

@@ -14,6 +14,7 @@
 #define REQUESTS_AT_ONCE 8 /* of one peer, before others get their turn */
 #define REFUSED_MAX 64     /* connections held open only to hear why they were refused */
 #define REFUSED_PER_USER 8
+#define REPLY_BYTES 8192 /* that one peer may leave unread in the kernel, descriptors and all */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
@@ -134,10 +135,12 @@ static void on_death(void *arg, uint32_t events)
 static int peer_start(struct peer *p)
 {
 	struct loop *loop = p->server->loop;
-	int r = identify(p);
+	int bytes = REPLY_BYTES, r = identify(p);
 
 	if (r < 0)
 		return r;
+	/* Descriptors under way count against this daemon: it must not run out of them. */
+	setsockopt(p->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	r = admit(p);
 	if (r < 0)
 		return r;
