@@ -50,6 +50,7 @@ struct session {
 	unsigned worker;              /* polls all of its rings, for life */
 	uint32_t n_queues;
 	struct queue queue[SPARQ_MAX_QUEUES];
+	uint32_t ending; /* atomic: being detached, what it waits for is not worth computing */
 	bool fenced; /* worker's: no ring of it is read any more */
 	struct worker_event_node event[WORKER_EVENT_KINDS]; /* so that posting one cannot fail */
 	void *peer;                                         /* the control thread's */

@@ -264,11 +264,20 @@ bool item_stage(struct stepper *s, struct step_item *i)
 	return true;
 }
 
+/* Too late, or for nobody: a wave is not run to its end for that. */
+static bool is_over(const struct stepper *s)
+{
+	return load_relaxed(&s->queue->session->ending) || is_late(s);
+}
+
 static void head_share(struct board_task *t, uint32_t share)
 {
 	struct step_head *h = container_of(t, struct step_head, task);
 
-	kv_exec_share(&h->exec, share);
+	if (is_over(h->stepper))
+		store_relaxed(&h->cut, 1);
+	else
+		kv_exec_share(&h->exec, share);
 }
 
 /* The last of the head's shares is done: its selection, and o and lse straight into the arena. */
@@ -283,6 +292,9 @@ static void head_finish(struct board_task *t)
 	size_t stride = i->in.o_stride ? i->in.o_stride : packed;
 	uint8_t *o = (uint8_t *)arena_at(h->stepper, i->in.o) + h->exec.head * n * element;
 
+	/* Seen: this share is the last, and the board's count has acquired the others. */
+	if (load_relaxed(&h->cut))
+		return;
 	kv_exec_finish(&h->exec);
 	for (uint32_t row = 0; row < i->in.n_q; row++)
 		kv_from_f32(space->dtype, result->y + row * n, o + row * stride, n);
@@ -322,6 +334,11 @@ void item_gather(struct step_head *h)
 	const struct kv_result *result = &h->exec.result;
 	struct sparq_report *report = &i->report;
 
+	i->heads_left--;
+	if (load_relaxed(&h->cut)) {
+		item_fail(i, -ETIME, SPARQ_REASON_DEADLINE);
+		return;
+	}
 	report->n_selected = MAX(report->n_selected, result->n_selected);
 	report->n_scored = MAX(report->n_scored, result->n_scored);
 	report->alpha_min = MIN(report->alpha_min, result->alpha_min);
@@ -330,7 +347,6 @@ void item_gather(struct step_head *h)
 		report->bytes[p] += result->bytes[p];
 		i->bytes_read += result->bytes[p];
 	}
-	i->heads_left--;
 }
 
 static void write_report(struct stepper *s, struct step_item *i)

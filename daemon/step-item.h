@@ -27,6 +27,7 @@ struct step_head {
 	struct kv_exec exec;
 	struct step_item *item;
 	const struct stepper *stepper;
+	uint32_t cut; /* atomic: a share was passed over, there is no result */
 };
 
 /* Fails the item; nothing of it stays. */

@@ -191,6 +191,8 @@ int workers_attach(struct workers *w, struct session *s)
 
 int workers_detach(struct workers *w, struct session *s)
 {
+	/* Orders nothing: shares that see it late are computed in vain. */
+	store_relaxed(&s->ending, 1);
 	return worker_command(&w->worker[s->worker], COMMAND_DETACH, s);
 }
 
@@ -247,7 +249,9 @@ void workers_stat(const struct workers *w, struct workers_stat *ret)
 		ret->shares_helped += load_relaxed(&one->shares_helped);
 		ret->sleeps += load_relaxed(&one->sleeps);
 		ret->timeouts_that_found_work += load_relaxed(&one->timeouts_that_found_work);
-		ret->progress += load_relaxed(&one->progress);
+		/* A wave can be longer than the watchdog's patience: its shares move this too. */
+		ret->progress += load_relaxed(&one->progress) +
+				 load_relaxed(&one->stepper.board.done);
 	}
 }
 

@@ -493,6 +493,27 @@ static void a_late_entry_leaves_no_row(void **state)
 	grow(f, 0, 600);
 }
 
+/* A session that ends does not keep its worker: the shares of its step are passed over. */
+static void an_ending_session_is_not_computed(void **state)
+{
+	struct fixture *f = *state;
+	struct sparq_sqe e = step_of(f, 0, 400, 200, 200);
+	uint8_t *o = (uint8_t *)f->base + O_AT;
+	struct sparq_cqe cqe;
+
+	grow(f, 0, 400);
+	put_rows(f, 0, 400, 200);
+	memset(o, 0x55, Q_FLOATS * sizeof(float));
+	f->session->ending = 1;
+	cqe = run(f, &e);
+	assert_int_equal(cqe.res, -ETIME);
+	assert_int_equal(cqe.bytes_read, 0);
+	assert_int_equal(o[0], 0x55);
+	assert_int_equal(seq_rows(f->seq[0], 0), 400);
+	f->session->ending = 0;
+	grow(f, 0, 600);
+}
+
 /* The smallest lane that runs a block has room for one KV head and not for two: each of its waves
  * is staged anew. A smaller one says so, and nothing is appended. */
 static void a_small_lane_runs_in_waves(void **state)
@@ -562,6 +583,7 @@ int main(void)
 		TEST(links_cancel),
 		TEST(ids_of_others_do_not_exist),
 		TEST(a_late_entry_leaves_no_row),
+		TEST(an_ending_session_is_not_computed),
 		TEST(a_small_lane_runs_in_waves),
 		TEST(a_flush_without_room_is_made_up_for),
 	};
