@@ -19,6 +19,7 @@
 #include "shm/base.h"
 
 #define ENTRIES_PER_PASS 32u
+#define SHARES_PER_PASS 4u /* of another's step: our own clients must not wait for the whole */
 #define LOOKS_WITHOUT_PAUSE 64u /* the next entry of a client that waited for this one */
 #define PAUSE_NS 2000u          /* then poll with pause, then with sched_yield */
 #define COLD_NS 10000000u
@@ -234,8 +235,8 @@ static uint32_t help_others(struct worker *w)
 	for (unsigned i = 0; i < w->all->n; i++) {
 		if (i == w->index)
 			continue;
-		while (board_help(&w->all->worker[i].stepper.board))
-			n++;
+		for (unsigned k = 0; k < SHARES_PER_PASS; k++)
+			n += board_help(&w->all->worker[i].stepper.board);
 	}
 	store_relaxed(&w->shares_helped, w->shares_helped + n);
 	return n;
