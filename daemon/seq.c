@@ -427,19 +427,18 @@ void seq_release_session(struct store *st, uint64_t session)
 
 		next_cache = c->next;
 		for (s = c->first; s; s = next) {
-			bool held;
-
 			next = s->next;
 			if (load_relaxed(&s->session) != session)
 				continue;
 			store_release(&s->session, 0);
 			if (c->on_disconnect == ON_DISCONNECT_PARK)
 				continue;
-			/* Fenced: nobody can be in it, and c lives as long as next does. */
-			held = seq_try_control(s);
-			assert(held);
-			if (held)
-				drop_held(s);
+			/* Fenced: nobody is in it, but for a worker that looked up what its slot
+			 * held before and is about to find another id. c lives as long as next
+			 * does. */
+			while (!seq_try_control(s))
+				sched_yield();
+			drop_held(s);
 		}
 	}
 }
