@@ -145,8 +145,7 @@ static void start_item(struct stepper *s, uint32_t index)
 static void copy_items(struct stepper *s)
 {
 	const struct session *session = s->queue->session;
-	const uint8_t *from = (uint8_t *)session->segment.base + session->layout.arena_offset +
-			      s->entry->sequence;
+	const uint8_t *arena = (uint8_t *)session->segment.base + session->layout.arena_offset;
 
 	s->n_items = s->entry->n_items ? s->entry->n_items : 1;
 	for (uint32_t i = 0; i < s->n_items; i++) {
@@ -155,7 +154,8 @@ static void copy_items(struct stepper *s)
 		memset(item, 0, sizeof(*item));
 		item->report.alpha_min = 1;
 		if (s->entry->n_items)
-			memcpy(&item->in, from + i * sizeof(item->in), sizeof(item->in));
+			memcpy(&item->in, arena + s->entry->sequence + i * sizeof(item->in),
+			       sizeof(item->in));
 		else
 			item->in = check_item_of_entry(s->entry);
 	}
