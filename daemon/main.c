@@ -52,9 +52,15 @@ static const char usage[] =
 
 struct command_line {
 	struct server_args args;
-	const char *set[SETTINGS_MAX];
+	char *set[SETTINGS_MAX];
 	bool dump, check;
 };
+
+static void command_line_deinit(struct command_line *l)
+{
+	for (unsigned i = 0; i < l->args.n_set; i++)
+		free(l->set[i]);
+}
 
 static int add_setting(struct command_line *l, const char *key, const char *value)
 {
@@ -132,12 +138,12 @@ static int dump(const struct config *c)
 
 int main(int argc, char **argv)
 {
-	struct command_line l = { .args = { .config_path = SPARQD_CONF } };
+	CLEANUP(command_line_deinit) struct command_line l = { .args.config_path = SPARQD_CONF };
 	char why[CONFIG_WHY_BYTES] = "";
 	struct config c;
 	int r;
 
-	l.args.set = l.set;
+	l.args.set = (const char *const *)l.set;
 	r = parse(argc, argv, &l);
 	if (r != 0)
 		return r < 0 ? EXIT_USAGE : EXIT_SUCCESS;
