@@ -264,10 +264,16 @@ bool item_stage(struct stepper *s, struct step_item *i)
 	return true;
 }
 
+/* Its session is being detached: the client is gone, or is told to go. */
+static bool is_ending(const struct stepper *s)
+{
+	return load_relaxed(&s->queue->session->ending);
+}
+
 /* Too late, or for nobody: a wave is not run to its end for that. */
 static bool is_over(const struct stepper *s)
 {
-	return load_relaxed(&s->queue->session->ending) || is_late(s);
+	return is_ending(s) || is_late(s);
 }
 
 static void head_share(struct board_task *t, uint32_t share)
@@ -336,7 +342,11 @@ void item_gather(struct step_head *h)
 
 	i->heads_left--;
 	if (load_relaxed(&h->cut)) {
-		item_fail(i, -ETIME, SPARQ_REASON_DEADLINE);
+		/* Of a daemon that stops, it was in flight like any other: no deadline has passed. */
+		if (is_ending(h->stepper))
+			item_fail(i, -ECONNRESET, SPARQ_REASON_NONE);
+		else
+			item_fail(i, -ETIME, SPARQ_REASON_DEADLINE);
 		return;
 	}
 	report->n_selected = MAX(report->n_selected, result->n_selected);

@@ -98,7 +98,7 @@ sessions 1
 stop_daemon
 status=0
 wait $last || status=$?
-[ "$status" = 3 ] || fail "the client ended with $status when the daemon stopped"
+[ "$status" = 3 ] || fail "the client ended with $status when the daemon stopped: $(tail -n 3 "$scratch/last")"
 if [ -e "$socket" ] || [ -e "$scratch/control.sock" ]; then fail "the sockets are left behind"; fi
 tail -n 1 "$daemon_log" | grep -q stopped || fail "it does not say that it stopped"
 
