@@ -27,22 +27,16 @@ KV_FN float kv_finite_f16(float x)
 static inline struct kv_pair fmt_pair(float min, float max);
 KV_FN vf fmt_code(vf x, vf scale, vf min);
 
-/* Of VL groups. The pair that is stored, and its values as fmt_code wants them. */
-KV_FN void write_pairs(vf min, vf max, struct kv_pair *ret_pair, vf *ret_scale, vf *ret_min)
+/* One group: the pair that is stored, and its values as fmt_code wants them. */
+KV_FN struct kv_pair write_pair(float low, float high, float *ret_scale, float *ret_min)
 {
-	float low[VL], high[VL], scale[VL];
+	/* Nothing but NaN: the minimum of nothing is above its maximum. */
+	struct kv_pair pair = low <= high ? fmt_pair(low, high) : (struct kv_pair){ 0 };
+	float scale = kv_from_f16(pair.scale);
 
-	vf_store(low, min);
-	vf_store(high, max);
-	for (unsigned i = 0; i < VL; i++) {
-		/* Nothing but NaN: the minimum of nothing is above its maximum. */
-		ret_pair[i] = low[i] <= high[i] ? fmt_pair(low[i], high[i]) : (struct kv_pair){ 0 };
-		scale[i] = kv_from_f16(ret_pair[i].scale);
-		scale[i] = scale[i] > 0 ? scale[i] : INFINITY;
-		low[i] = kv_from_f16(ret_pair[i].min);
-	}
-	*ret_scale = vf_load(scale);
-	*ret_min = vf_load(low);
+	*ret_scale = scale > 0 ? scale : INFINITY;
+	*ret_min = kv_from_f16(pair.min);
+	return pair;
 }
 
 /* VL channels of a tile from x (`dim` floats from row to row): codes[rows][VL] and VL pairs. */
@@ -50,6 +44,7 @@ KV_FN void write_columns(const float *x, uint32_t dim, uint32_t rows, uint8_t *r
 			 struct kv_pair *ret_pair)
 {
 	vf min = vf_set(INFINITY), max = vf_set(-INFINITY), scale;
+	float low[VL], high[VL];
 
 	for (uint32_t i = 0; i < rows; i++) {
 		vf v = vf_load(x + (size_t)i * dim);
@@ -57,7 +52,12 @@ KV_FN void write_columns(const float *x, uint32_t dim, uint32_t rows, uint8_t *r
 		min = vf_min(v, min);
 		max = vf_max(v, max);
 	}
-	write_pairs(min, max, ret_pair, &scale, &min);
+	vf_store(low, min);
+	vf_store(high, max);
+	for (unsigned i = 0; i < VL; i++)
+		ret_pair[i] = write_pair(low[i], high[i], &high[i], &low[i]);
+	scale = vf_load(high);
+	min = vf_load(low);
 	for (uint32_t i = 0; i < rows; i++)
 		vf_store_u8(ret_codes + i * VL, fmt_code(vf_load(x + (size_t)i * dim), scale, min));
 }
@@ -65,17 +65,17 @@ KV_FN void write_columns(const float *x, uint32_t dim, uint32_t rows, uint8_t *r
 /* One row. */
 KV_FN struct kv_pair write_row(const float *x, uint32_t dim, uint8_t *ret_codes)
 {
-	vf min = vf_set(INFINITY), max = vf_set(-INFINITY), scale;
-	struct kv_pair pair[VL];
+	vf min = vf_set(INFINITY), max = vf_set(-INFINITY);
+	struct kv_pair pair;
+	float step, low;
 
 	for (uint32_t c = 0; c < dim; c += VL) {
 		min = vf_min(vf_load(x + c), min);
 		max = vf_max(vf_load(x + c), max);
 	}
-	min = vf_set(-vf_top(vf_sub(vf_set(0), min)));
-	max = vf_set(vf_top(max));
-	write_pairs(min, max, pair, &scale, &min);
+	low = -vf_top(vf_sub(vf_set(0), min));
+	pair = write_pair(low, vf_top(max), &step, &low);
 	for (uint32_t c = 0; c < dim; c += VL)
-		vf_store_u8(ret_codes + c, fmt_code(vf_load(x + c), scale, min));
-	return pair[0];
+		vf_store_u8(ret_codes + c, fmt_code(vf_load(x + c), vf_set(step), vf_set(low)));
+	return pair;
 }
