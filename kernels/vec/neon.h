@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernels/vec/half.h"
 
@@ -137,7 +138,8 @@ static inline void vf_store_f16(uint16_t *p, vf x)
 
 static inline void vf_store_bf16(uint16_t *p, vf x)
 {
-	uint32x4_t u = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+	uint32x4_t u = vreinterpretq_u32_f32(x);
+	uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
 	uint32x4_t r = vaddq_u32(u, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
 
 	/* A NaN stays one when its low bits go. */

@@ -49,9 +49,14 @@ private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' \
 [ "$(echo "$private" | wc -l)" -ge 10 ] || { echo "headers not found under $root"; exit 1; }
 for header in $private; do
 	case $header in kernels/stage/* | kernels/fast/* | kernels/stamp.h) continue ;; esac
+	case $header:$("$cc" -dumpmachine) in # vocabularies of other processors
+	kernels/vec/neon.h:aarch64* | kernels/vec/avx*:x86_64*) ;;
+	kernels/vec/neon.h:* | kernels/vec/avx*) continue ;;
+	esac
 	grep -q '^#pragma once' "$root/$header" || continue
 	# shellcheck disable=SC2086 # words they shall be
 	check "$header" "$cc" -std=gnu17 -D_GNU_SOURCE -DKV_ISA=scalar \
+		'-DKV_VEC="kernels/vec/scalar.h"' \
 		-Wno-unused-parameter -Wno-unused-function -Wno-psabi "-I$root" "-I$build" "-I$root/shm" $libraries
 done
 
