@@ -13,7 +13,7 @@
 #include "tests/bench/attend.h"
 
 #define COLD_BYTES (256 * MIB)
-#define MOST_RIGS 16u
+#define MOST_RIGS 256u
 
 static float uniform(uint64_t *state)
 {
