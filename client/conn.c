@@ -230,7 +230,7 @@ static int open_params(const struct sparq_open_params *given, struct sparq_open_
 	if (!p.queues)
 		p.queues = 1;
 	if (!p.sq_entries)
-		p.sq_entries = 256;
+		p.sq_entries = 64;
 	*ret = p;
 	return 0;
 }

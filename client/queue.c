@@ -207,12 +207,12 @@ struct sparq_sqe *sparq_get_sqe(sparq_queue *q)
 	return unlikely(q->ended) ? NULL : ring_client_get(&q->ring);
 }
 
-static void note_flight(struct sparq_queue *q)
+static void note_flight(struct sparq_queue *q, uint32_t first)
 {
 	const struct sparq_sqe *sq = q->ring.map.sq;
 	uint32_t mask = q->ring.map.sq_entries - 1;
 
-	for (uint32_t i = q->ring.sq_published; i != q->ring.sq_tail; i++)
+	for (uint32_t i = first; i != q->ring.sq_published; i++)
 		flight_add(&q->flight, sq[i & mask].user_data);
 }
 
@@ -224,11 +224,12 @@ int sparq_submit(sparq_queue *q, unsigned wait_for)
 		queue_end(q);
 		return -ENOTCONN;
 	}
-	note_flight(q);
 	n = ring_client_publish(&q->ring);
 	/* The descriptor is ours and valid; a doorbell that is full rings already. */
 	if (n)
 		(void)doorbell_ring(&q->bell);
+	/* While the daemon is at it: completions are read by this thread alone, after this. */
+	note_flight(q, q->ring.sq_published - n);
 	if (wait_for) {
 		int r = await(q, MIN(wait_for, MAX(q->flight.live, 1u)), q->flight.live ? -1 : 0);
 

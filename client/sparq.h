@@ -49,7 +49,7 @@ struct sparq_open_params {
 	uint32_t size;
 	uint32_t queues;      /* ring pairs, one per thread; 0: 1 */
 	uint64_t arena_bytes; /* 0: 16 MiB */
-	uint32_t sq_entries;  /* power of two; 0: 256 */
+	uint32_t sq_entries;  /* power of two; 0: 64 */
 	int32_t node;         /* NUMA node + 1 of the arena; 0: the caller's */
 	char *why;            /* SPARQ_ERROR_TEXT bytes: the sentence of a failed open; or NULL */
 };

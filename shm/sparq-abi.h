@@ -240,7 +240,7 @@ struct sparq_msg_hello {
 	uint64_t magic;
 	uint32_t abi;
 	uint32_t n_queues;    /* 0: 1 */
-	uint32_t sq_entries;  /* power of two; 0: 256 */
+	uint32_t sq_entries;  /* power of two; 0: 64 */
 	int32_t node;         /* NUMA node of the arena; -1: the caller's */
 	uint64_t arena_bytes; /* 0: 16 MiB */
 	uint64_t features, features_incompat; /* that the client knows */

@@ -25,9 +25,11 @@
 #include "tests/bench/daemon.h"
 #include "tests/bench/pingpong.h"
 
+#define POLLS 1000u /* as a client that waits for a token polls, before it sleeps */
+
 struct ring_options {
 	const char *daemon, *socket;
-	unsigned depth, samples, repeats;
+	unsigned depth, samples, repeats, entries;
 	bool json;
 };
 
@@ -58,7 +60,11 @@ static int round_trip(sparq_queue *q, unsigned n)
 	}
 	r = sparq_submit(q, 0);
 	while (r >= 0 && done < n) {
-		r = sparq_peek(q, cqe, MIN(n - done, (unsigned)ARRAY_SIZE(cqe)));
+		unsigned most = MIN(n - done, (unsigned)ARRAY_SIZE(cqe));
+
+		r = sparq_peek(q, cqe, most);
+		for (unsigned i = 0; r == 0 && i < POLLS; i++)
+			r = sparq_peek(q, cqe, most);
 		if (r == 0)
 			r = sparq_wait(q, cqe, 1000000000) < 0 ? -ETIME : 0;
 		if (r > 0) {
@@ -166,6 +172,7 @@ static int run(const struct ring_options *o)
 {
 	CLEANUP(bench_daemon_stop) struct bench_daemon daemon = BENCH_DAEMON_NULL;
 	const char *socket = o->socket;
+	struct sparq_open_params params = { .size = sizeof(params) };
 	struct ring_figures figures;
 	sparq_queue *queue = NULL;
 	sparq *connection = NULL;
@@ -177,7 +184,8 @@ static int run(const struct ring_options *o)
 			return bench_fail(r, "cannot start a daemon");
 		socket = daemon.socket;
 	}
-	r = sparq_open(socket, NULL, &connection);
+	params.sq_entries = o->entries;
+	r = sparq_open(socket, &params, &connection);
 	if (r < 0)
 		return bench_fail(r, "cannot connect to %s", socket);
 	r = sparq_queue_create(connection, NULL, &queue);
@@ -199,6 +207,7 @@ int bench_ring(int argc, char **argv)
 		{ "depth", required_argument, NULL, 'n' },
 		{ "samples", required_argument, NULL, 'm' },
 		{ "repeats", required_argument, NULL, 'r' },
+		{ "entries", required_argument, NULL, 'e' },
 		{ "json", no_argument, NULL, 'j' },
 		{ 0 },
 	};
@@ -221,6 +230,9 @@ int bench_ring(int argc, char **argv)
 			break;
 		case 'r':
 			o.repeats = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'e':
+			o.entries = (unsigned)strtoul(optarg, NULL, 10);
 			break;
 		case 'j':
 			o.json = true;

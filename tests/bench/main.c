@@ -21,7 +21,8 @@ static const struct command {
 	  "[--json]" },
 	{ "ring", bench_ring,
 	  "a NOP through a daemon, against a cache line between two threads\n"
-	  "      [--depth N] [--samples N] [--repeats N] [--daemon PROGRAM | --socket PATH] "
+	  "      [--depth N] [--entries N] [--samples N] [--repeats N] [--daemon PROGRAM | "
+	  "--socket PATH] "
 	  "[--json]" },
 };
 
