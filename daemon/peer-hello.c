@@ -19,8 +19,8 @@
 #include "shm/base.h"
 
 #define QUEUES_DEFAULT 1u
-/* A ring of 4 KiB and its completions stay in an L1 cache on both sides; with 256 entries a round trip
- * takes a tenth to a sixth longer. */
+/* A ring of 4 KiB and its completions stay in an L1 cache on both sides; with 256 entries a round
+ * trip takes a tenth to a sixth longer. */
 #define SQ_ENTRIES_DEFAULT 64u
 #define ARENA_BYTES_DEFAULT (16 * MIB)
 

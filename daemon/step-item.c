@@ -342,7 +342,7 @@ void item_gather(struct step_head *h)
 
 	i->heads_left--;
 	if (load_relaxed(&h->cut)) {
-		/* Of a daemon that stops, it was in flight like any other: no deadline has passed. */
+		/* Of a daemon that stops it was in flight like any other: no deadline passed. */
 		if (is_ending(h->stepper))
 			item_fail(i, -ECONNRESET, SPARQ_REASON_NONE);
 		else
