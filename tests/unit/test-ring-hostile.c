@@ -32,6 +32,8 @@
 #define CQ 128u
 #define PAGE 4096u
 
+#define PATIENCE_NS 20000000000ll
+
 static unsigned run_ms = 1000;
 
 /* What one run shares. `map` points into guarded memory, which the mutators know and rewrite. */
@@ -104,10 +106,12 @@ static void mutate(struct arena *a, uint64_t *random)
 	uint32_t *word;
 
 	switch (r % 16) {
+#if !defined(__SANITIZE_THREAD__) /* plain stores of the daemon, which it never reads back */
 	case 0: /* what only the daemon should write */
 		word = (uint32_t *)(void *)a->map.cq;
 		store_relaxed(&word[(r >> 8) % (CQ * 8)], nasty(random, 0));
 		break;
+#endif
 	case 1: /* all but cq_head, which bait() has */
 		word = (uint32_t *)(void *)a->map.ctl;
 		store_relaxed(&word[1 + (r >> 8) % (sizeof(*a->map.ctl) / 4 - 1)],
@@ -228,15 +232,23 @@ static int pass(struct arena *a, struct ring_daemon *r, struct outcome *o, int q
 	return result;
 }
 
-static void serve(struct arena *a, int64_t until_ns, struct outcome *o)
+/* All of it happened, or it was no test. */
+static bool enough(const struct outcome *o)
 {
+	return o->copied > 1000 && o->refused > 0 && o->woken > 0;
+}
+
+/* For `run_ms`; on a machine that is busy, until there was something to see. */
+static void serve(struct arena *a, struct outcome *o)
+{
+	int64_t start = now_ns(), until_ns = start + run_ms * 1000000ll;
 	int queue_fd, client_fd;
 	uint64_t random = a->seed + 1;
 	struct ring_daemon r;
 
 	assert_int_equal(waiter_pair(&queue_fd, &client_fd), 0);
 	ring_daemon_init(&r, &a->map);
-	while (now_ns() < until_ns) {
+	while (now_ns() < until_ns || (!enough(o) && now_ns() < start + PATIENCE_NS)) {
 		struct ring_map before = r.map;
 		uint64_t copied = o->copied;
 
@@ -274,16 +286,13 @@ static void test_hostile_client(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, mutator_main, a), 0);
 	sched_getaffinity(0, sizeof(before), &before);
 	pin(0);
-	serve(a, now_ns() + run_ms * 1000000ll, &o);
+	serve(a, &o);
 	store_relaxed(&a->stop, 1);
 	pthread_join(thread, NULL);
 	print_message(
 		"%lu mutations, %lu passes, %lu entries copied, %lu sessions refused, %lu wakes\n",
 		a->mutations, o.passes, o.copied, o.refused, o.woken);
-	/* All of it happened, or it was no test. */
-	assert_true(o.copied > 1000);
-	assert_true(o.refused > 0);
-	assert_true(o.woken > 0);
+	assert_true(enough(&o));
 	release(a->map.ctl, sizeof(struct sparq_ring_ctl));
 	release(a->map.sq, SQ * sizeof(struct sparq_sqe));
 	release(a->map.cq, CQ * sizeof(struct sparq_cqe));
