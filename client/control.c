@@ -6,19 +6,11 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "client/private.h"
+#include "shm/clock.h"
 
 #define ANSWER_BYTES_MAX (16 * MIB)
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
 
 /* Waits until the socket can be read (or written): the deadline holds for the whole call. */
 static int ready(int fd, short events, int64_t deadline)
@@ -27,7 +19,7 @@ static int ready(int fd, short events, int64_t deadline)
 	int r;
 
 	do {
-		int64_t left = deadline - now_ns();
+		int64_t left = deadline - clock_now_ns();
 
 		r = poll(&p, 1, left > 0 ? (int)(left / NS_PER_MS) + 1 : 0);
 	} while (r < 0 && errno == EINTR);
@@ -114,7 +106,7 @@ int sparq_control(const char *path, const char *method, const char *json, char *
 {
 	FREE_MEMORY char *question = NULL;
 	CLOSE_FD int fd = -1;
-	int64_t deadline = now_ns() + CALL_TIMEOUT_NS;
+	int64_t deadline = clock_now_ns() + CALL_TIMEOUT_NS;
 	int n, r;
 
 	if (!method || !method_is_valid(method) || (json && *json != '{'))

@@ -17,13 +17,13 @@
 
 #include "client/sparq.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 #include "shm/doorbell.h"
 #include "shm/message.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
 
 #define NS_PER_MS INT64_C(1000000)
-#define NS_PER_S INT64_C(1000000000)
 #define OPEN_TIMEOUT_NS (30 * NS_PER_S) /* a daemon that starts prefaults its pools first */
 #define CALL_TIMEOUT_NS (10 * NS_PER_S)
 

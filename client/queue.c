@@ -17,22 +17,14 @@
  */
 #include <assert.h>
 #include <sched.h>
-#include <time.h>
 
 #include "client/private.h"
 #include "shm/atomic.h"
+#include "shm/clock.h"
 
 #define LOOK_NS (20 * NS_PER_MS) /* between two looks at the socket of one that only peeks */
 #define LOOK_PEEKS 32u           /* the clock costs more than a peek: not for each */
 #define CLOSE_NS (10 * NS_PER_S)
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
 
 static bool over(const struct sparq_queue *q)
 {
@@ -277,7 +269,7 @@ static int peek_empty(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
 	if (over(q)) {
 		queue_end(q);
 	} else if (q->empty++ % LOOK_PEEKS == 0) {
-		int64_t now = now_ns();
+		int64_t now = clock_now_ns();
 
 		if (now - q->looked_ns >= LOOK_NS) {
 			q->looked_ns = now;
@@ -372,11 +364,11 @@ int sparq_queue_fd(sparq_queue *q)
 /* Reads what is still to come: -ETIME if it did not come in time. */
 static int drain(struct sparq_queue *q)
 {
-	int64_t deadline = now_ns() + CLOSE_NS;
+	int64_t deadline = clock_now_ns() + CLOSE_NS;
 	struct sparq_cqe *cqe;
 
 	while (!q->ended && q->flight.live) {
-		int r = sparq_wait(q, &cqe, MAX(deadline - now_ns(), 0));
+		int r = sparq_wait(q, &cqe, MAX(deadline - clock_now_ns(), 0));
 
 		if (r == -ETIME)
 			return r;

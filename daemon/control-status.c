@@ -6,6 +6,7 @@
 #include "daemon/server.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 static void add_number(json_object *o, const char *key, uint64_t n)
 {
@@ -85,7 +86,7 @@ static void add_identity(const struct server *s, json_object *out)
 	add_text(out, "version", SPARQ_VERSION);
 	add_number(out, "pid", (uint64_t)getpid());
 	add_number(out, "generation", s->generation);
-	add_number(out, "uptime_s", (loop_now_ns() - s->started_ns) / 1000000000);
+	add_number(out, "uptime_s", (clock_now_ns() - s->started_ns) / 1000000000);
 	add_text(out, "isa", kv_isa_name());
 	add_text(out, "loop", loop_name(s->loop));
 	add_number(out, "workers", workers_count(s->workers));

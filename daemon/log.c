@@ -10,12 +10,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define LINE_BYTES 1024
 #define LIMIT_BURST 5
@@ -114,11 +114,8 @@ void log_line(int level, const char *format, ...)
 
 bool log_limited(struct log_limit *l)
 {
-	struct timespec now;
-	uint64_t ns;
+	uint64_t ns = clock_now_ns();
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	if (l->since_ns == 0 || ns - l->since_ns >= LIMIT_INTERVAL_NS) {
 		if (l->dropped > 0)
 			log_warning("%u lines like the next were left out", l->dropped);

@@ -3,11 +3,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "daemon/loop-backend.h"
 #include "daemon/loop.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define NO_SLOT UINT32_MAX
 
@@ -26,14 +26,6 @@ struct loop {
 	int fallback, value;
 	bool stopped;
 };
-
-uint64_t loop_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 int loop_new(enum loop_kind kind, struct loop **ret)
 {
@@ -176,7 +168,7 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t delay_ns, loo
 	struct loop_timer **p = &l->timers;
 
 	loop_timer_cancel(l, t);
-	*t = (struct loop_timer){ .at_ns = loop_now_ns() + delay_ns, .fn = fn, .arg = arg };
+	*t = (struct loop_timer){ .at_ns = clock_now_ns() + delay_ns, .fn = fn, .arg = arg };
 	while (*p != NULL && (*p)->at_ns <= t->at_ns)
 		p = &(*p)->next;
 	t->next = *p;
@@ -186,7 +178,7 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t delay_ns, loo
 /* Timers that are due now; one that sets itself again with no delay waits for the next step. */
 static void run_timers(struct loop *l)
 {
-	uint64_t now = loop_now_ns();
+	uint64_t now = clock_now_ns();
 
 	while (l->timers != NULL && l->timers->at_ns <= now) {
 		struct loop_timer *t = l->timers;
@@ -205,7 +197,7 @@ static int64_t until_timer(const struct loop *l, int64_t timeout_ns)
 
 	if (l->timers == NULL)
 		return timeout_ns;
-	now = loop_now_ns();
+	now = clock_now_ns();
 	left = l->timers->at_ns > now ? l->timers->at_ns - now : 0;
 	return timeout_ns < 0 || left < (uint64_t)timeout_ns ? (int64_t)left : timeout_ns;
 }

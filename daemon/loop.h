@@ -58,7 +58,6 @@ void loop_remove(struct loop *l,
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t delay_ns, loop_timer_fn *fn,
 		    void *arg);
 void loop_timer_cancel(struct loop *l, struct loop_timer *t);
-uint64_t loop_now_ns(void); /* CLOCK_MONOTONIC */
 
 /* Waits once and calls what is ready; timeout_ns < 0: until something is. -errno is fatal. */
 int loop_step(struct loop *l, int64_t timeout_ns);

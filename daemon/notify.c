@@ -7,10 +7,10 @@
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
-#include <time.h>
 
 #include "daemon/notify.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 void notify_ready(void)
 {
@@ -19,12 +19,9 @@ void notify_ready(void)
 
 void notify_reloading(void)
 {
-	struct timespec now;
-
 	/* Type=notify-reload matches the reload to its request by this time stamp. */
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-		   (unsigned long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+		   (unsigned long long)clock_now_ns() / 1000);
 }
 
 void notify_stopping(void)

@@ -17,6 +17,7 @@
 #include "numa/pin.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define QUEUES_DEFAULT 1u
 /* A ring of 4 KiB and its completions stay in an L1 cache on both sides; with 256 entries a round
@@ -60,7 +61,7 @@ static int check_refused(struct peer *p, char *why)
 	if (p->refused)
 		return PEER_REFUSE(p->refused, "max_sessions = %" PRIu32 " are connected",
 				   c->max_sessions);
-	if (!rate_take(&p->server->rate, p->cred.uid, c->user_session_rate, loop_now_ns()))
+	if (!rate_take(&p->server->rate, p->cred.uid, c->user_session_rate, clock_now_ns()))
 		return PEER_REFUSE(-EAGAIN,
 				   "uid %u opens more than user_session_rate = %" PRIu32
 				   " sessions a second",

@@ -9,6 +9,7 @@
 
 #include "daemon/fault.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define HANDSHAKE_S 10ull
 #define REQUESTS_AT_ONCE 8 /* of one peer, before others get their turn */
@@ -163,7 +164,7 @@ void peer_accept(struct server *s, int fd)
 	p->fd = fd;
 	p->pidfd = -1;
 	p->source = p->death = LOOP_SOURCE_NULL;
-	p->deadline_ns = loop_now_ns() + HANDSHAKE_S * 1000000000;
+	p->deadline_ns = clock_now_ns() + HANDSHAKE_S * 1000000000;
 	link_peer(p);
 	r = peer_start(p);
 	if (r < 0) {

@@ -20,6 +20,7 @@
 #include "daemon/server.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 #include "shm/doorbell.h"
 
 #define SPIN_LEAST_NS 20000u
@@ -148,7 +149,7 @@ static int open_page(struct server *s)
 	page->generation = s->generation;
 	page->pid = getpid();
 	page->features = SPARQ_FEATURES_COMPAT;
-	store_relaxed(&page->heartbeat_ns, loop_now_ns());
+	store_relaxed(&page->heartbeat_ns, clock_now_ns());
 	return 0;
 }
 
@@ -225,7 +226,7 @@ static int server_start(struct server *s)
 		r = server_watch(s);
 	if (r < 0)
 		return r;
-	s->started_ns = loop_now_ns();
+	s->started_ns = clock_now_ns();
 	return 0;
 }
 

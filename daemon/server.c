@@ -15,6 +15,7 @@
 #include "daemon/server-private.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define MS 1000000ull
 #define HEARTBEAT_NS (50 * MS)
@@ -212,7 +213,7 @@ static void on_heartbeat(void *arg)
 	struct server *s = arg;
 
 	/* Relaxed: a hint to clients, never a verdict. */
-	store_relaxed(&page_of(s)->heartbeat_ns, loop_now_ns());
+	store_relaxed(&page_of(s)->heartbeat_ns, clock_now_ns());
 	if (s->n_sessions > 0)
 		loop_timer_set(s->loop, &s->heartbeat, HEARTBEAT_NS, on_heartbeat, s);
 }
@@ -243,7 +244,7 @@ static void on_watchdog(void *arg)
 
 static void on_sweep(void *arg)
 {
-	uint64_t now = loop_now_ns();
+	uint64_t now = clock_now_ns();
 	struct server *s = arg;
 	struct peer *next;
 	bool again = false;

@@ -4,10 +4,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 _Static_assert((int)KV_PLANES == (int)SPARQ_PLANES, "planes");
 _Static_assert((int)KV_PLANE_OTHER == (int)SPARQ_PLANE_OTHER, "planes");
@@ -16,14 +16,6 @@ _Static_assert((int)KV_BF16 == (int)SPARQ_DTYPE_BF16 && (int)KV_F16 == (int)SPAR
 _Static_assert(KV_MAX_ENTRY_ROWS == SPARQ_MAX_ROWS, "rows of an entry");
 _Static_assert(KV_MAX_DECODE_Q == SPARQ_MAX_DECODE_Q, "queries of a decode step");
 _Static_assert(KV_ERROR_TEXT == SPARQ_ERROR_TEXT, "error texts");
-
-uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 void item_fail(struct step_item *i, int error, uint32_t reason)
 {
@@ -41,7 +33,7 @@ static void *arena_at(const struct stepper *s, uint64_t offset)
 
 static bool is_late(const struct stepper *s)
 {
-	return s->deadline_ns && now_ns() > s->deadline_ns;
+	return s->deadline_ns && (uint64_t)clock_now_ns() > s->deadline_ns;
 }
 
 void item_hold(struct stepper *s, struct step_item *i)

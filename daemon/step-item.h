@@ -46,5 +46,3 @@ void item_gather(struct step_head *h);
 void item_complete(struct stepper *s, struct step_item *i);
 /* Quantises what is due of one layer. */
 void item_flush(struct stepper *s, struct step_item *i);
-
-uint64_t now_ns(void);

@@ -9,6 +9,7 @@
 #include "daemon/step-item.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define MAX_WAVE_HEADS 4096u
 /* A wave that reads less is over before a sleeping worker is awake. */
@@ -186,7 +187,7 @@ static void run_items(struct stepper *s, struct sparq_cqe *cqe)
 	uint32_t timeout_us = s->entry->timeout_us ? s->entry->timeout_us : s->timeout_us;
 
 	copy_items(s);
-	s->deadline_ns = timeout_us ? now_ns() + (uint64_t)timeout_us * 1000 : 0;
+	s->deadline_ns = timeout_us ? clock_now_ns() + (uint64_t)timeout_us * 1000 : 0;
 	s->lane.used = 0;
 	s->wave_bytes = 0;
 	for (uint32_t i = 0; i < s->n_items; i++)

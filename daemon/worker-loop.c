@@ -17,6 +17,7 @@
 #include "numa/pin.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define ENTRIES_PER_PASS 32u
 #define SHARES_PER_PASS 4u /* of another's step: our own clients must not wait for the whole */
@@ -104,7 +105,7 @@ static bool queues_ready(const struct worker *w)
 
 static void scan_queue(struct worker *w, struct queue *q)
 {
-	q->last_work_ns = now_ns();
+	q->last_work_ns = clock_now_ns();
 	q->next = w->scanned;
 	w->scanned = q;
 	w->n_scanned++;
@@ -285,7 +286,7 @@ static void be_idle(struct worker *w)
 
 	if (w->idle_passes++ < LOOKS_WITHOUT_PAUSE)
 		return;
-	now = now_ns();
+	now = clock_now_ns();
 	if (!w->idle_since_ns) {
 		w->idle_since_ns = now;
 		for (struct queue *q = w->scanned; q; q = q->next)
@@ -305,7 +306,7 @@ static void be_idle(struct worker *w)
 
 static void look_around(struct worker *w)
 {
-	uint64_t now = now_ns();
+	uint64_t now = clock_now_ns();
 
 	if (now - w->swept_ns > SWEEP_NS)
 		sweep(w, now);

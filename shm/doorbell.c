@@ -10,6 +10,7 @@
  * that makes it right to send it once. tests/model proves it and shows what
  * breaks when a piece is missing.
  */
+#include "shm/clock.h"
 #include "shm/doorbell.h"
 
 #include <errno.h>
@@ -22,7 +23,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NS_PER_S 1000000000ll
 /* Looks without a pause: an answer that is one cache-line round trip away is not made to wait. */
 #define SPIN_LOOKS 64
 /* Then with pause, then sched_yield: on one CPU the peer needs it (ring.md 3.5). */
@@ -32,14 +32,6 @@
 #define GRACE_NS 20000000
 
 static uint64_t lost_wakes; /* of this process */
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
 
 /* Shared, not private: the other side is another process. 0 woken or the value differs. */
 static int futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns)
@@ -116,7 +108,7 @@ struct wait {
 /* True if it became ready within `spin_ns`. */
 static bool wait_spin(const struct wait *w, uint32_t spin_ns, bool same_cpu)
 {
-	int64_t start_ns = now_ns(), spent_ns = 0;
+	int64_t start_ns = clock_now_ns(), spent_ns = 0;
 
 	while (spent_ns < spin_ns && start_ns + spent_ns < w->deadline_ns) {
 		bool yield = same_cpu || spent_ns >= PAUSE_NS;
@@ -128,7 +120,7 @@ static bool wait_spin(const struct wait *w, uint32_t spin_ns, bool same_cpu)
 				return true;
 			cpu_pause();
 		}
-		spent_ns = now_ns() - start_ns;
+		spent_ns = clock_now_ns() - start_ns;
 	}
 	return false;
 }
@@ -171,7 +163,7 @@ static int wait_sleep(const struct wait *w, int64_t slice_ns)
 static int wait_slices(const struct wait *w)
 {
 	for (;;) {
-		int64_t left_ns = w->deadline_ns - now_ns();
+		int64_t left_ns = w->deadline_ns - clock_now_ns();
 		int r;
 
 		/* The completions that came before it are seen before it. */
@@ -199,7 +191,7 @@ int waiter_wait(struct sparq_ring_ctl *ctl, uint32_t spin_ns, bool same_cpu, int
 			return 1;
 	if (timeout_ns == 0)
 		return 0;
-	if (timeout_ns < 0 || __builtin_add_overflow(now_ns(), timeout_ns, &w.deadline_ns))
+	if (timeout_ns < 0 || __builtin_add_overflow(clock_now_ns(), timeout_ns, &w.deadline_ns))
 		w.deadline_ns = INT64_MAX;
 	if (wait_spin(&w, spin_ns, same_cpu))
 		return 1;
@@ -328,11 +320,11 @@ uint32_t measure_wake_ns(void)
 	if (pthread_create(&thread, NULL, pair_answer, &p) != 0)
 		return 50000; /* no thread: an ordinary value */
 	for (uint32_t i = 1; i <= ROUNDS; i++) {
-		int64_t start_ns = now_ns();
+		int64_t start_ns = clock_now_ns();
 
 		pair_send(&p.ping, i);
 		pair_await(&p.pong, i);
-		round_ns[i - 1] = now_ns() - start_ns;
+		round_ns[i - 1] = clock_now_ns() - start_ns;
 	}
 	pthread_join(thread, NULL);
 	qsort(round_ns, ROUNDS, sizeof(round_ns[0]), compare_ns);

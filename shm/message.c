@@ -5,6 +5,7 @@
  * end, a field that a request does not use must be zero). Everything else is
  * for those who know what the values mean.
  */
+#include "shm/clock.h"
 #include "shm/message.h"
 
 #include <assert.h>
@@ -14,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "shm/base.h"
 
@@ -334,14 +334,6 @@ int message_receive(int socket, union message *ret, size_t *ret_bytes, int *fds,
 
 /* ---- a call ------------------------------------------------------------- */
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
 /* 0 when the socket has one of `events` or has failed, which the next call on it tells. */
 static int wait_socket(int socket, short events, int64_t deadline_ns)
 {
@@ -351,7 +343,7 @@ static int wait_socket(int socket, short events, int64_t deadline_ns)
 		int r;
 
 		if (deadline_ns != INT64_MAX) {
-			left_ms = DIV_UP(deadline_ns - now_ns(), 1000000);
+			left_ms = DIV_UP(deadline_ns - clock_now_ns(), 1000000);
 			left_ms = MIN(MAX(left_ms, 0), INT32_MAX);
 		}
 		r = poll(&p, 1, (int)left_ms);
@@ -429,7 +421,7 @@ int message_call(int socket, union message *m, int *fds, unsigned n_fds, int64_t
 	unsigned n_came;
 	int r;
 
-	if (timeout_ns < 0 || __builtin_add_overflow(now_ns(), timeout_ns, &deadline_ns))
+	if (timeout_ns < 0 || __builtin_add_overflow(clock_now_ns(), timeout_ns, &deadline_ns))
 		deadline_ns = INT64_MAX;
 	r = send_by(socket, m, deadline_ns);
 	if (r < 0)
