@@ -26,6 +26,7 @@ tests=(
 	binutils           # symbols of the library
 	python3 jq         # reading results
 	procps util-linux  # kill, setarch, flock
+	strace             # io_uring refused
 	git
 )
 

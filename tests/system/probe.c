@@ -108,6 +108,15 @@ static void open_session(struct probe *p)
 	must(p, "queue", sparq_queue_create(p->c, NULL, &p->queue));
 }
 
+static void close_session(struct probe *p)
+{
+	p->buf = sparq_buf_unref(p->buf);
+	p->seq = sparq_seq_unref(p->seq);
+	p->cache = sparq_cache_unref(p->cache);
+	p->queue = sparq_queue_close(p->queue);
+	p->c = sparq_close(p->c);
+}
+
 static void open_cache(struct probe *p)
 {
 	struct sparq_cache_params params = {
@@ -356,7 +365,7 @@ int main(int argc, char **argv)
 
 			open_session(&p);
 			r = commands[i].run(&p);
-			sparq_close(p.c);
+			close_session(&p);
 			return r;
 		}
 	}
