@@ -75,7 +75,7 @@ struct sparq_queue {
 	struct ring_client ring;
 	struct doorbell bell;
 	struct flight flight;
-	int eventfd;       /* -1: never asked for */
+	int fd;            /* -1: never asked for */
 	bool armed;        /* cq_need may be 2 */
 	uint32_t empty;    /* peeks in a row that found nothing */
 	int64_t looked_ns; /* when the socket was last looked at */

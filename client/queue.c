@@ -8,10 +8,10 @@
  * number of empty ones. queue-end.c has what happens then.
  *
  * Sleeping in an event loop (sparq_queue_fd): a peek that finds nothing arms
- * the eventfd and looks once more, in the order of ring.md 3.4:
+ * the queue's descriptor and looks once more, in the order of sparq-protocol(7):
  *
- *   client: drain the eventfd; cq_need = 2; fence; look again; epoll_wait
- *   daemon: publish; fence; if cq_need, exchange it to 0: 2 -> write the eventfd
+ *   client: drain the queue's descriptor; cq_need = 2; fence; look again; epoll_wait
+ *   daemon: publish; fence; if cq_need, exchange it to 0: 2 -> write to it
  *
  * Draining comes before arming, so that a signal of this round is never drained.
  */
@@ -62,7 +62,7 @@ void queue_free(struct sparq_queue *q)
 	if (!q)
 		return;
 	flight_deinit(&q->flight);
-	close_fd(&q->eventfd);
+	close_fd(&q->fd);
 	free(q->lost);
 	free(q);
 }
@@ -82,7 +82,7 @@ static int queue_new(sparq *c, uint32_t i, struct sparq_queue **ret)
 
 	if (!q)
 		return -ENOMEM;
-	q->eventfd = -1;
+	q->fd = -1;
 	q->c = c;
 	q->index = i;
 	r = map_ring(c, i, &map);
@@ -252,7 +252,7 @@ static int arm(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
 	uint64_t count;
 	int ready;
 
-	if (read(q->eventfd, &count, sizeof(count)) < 0)
+	if (read(q->fd, &count, sizeof(count)) < 0)
 		count = 0; /* EAGAIN: nothing to drain */
 	if (ring_client_tell(&q->ring))
 		(void)doorbell_ring(&q->bell);
@@ -278,7 +278,7 @@ static int peek_empty(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
 	}
 	if (q->ended)
 		return queue_end_peek(q, ret, n);
-	return q->eventfd >= 0 && n ? arm(q, ret, n) : 0;
+	return q->fd >= 0 && n ? arm(q, ret, n) : 0;
 }
 
 int sparq_peek(sparq_queue *q, struct sparq_cqe **ret, unsigned n)
@@ -350,14 +350,14 @@ int sparq_queue_fd(sparq_queue *q)
 	union message m;
 	int r;
 
-	if (q->eventfd >= 0)
-		return q->eventfd;
-	message_init(&m, SPARQ_MSG_QUEUE_EVENTFD);
+	if (q->fd >= 0)
+		return q->fd;
+	message_init(&m, SPARQ_MSG_QUEUE_FD);
 	m.queue.queue = q->index;
 	r = conn_call_fds(q->c, &m, &fd, 1);
 	if (r < 0)
 		return r;
-	q->eventfd = fd;
+	q->fd = fd;
 	return fd;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What a cache is asked to be, checked: see cache-params.h. */
 #include "daemon/cache-params.h"
 
 #include <stdbool.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Caches as the control thread sees them: see cache.h. */
 #include "daemon/cache.h"
 
 #include <assert.h>

@@ -4,7 +4,7 @@
  * copy and private sizes: no state, no shared memory. Fuzzed.
  *
  * All arithmetic is in 64 bits; ranges are checked after widening, zero lengths
- * like others (reliability.md 2).
+ * like others.
  */
 #pragma once
 

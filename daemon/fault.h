@@ -5,7 +5,7 @@
  * and marks the session dead, instead of ending the daemon.
  *
  * A client cannot cause one: segments are reserved whole and sealed against
- * shrinking and hole punching before they are read (ring.md 3.1, 3.6). Every
+ * shrinking and hole punching before they are read (shm/segment.h). Every
  * other SIGBUS ends the process as it should.
  */
 #pragma once

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Names that users give: see name.h. */
 #include "daemon/name.h"
 
 #include <errno.h>

@@ -7,7 +7,7 @@
  * class while it has a page out, and is free again when the last returns. Its
  * state is one word {class, used}, its free pages a bitmap; both move by
  * compare-and-exchange. Strides are odd multiples of 64 bytes, so that equal
- * planes of successive pages never fall into one cache set (kernels.md 1).
+ * planes of successive pages never fall into one cache set.
  *
  * What is out is derived state: after a restart, recovery marks what the
  * catalogue reaches, and the rest is free.

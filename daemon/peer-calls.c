@@ -85,7 +85,7 @@ static int call_info(struct peer *p, union message *m, char *why)
 }
 
 /* Made here, never taken from a client: a write to a foreign descriptor can block. */
-static int call_queue_eventfd(struct peer *p, union message *m, char *why)
+static int call_queue_fd(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_queue request = m->queue;
 	struct queue *q;
@@ -95,12 +95,12 @@ static int call_queue_eventfd(struct peer *p, union message *m, char *why)
 		return PEER_REFUSE(-EINVAL, "queue %" PRIu32 ": this session has %" PRIu32,
 				   request.queue, p->session->n_queues);
 	q = &p->session->queue[request.queue];
-	if (load_relaxed(&q->eventfd) < 0) {
+	if (load_relaxed(&q->wake_fd) < 0) {
 		r = waiter_pair(&fd, &q->client_end);
 		if (r < 0)
 			return r;
 		/* The descriptor exists before the worker that writes to it can read its number. */
-		store_release(&q->eventfd, fd);
+		store_release(&q->wake_fd, fd);
 	}
 	message_reply(m, &request.head);
 	m->queue.queue = request.queue;
@@ -348,7 +348,7 @@ static const struct {
 } calls[] = {
 	{ SPARQ_MSG_NAME, call_name },
 	{ SPARQ_MSG_INFO, call_info },
-	{ SPARQ_MSG_QUEUE_EVENTFD, call_queue_eventfd },
+	{ SPARQ_MSG_QUEUE_FD, call_queue_fd },
 	{ SPARQ_MSG_CACHE_CREATE, call_cache_create },
 	{ SPARQ_MSG_CACHE_UNREF, call_cache_unref },
 	{ SPARQ_MSG_CACHE_SET, call_cache_set },

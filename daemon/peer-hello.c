@@ -2,7 +2,7 @@
 /*
  * The handshake: HELLO makes the segment and tells where everything lies,
  * MAPPED says that the client has it; then it is sealed and polled, in this
- * order (ring.md 3.1).
+ * order (sparq-protocol(7)).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -221,7 +221,7 @@ static int make_session(struct peer *p, const struct segment_layout *l, int node
 	session->n_queues = l->n_queues;
 	session->peer = p;
 	for (uint32_t i = 0; i < SPARQ_MAX_QUEUES; i++)
-		session->queue[i].eventfd = session->queue[i].client_end = -1;
+		session->queue[i].wake_fd = session->queue[i].client_end = -1;
 	s->rings[session->worker] += l->n_queues;
 	r = fill_session(p, session, node != -1 ? node : server_worker_node(s, session->worker));
 	if (r < 0)
@@ -247,7 +247,7 @@ void peer_session_free(struct peer *p)
 	seq_release_session(&s->store, session->id);
 	drop_caches(p);
 	for (uint32_t i = 0; i < session->n_queues; i++) {
-		close_fd(&session->queue[i].eventfd);
+		close_fd(&session->queue[i].wake_fd);
 		close_fd(&session->queue[i].client_end);
 	}
 	if (p->watched)

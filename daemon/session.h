@@ -15,7 +15,7 @@
 
 struct queue { /* the daemon's end of one ring */
 	struct ring_daemon ring;
-	int eventfd;     /* atomic; the end that is written, -1 until the client asked */
+	int wake_fd;     /* atomic; the end that is written, -1 until the client asked */
 	int client_end;  /* what it is given: control thread's */
 	uint32_t number; /* unique among all rings of the daemon: owner of sequences */
 	bool failed;     /* the entry before failed and had LINK: cancel the next */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Chains of sealed tiles, shared by forks: see table.h. */
 #include "daemon/table.h"
 
 #include <assert.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A worker's thread: scan the rings, run what is there, help the others, and
- * when nothing has come for a while, sleep (ring.md 3.4, 3.5).
+ * when nothing has come for a while, sleep (sparq-protocol(7)).
  *
  *   hot ring  --(10 ms without an entry, others busy)-->  cold: not scanned, its client rings
  *   cold ring --(doorbell)-->  hot
@@ -39,7 +39,7 @@ static void fence_session(struct worker *w, struct session *s, int error)
 	for (uint32_t i = 0; i < s->n_queues; i++) {
 		struct queue *q = &s->queue[i];
 
-		waiter_abort(q->ring.map.ctl, (uint32_t)-error, load_acquire(&q->eventfd));
+		waiter_abort(q->ring.map.ctl, (uint32_t)-error, load_acquire(&q->wake_fd));
 	}
 	workers_post_event(w->all, WORKER_FATAL, s, error);
 }
@@ -47,7 +47,7 @@ static void fence_session(struct worker *w, struct session *s, int error)
 static void wake_client(struct queue *q)
 {
 	/* It was made by the control thread before this could read its number. */
-	waiter_wake(q->ring.map.ctl, load_acquire(&q->eventfd));
+	waiter_wake(q->ring.map.ctl, load_acquire(&q->wake_fd));
 }
 
 /* Runs what the ring has, up to `most` entries; how many. */

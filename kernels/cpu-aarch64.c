@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Which instruction sets an ARM CPU has. */
 #include <string.h>
 #include <sys/auxv.h>
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Which instruction sets an x86 CPU has. */
 #include <string.h>
 #include <xmmintrin.h>
 

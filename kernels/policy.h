@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A policy is a pure function from a step to a plan. It sees no pointer to
- * data, no thread, no device and no format (house.md, rule 25).
+ * data, no thread, no device and no format.
  *
  * Its parameters are data: one table drives the parser, the defaults, the
  * error messages and the check that sparq-policies(7) names each one.

@@ -63,7 +63,7 @@ struct kv_kernels {
 	void (*k_prefetch)(const struct kv_block *b, uint32_t row);
 	void (*v_prefetch)(const struct kv_block *b, uint32_t row);
 
-	/* Bytes that the calls above read, padding counted, cache lines not (methods.md 13), added
+	/* Bytes that the calls above read (sparq-formats(7): padding counts, lines do not), added
 	 * to ret_planes[KV_PLANES]: `rows` rows out of `tiles` different tiles. */
 	void (*bytes_score)(uint32_t dim, uint64_t rows, uint64_t tiles, uint32_t r,
 			    uint64_t ret_planes[]);

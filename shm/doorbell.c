@@ -25,7 +25,7 @@
 
 /* Looks without a pause: an answer that is one cache-line round trip away is not made to wait. */
 #define SPIN_LOOKS 64
-/* Then with pause, then sched_yield: on one CPU the peer needs it (ring.md 3.5). */
+/* Then with pause, then sched_yield: on one CPU the peer needs it. */
 #define PAUSE_NS 2000
 #define PAUSES_PER_CLOCK 8
 /* After a time-out that found work: the waker may be between its store and its wake. */

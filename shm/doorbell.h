@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a side that sleeps is woken, and never missed: ring.md 3.4, whose two
+ * How a side that sleeps is woken, and never missed: sparq-protocol(7), whose two
  * handshakes are model-checked in tests/model.
  *
  * Client wakes daemon: sticky eventfd, one write per sleep epoch.

@@ -93,7 +93,7 @@ static inline struct sparq_cqe *ring_client_peek(struct ring_client *r, unsigned
 }
 
 /* `n` completions were read. Tells the daemon when half the ring is read or the CQ is drained.
- * True if an entry may have waited for that credit: it counts as a publish (ring.md 3.3), so
+ * True if an entry may have waited for that credit: it counts as a publish, so
  * fence, then doorbell. */
 static inline bool ring_client_seen(struct ring_client *r, unsigned n)
 {

@@ -4,7 +4,7 @@
  * the daemon makes, and where the rings lie in them.
  *
  * A session segment is sealed SHRINK|GROW|FUTURE_WRITE|SEAL only after the client
- * has mapped it, so no hole can be punched under the daemon (ring.md 1.10).
+ * has mapped it, so no hole can be punched under the daemon.
  */
 #pragma once
 
@@ -34,7 +34,7 @@ int segment_seal(struct segment *s);
 void segment_deinit(struct segment *s);
 
 /* How a session segment is cut: header-less, rings coloured so that control words
- * of many sessions do not fall into one cache set (ring.md 3.2). */
+ * of many sessions do not fall into one cache set. */
 struct segment_layout {
 	size_t bytes, arena_offset, arena_bytes;
 	uint32_t n_queues, sq_entries, cq_entries;

@@ -162,7 +162,7 @@ enum {
 struct sparq_ring_ctl {
 	uint32_t cq_head; /* client, store-release after reading the completions below: credit */
 	uint8_t pad0[124];
-	uint32_t cq_need; /* client: 0 awake, 1 about to sleep on cq_bell, 2 on the queue's eventfd.
+	uint32_t cq_need; /* client: 0 awake, 1 about to sleep on cq_bell, 2 on its descriptor.
 			   * The daemon may exchange it to 0, and then must wake. */
 	uint8_t pad1[124];
 	uint32_t sq_head; /* daemon, store-release after copying the entries below: credit */
@@ -200,7 +200,7 @@ struct sparq_daemon_page {
  * SPARQ_MSG_REPLY set and the same cookie. One message is one packet of
  * exactly the size that its type has; anything else closes the connection.
  * Descriptors come only with replies to HELLO (segment, daemon page, doorbell,
- * in this order) and QUEUE_EVENTFD (one).
+ * in this order) and QUEUE_FD (one).
  */
 #define SPARQ_MSG_REPLY 0x8000u
 enum {
@@ -208,7 +208,7 @@ enum {
 	SPARQ_MSG_MAPPED = 2, /* the client has mapped the segment: seal it, poll it */
 	SPARQ_MSG_NAME = 3,
 	SPARQ_MSG_INFO = 4,
-	SPARQ_MSG_QUEUE_EVENTFD = 5,
+	SPARQ_MSG_QUEUE_FD = 5,
 	SPARQ_MSG_CACHE_CREATE = 16,
 	SPARQ_MSG_CACHE_UNREF = 17,
 	SPARQ_MSG_CACHE_SET = 18,
@@ -279,7 +279,7 @@ struct sparq_msg_info { /* and its reply */
 	char version[32], isa[32];
 };
 
-struct sparq_msg_queue { /* QUEUE_EVENTFD and its reply */
+struct sparq_msg_queue { /* QUEUE_FD and its reply */
 	struct sparq_msg head;
 	uint32_t queue, rsv;
 };

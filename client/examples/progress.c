@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Progress lines on stderr: see progress.h. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>

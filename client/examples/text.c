@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Texts of bytes: see text.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

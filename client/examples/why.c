@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Why something failed, in words: see why.h. */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -5,8 +5,7 @@
  * A NOP goes through the public API and a real daemon (started here, private
  * sockets) and comes back; beside it, measured just before and just after in the
  * same program, the floor: one cache line bounced between two threads. Hosts
- * move virtual CPUs, so only the ratio means something (ring.md, "How to read
- * the numbers").
+ * move virtual CPUs, so only the ratio means something.
  */
 #include "tests/bench/bench.h"
 

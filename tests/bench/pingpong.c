@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* One cache line there and back: see pingpong.h. */
 #include "tests/bench/pingpong.h"
 
 #include <pthread.h>

@@ -426,7 +426,7 @@ static void check_shape(struct check *c, const struct kv_kernels *k, uint32_t di
 	field_free(&vf);
 }
 
-/* Bytes are what methods.md 13 counts: a row's elements, nothing more, but padding. */
+/* Bytes are what sparq-formats(7) counts: a row's elements, nothing more, but padding. */
 static void check_bytes(struct check *c, const struct kv_kernels *k)
 {
 	uint64_t one[KV_PLANES] = { 0 }, twice[KV_PLANES] = { 0 };

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Every row of the kernel table against the reference: see checkkern.h. */
 #include "tests/kernels/checkkern.h"
 
 #include <errno.h>

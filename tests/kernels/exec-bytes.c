@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes by the formulas of methods.md 13, one row at a time. */
+/* Bytes by the formulas of sparq-formats(7), one row at a time. */
 #include <stdlib.h>
 #include <string.h>
 

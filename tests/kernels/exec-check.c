@@ -5,7 +5,7 @@
  * - the daemon: results do not depend on who runs which share, bit for bit
  * - users: y and lse are those of the rows said to be selected; alpha too
  * - policies: forced rows are in, k is exact, the best are chosen
- * - reports: bytes are the formulas of methods.md 13
+ * - reports: bytes are the formulas of sparq-formats(7)
  */
 #include "tests/kernels/exec-check.h"
 

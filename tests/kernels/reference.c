@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Each stage in plain double precision: see reference.h. */
 #include "tests/kernels/reference.h"
 
 #include <math.h>

@@ -317,7 +317,7 @@ static void attack_bell(struct enemy *e)
 	int fd = -1;
 
 	enter(e);
-	message_init(&m, SPARQ_MSG_QUEUE_EVENTFD);
+	message_init(&m, SPARQ_MSG_QUEUE_FD);
 	if (ask(e, &m, &fd, 1, NULL) < 0 || fcntl(fd, F_SETFL, 0) < 0)
 		die("no descriptor of the queue");
 	if (send(fd, &most, sizeof(most), MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A daemon in a thread: see fake-daemon.h. */
 #include "fake-daemon.h"
 
 #include <poll.h>
@@ -182,7 +183,7 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		m->info.pool_bytes = 1 << 20;
 		strcpy(m->info.version, "fake");
 		break;
-	case SPARQ_MSG_QUEUE_EVENTFD:
+	case SPARQ_MSG_QUEUE_FD:
 		m->queue.queue = asked->queue.queue;
 		waiter_pair(&s->queue_fd[asked->queue.queue], &s->client_fd[asked->queue.queue]);
 		return s->client_fd[asked->queue.queue];

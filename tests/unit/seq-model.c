@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A sequence as a plain array: see seq-model.h. */
 #include "seq-model.h"
 
 #include <string.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A whole store for a test: see store-fixture.h. */
 #include "store-fixture.h"
 
 #include <setjmp.h>

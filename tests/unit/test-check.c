@@ -104,7 +104,7 @@ static void each_field_has_its_reason(void **state)
 	SPOILED(SPARQ_REASON_ROW, e.row = UINT32_MAX);
 }
 
-/* reliability.md 2: offsets near 2^64, sizes whose sum wraps, the last byte outside. */
+/* Offsets near 2^64, sizes whose sum wraps, the last byte outside. */
 static void addresses(void **state)
 {
 	SPOILED(SPARQ_REASON_ADDRESS, e.q = 8);

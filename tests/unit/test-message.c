@@ -24,7 +24,7 @@
 
 static const uint16_t types[] = {
 	SPARQ_MSG_HELLO,         SPARQ_MSG_MAPPED,       SPARQ_MSG_NAME,        SPARQ_MSG_INFO,
-	SPARQ_MSG_QUEUE_EVENTFD, SPARQ_MSG_CACHE_CREATE, SPARQ_MSG_CACHE_UNREF, SPARQ_MSG_CACHE_SET,
+	SPARQ_MSG_QUEUE_FD, SPARQ_MSG_CACHE_CREATE, SPARQ_MSG_CACHE_UNREF, SPARQ_MSG_CACHE_SET,
 	SPARQ_MSG_CACHE_STAT,    SPARQ_MSG_SEQ_CREATE,   SPARQ_MSG_SEQ_ATTACH,  SPARQ_MSG_SEQ_FORK,
 	SPARQ_MSG_SEQ_DROP,      SPARQ_MSG_SEQ_TRUNCATE, SPARQ_MSG_SEQ_STAT,
 };
@@ -178,7 +178,7 @@ static void test_reserved(void **state)
 	assert_int_equal(settable_bytes(SPARQ_MSG_HELLO), sizeof(struct sparq_msg_hello) - 16);
 	assert_int_equal(settable_bytes(SPARQ_MSG_NAME), 16 + 4); /* kind, index */
 	assert_int_equal(settable_bytes(SPARQ_MSG_INFO), 0);
-	assert_int_equal(settable_bytes(SPARQ_MSG_QUEUE_EVENTFD), 4);
+	assert_int_equal(settable_bytes(SPARQ_MSG_QUEUE_FD), 4);
 	assert_int_equal(settable_bytes(SPARQ_MSG_CACHE_CREATE),
 			 sizeof(struct sparq_msg_cache_create) - 16 - 8);
 	assert_int_equal(settable_bytes(SPARQ_MSG_SEQ_DROP), 8);

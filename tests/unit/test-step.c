@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an entry promises (architecture.md 9 is what clients read): rows are
+ * What an entry promises (sparq-protocol(7) is what clients read): rows are
  * numbered, a wrong number is -ESTALE and changes nothing, REPEAT passes over
  * what is there, each item of a batch stands for itself, LINK cancels, a late
  * entry leaves no row behind. A whole store, one stepper, no thread.
@@ -77,7 +77,7 @@ static void set_up_session(struct fixture *f)
 	assert_int_equal(segment_plan(1, 2, 64, 8 << 20, &s->layout), 0);
 	assert_int_equal(segment_create("test", s->layout.bytes, &s->segment), 0);
 	for (uint32_t i = 0; i < 2; i++)
-		s->queue[i] = (struct queue){ .session = s, .number = i + 1, .eventfd = -1 };
+		s->queue[i] = (struct queue){ .session = s, .number = i + 1, .wake_fd = -1 };
 	f->base = (float *)((char *)s->segment.base + s->layout.arena_offset);
 	f->session = s;
 }
