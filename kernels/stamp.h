@@ -9,8 +9,15 @@
 #include "kernels/stage/read.h"
 #include "kernels/stage/scan.h"
 
-#ifndef FMT_SCORE_DIMS /* a format may bring a faster one for some ISA */
+/* A format may bring faster ones for some ISA: kernels/fast/. */
+#ifndef FMT_SCORE_DIMS
 #define FMT_SCORE_DIMS stage_k_score_dims
+#endif
+#ifndef FMT_K_DOT
+#define FMT_K_DOT stage_k_dot
+#endif
+#ifndef FMT_V_AXPY
+#define FMT_V_AXPY stage_v_axpy
 #endif
 
 extern const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA);
@@ -27,8 +34,8 @@ const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA) = {
 	.k_write = fmt_k_encode,
 	.v_write = fmt_v_encode,
 	.k_score_dims = FMT_SCORE_DIMS,
-	.k_dot = stage_k_dot,
-	.v_axpy = stage_v_axpy,
+	.k_dot = FMT_K_DOT,
+	.v_axpy = FMT_V_AXPY,
 	.k_read = stage_k_read,
 	.v_read = stage_v_read,
 	.k_prefetch = stage_k_prefetch,
