@@ -292,15 +292,3 @@ void exec_attend_merge(struct state *s)
 					  s->part[i].y + (size_t)h * space->v_dim,
 					  s->part[i].lse[h], space->v_dim);
 }
-
-void exec_prompt_share(struct state *s, uint32_t share)
-{
-	uint32_t q = share * PROMPT_Q, n_q = MIN(PROMPT_Q, s->n_q - q);
-	uint32_t limit = exec_limit(s, q + n_q - 1);
-	struct run all = { 0, limit };
-	const struct run_list rows = { &all, 1, limit };
-	const struct attend what = { .rows = &rows, .n = limit, .q = q, .n_q = n_q };
-
-	exec_scale_q(s, q, n_q);
-	exec_attend(s, &what, &s->part[share], &s->work[share]);
-}

@@ -130,6 +130,7 @@ struct attend { /* rows in places [skip, skip + n) of the list, by queries [q, q
 void exec_attend(struct state *s, const struct attend *what, struct part *part, struct work *work);
 void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share);
 void exec_attend_merge(struct state *s);
+/* exec-prompt.c */
 void exec_prompt_share(struct state *s, uint32_t share);
 /* exec-mean.c */
 void exec_mean(struct state *s, const struct run_list *rows, enum kv_mean how);
