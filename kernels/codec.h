@@ -8,6 +8,8 @@
  *   FMT             the name, as a word
  *   FMT_LEVELS      2: the upper planes can be read alone (level 1); else 1
  *   FMT_PLAIN       1: numbers as they are; 0: x = scale * code + min
+ *   FMT_GROUP       0: a group of K is a channel over a tile, one of V a row; n: of both, n
+ *                   channels of a row, where what the last one lacks counts as zeros
  *   FMT_K_MAX_REL   error bound of an element, as part of its group's range
  *   FMT_V_MAX_REL
  *   FMT_SCORE_REL   the same of what k_score_dims reads
@@ -24,7 +26,9 @@
  *   fmt_run(block, channel), fmt_run_bytes(block)               one channel over the block
  *   fmt_run_load(run, row)                                      VL codes of it
  *   fmt_gather(block, row, channel)                             the same where there are no runs
- * and, if not plain:
+ * and, with FMT_GROUP:
+ *   fmt_group_pair(block, row, group)                           parameters of K or V, row by row
+ * or, if not plain:
  *   k_pair(block, tile, channel)                                where K's parameters lie
  *   fmt_k_params(block, tile, c, &scale, &min)                  of VL channels
  *   fmt_run_params(block, tile, channel, &scale, &min)          of one, for codes of fmt_run_load

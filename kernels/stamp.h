@@ -26,6 +26,7 @@ const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA) = {
 	.isa = KV_STRING(KV_ISA),
 	.levels = FMT_LEVELS,
 	.plain = FMT_PLAIN,
+	.group = FMT_GROUP,
 	.k_max_rel = FMT_K_MAX_REL,
 	.v_max_rel = FMT_V_MAX_REL,
 	.score_max_rel = FMT_SCORE_REL,

@@ -33,6 +33,8 @@ struct kv_kernels {
 	const char *format, *isa;
 	unsigned levels;     /* 2: has an upper plane that can be read alone (level 1) */
 	bool plain;          /* rows of a dtype as they are: usable for chunks */
+	unsigned group;      /* 0: K is quantised by channel over a tile, V by row; n: both by n
+			      * channels of a row, the last group filled up with zeros */
 	float k_max_rel, v_max_rel; /* largest error of an element, as part of its group's range */
 	float score_max_rel;        /* the same of what k_score_dims and level 1 read. If codes,
 				     * k_score_dims may round coefficients as well: by up to 1/16

@@ -30,6 +30,7 @@
 #define FMT hier4
 #define FMT_LEVELS 2
 #define FMT_PLAIN 0
+#define FMT_GROUP 0
 #define FMT_GATHERS 0
 #define FMT_RUN_BITS 4
 #define FMT_K_MAX_REL (1.01f / 240)

@@ -23,6 +23,7 @@
 #define FMT int8
 #define FMT_LEVELS 1
 #define FMT_PLAIN 0
+#define FMT_GROUP 0
 #define FMT_GATHERS 1
 #define FMT_RUN_BITS 8
 #define FMT_K_MAX_REL (1.01f / 510)

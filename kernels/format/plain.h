@@ -11,6 +11,7 @@
  */
 #define FMT_LEVELS 1
 #define FMT_PLAIN 1
+#define FMT_GROUP 0
 #define FMT_GATHERS 1
 #define FMT_RUN_BITS (8 * sizeof(ELEMENT))
 #define PLAIN_PASTE_(a, b) a##b

@@ -106,7 +106,7 @@ KV_FN void axpy_rows(const struct axpy *a, uint32_t heads, bool decoded)
 		axpy_strip(a, c, 1, heads, decoded);
 }
 
-#if !FMT_PLAIN
+#if !FMT_PLAIN && !FMT_GROUP
 KV_FN void axpy_fold(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 		     size_t p_stride, uint32_t heads, unsigned level, float *w, float *bias)
 {
@@ -140,7 +140,7 @@ KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const
 				  .ahead = !FMT_PLAIN && i + 2 * KV_AXPY_ROWS <= n,
 				  .y = y,
 				  .y_stride = y_stride };
-#if !FMT_PLAIN
+#if !FMT_PLAIN && !FMT_GROUP
 		float w[KV_DIRECT_HEADS * KV_AXPY_ROWS], bias[KV_DIRECT_HEADS];
 
 		axpy_fold(b, row + i, a.n, a.w, p_stride, heads, level, w, bias);
@@ -175,7 +175,7 @@ static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, con
 static void stage_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
-	if (heads > KV_DIRECT_HEADS)
+	if (heads > KV_DIRECT_HEADS || FMT_GROUP)
 		axpy_decoded(b, row, n, p, p_stride, heads, y, y_stride, level);
 	else if (FMT_LEVELS > 1 && level)
 		axpy_direct(b, row, n, p, p_stride, heads, y, y_stride, 1);

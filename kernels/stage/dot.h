@@ -110,7 +110,7 @@ KV_FN void dot_rows(const struct dot *d, uint32_t n, uint32_t heads, bool decode
 		dot_heads(d, i, 1, heads, decoded);
 }
 
-#if !FMT_PLAIN
+#if !FMT_PLAIN && !FMT_GROUP
 /* coef[h][c] = q[h][c] * scale[c]; bias[h] = sum of q[h][c] * min[c] */
 KV_FN void dot_fold(const struct kv_block *b, uint32_t tile, const float *q, size_t q_stride,
 		    uint32_t heads, float *coef, float *bias)
@@ -174,10 +174,10 @@ static void stage_k_dot(const struct kv_block *b, uint32_t row, uint32_t n, cons
 {
 	if (FMT_LEVELS > 1 && level) {
 		scan_all(b, row, n, q, q_stride, heads, p, p_stride);
-	} else if (heads > KV_DIRECT_HEADS) {
+	} else if (heads > KV_DIRECT_HEADS || FMT_GROUP) {
 		dot_decoded(b, row, n, q, q_stride, heads, p, p_stride);
 	} else {
-#if FMT_PLAIN
+#if FMT_PLAIN || FMT_GROUP
 		struct dot d = { fmt_k_rows(b, row), q, q_stride, NULL, b->dim, p, p_stride };
 
 		dot_rows(&d, n, heads, false);

@@ -4,6 +4,37 @@
 
 #include "kernels/codec.h"
 
+#if FMT_GROUP
+/* K and V are laid out alike: rows [row, row + n) of the block, of which `rows` are the codes. */
+KV_FN void read_groups(const struct kv_block *b, const struct kv_rows *rows, uint32_t row,
+		       uint32_t n, float *x)
+{
+	for (uint32_t i = 0; i < n; i++, x += b->dim)
+		for (uint32_t from = 0; from < b->dim; from += FMT_GROUP) {
+			const struct kv_pair *pair = fmt_group_pair(b, row + i, from / FMT_GROUP);
+			vf scale = vf_set(vf_from_f16(pair->scale));
+			vf min = vf_set(vf_from_f16(pair->min));
+			uint32_t end = MIN(from + FMT_GROUP, b->dim);
+
+			for (uint32_t c = from; c < end; c += VL)
+				vf_store(x + c, vf_fma(fmt_k_load(rows, i, c), scale, min));
+		}
+}
+
+static void stage_k_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
+{
+	struct kv_rows rows = fmt_k_rows(b, row);
+
+	read_groups(b, &rows, row, n, x);
+}
+
+KV_FN void read_v(const struct kv_block *b, uint32_t row, uint32_t n, unsigned level, float *x)
+{
+	struct kv_rows rows = fmt_v_rows(b, row);
+
+	read_groups(b, &rows, row, n, x);
+}
+#else
 static void stage_k_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
 {
 	struct kv_rows rows = fmt_k_rows(b, row);
@@ -42,6 +73,8 @@ KV_FN void read_v(const struct kv_block *b, uint32_t row, uint32_t n, unsigned l
 	}
 }
 
+#endif
+
 static void stage_v_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
 {
 	read_v(b, row, n, 0, x);
@@ -53,12 +86,22 @@ KV_FN void prefetch_row(const uint8_t *p, size_t n)
 		__builtin_prefetch(p + i);
 }
 
+#if FMT_GROUP
+KV_FN void prefetch_groups(const struct kv_block *b, uint32_t row)
+{
+	for (uint32_t c = 0; c < b->dim; c += FMT_GROUP)
+		__builtin_prefetch(fmt_group_pair(b, row, c / FMT_GROUP));
+}
+#endif
+
 static void stage_k_prefetch(const struct kv_block *b, uint32_t row)
 {
 	struct kv_rows rows = fmt_k_rows(b, row);
 
 	prefetch_row(rows.upper, rows.stride);
-#if !FMT_PLAIN
+#if FMT_GROUP
+	prefetch_groups(b, row);
+#elif !FMT_PLAIN
 	/* Channel by channel, the tile's parameters are on many lines: a line has 16 pairs. */
 	for (uint32_t c = 0; c < b->dim; c += MAX(1u, 16u / b->tiles))
 		__builtin_prefetch(k_pair(b, row / b->tile_rows, c));
@@ -72,4 +115,7 @@ static void stage_v_prefetch(const struct kv_block *b, uint32_t row)
 	prefetch_row(rows.upper, rows.stride);
 	if (rows.lower)
 		prefetch_row(rows.lower, rows.stride);
+#if FMT_GROUP
+	prefetch_groups(b, row);
+#endif
 }

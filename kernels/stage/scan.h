@@ -4,7 +4,8 @@
  * scoring plane: each channel's numbers of a block lie in one run.
  *
  * Numbers are widened once for up to four heads; scale and min are folded into
- * coefficients and one bias per (head, tile). The walk over r runs at once is
+ * coefficients and one bias per (head, tile), or where they are a row's own
+ * (FMT_GROUP) applied to its numbers. The walk over r runs at once is
  * what limits, so the runs of the block that comes next (b->next) are asked
  * for whole, one after the other, a few lines at each step of this one.
  *
@@ -52,12 +53,27 @@ KV_FN vf scan_load(const struct scan *s, uint32_t channel, const uint8_t *run, u
 	return fmt_run_load(run, row);
 }
 
+#if FMT_GROUP
+/* Parameters of `vecs` x VL rows in the group of one channel. */
+KV_FN void scan_group(const struct scan *s, uint32_t row, uint32_t channel, unsigned vecs,
+		      vf *ret_scale, vf *ret_min)
+{
+	KV_EACH (v, vecs)
+		vf_gather_pair(fmt_group_pair(s->b, row + v * VL, channel / FMT_GROUP),
+			       sizeof(struct kv_pair), &ret_scale[v], &ret_min[v]);
+}
+#endif
+
 KV_FN void scan_unit(const struct scan *s, uint32_t row, unsigned vecs, unsigned heads, bool runs,
 		     float *a, size_t a_stride)
 {
 	uint32_t at = s->ahead ? row / (KV_SCAN_VECS * VL) * s->r : 0;
 	vf acc[SCAN_HEADS][4];
+#if FMT_GROUP
+	vf scale[4], min[4];
 
+	scan_group(s, row, s->channel[0], vecs, scale, min);
+#endif
 	KV_EACH (h, heads)
 		KV_EACH (v, vecs)
 			acc[h][v] = vf_set(s->bias[h]);
@@ -66,8 +82,16 @@ KV_FN void scan_unit(const struct scan *s, uint32_t row, unsigned vecs, unsigned
 		const float *w = s->w + j * SCAN_HEADS;
 		vf x[4];
 
+#if FMT_GROUP
+		if (j && s->channel[j] / FMT_GROUP != s->channel[j - 1] / FMT_GROUP)
+			scan_group(s, row, s->channel[j], vecs, scale, min);
+#endif
 		KV_EACH (v, vecs)
 			x[v] = scan_load(s, s->channel[j], runs ? run : NULL, row + v * VL);
+#if FMT_GROUP
+		KV_EACH (v, vecs)
+			x[v] = vf_fma(x[v], scale[v], min[v]);
+#endif
 		KV_EACH (h, heads) {
 			vf c = vf_set(w[h]);
 
@@ -119,7 +143,7 @@ KV_FN void scan_fold(const struct kv_block *b, uint32_t tile, const float *coef,
 		bias[h] = 0;
 	for (uint32_t j = 0; j < r; j++) {
 		float scale = 1, min = 0;
-#if !FMT_PLAIN
+#if !FMT_PLAIN && !FMT_GROUP
 		fmt_run_params(b, tile, channel[j], &scale, &min);
 #endif
 		KV_EACH (h, SCAN_HEADS) {

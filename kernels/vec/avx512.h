@@ -95,6 +95,14 @@ static inline vf vf_load_u4(const uint8_t *p, size_t i)
 					       _mm_and_si128(_mm_srli_epi16(x, 4), low)));
 }
 
+static inline vf vf_load_u4_high(const uint8_t *p, size_t i)
+{
+	__m128i low = _mm_set1_epi8(15), x = vf_nibbles(p, i);
+
+	return vf_from_bytes(_mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(x, 4), low),
+					       _mm_and_si128(x, low)));
+}
+
 static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t i)
 {
 	__m128i low = _mm_set1_epi8(15), u = vf_nibbles(upper, i), l = vf_nibbles(lower, i);

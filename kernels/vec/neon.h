@@ -74,16 +74,24 @@ static inline vf vf_load_u8(const uint8_t *p)
 }
 
 /* Four nibbles of two bytes, one to a word. */
-static inline uint32x4_t vf_nibbles(const uint8_t *p, size_t i)
+static inline uint32x4_t vf_nibbles_by(const uint8_t *p, size_t i, int32x4_t shift)
 {
-	const int32x4_t shift = { 0, -4, -8, -12 };
 	uint16_t x;
 
 	memcpy(&x, p + i / 2, sizeof(x));
 	return vandq_u32(vshlq_u32(vdupq_n_u32(x), shift), vdupq_n_u32(15));
 }
 
+static inline uint32x4_t vf_nibbles(const uint8_t *p, size_t i)
+{
+	return vf_nibbles_by(p, i, (int32x4_t){ 0, -4, -8, -12 });
+}
+
 static inline vf vf_load_u4(const uint8_t *p, size_t i) { return vf_from_words(vf_nibbles(p, i)); }
+static inline vf vf_load_u4_high(const uint8_t *p, size_t i)
+{
+	return vf_from_words(vf_nibbles_by(p, i, (int32x4_t){ -4, 0, -12, -8 }));
+}
 static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t i)
 {
 	return vf_from_words(vsliq_n_u32(vf_nibbles(lower, i), vf_nibbles(upper, i), 4));

@@ -5,6 +5,7 @@
  *
  *   vf              VL floats; sums of a vector have one stated order per ISA
  *   vf_load_X       VL elements of X, widened; rows of u4 start at an even index
+ *   vf_load_u4_high the same of nibble pairs with the even element in the high half
  *   vf_gather_X     element `at` of VL rows that lie `stride` bytes apart
  *   vf_store_X      narrowed, nearest even; u8 takes numbers from 0 to 255
  *   vf_max, vf_min  if either is NaN: the second
@@ -59,6 +60,11 @@ static inline vf vf_load_u8(const uint8_t *p) { return (float)*p; }
 static inline vf vf_load_u4(const uint8_t *p, size_t i)
 {
 	return (float)((p[i / 2] >> (4 * (i & 1))) & 15);
+}
+
+static inline vf vf_load_u4_high(const uint8_t *p, size_t i)
+{
+	return (float)((p[i / 2] >> (4 * (~i & 1))) & 15);
 }
 
 /* 16 upper + lower nibble */

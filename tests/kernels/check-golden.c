@@ -47,14 +47,14 @@ struct tile {
 	unsigned slot;
 };
 
-static struct tile tile_new(struct check *c, const struct kv_kernels *k, const float *kx,
-			    const float *vx)
+static struct tile tile_new(struct check *c, const struct kv_kernels *k, uint32_t needs,
+			    const float *kx, const float *vx)
 {
-	struct tile t = { .k = guarded_new(k->k_bytes(DIM, TILES, ROWS, 0)),
+	struct tile t = { .k = guarded_new(k->k_bytes(DIM, TILES, ROWS, needs)),
 			  .v = guarded_new(k->v_bytes(DIM, TILES, ROWS, 0)),
 			  .slot = check_below(c, TILES) };
 
-	t.kb = (struct kv_block){ t.k.data, DIM, TILES, ROWS, 0, NULL };
+	t.kb = (struct kv_block){ t.k.data, DIM, TILES, ROWS, needs, NULL };
 	t.vb = (struct kv_block){ t.v.data, DIM, TILES, ROWS, 0, NULL };
 	k->k_write(&t.kb, t.slot, kx);
 	k->v_write(&t.vb, t.slot, vx);
@@ -71,6 +71,8 @@ static unsigned nibble(const uint8_t *p, uint32_t i)
 {
 	return p[i / 2] >> (4 * (i & 1)) & 15;
 }
+
+/* ---- hier4 ------------------------------------------------------------------- */
 
 /* Codes as they lie: of K from both of its planes, which must agree. */
 static unsigned k_code(struct check *c, const struct tile *t, uint32_t row, uint32_t channel)
@@ -113,7 +115,7 @@ static void check_group(struct check *c, const struct kv_kernels *k, struct json
 		kx[i] = (float)number(x, i / DIM % N);
 		vx[i] = (float)number(x, i % DIM % N);
 	}
-	t = tile_new(c, k, kx, vx);
+	t = tile_new(c, k, 0, kx, vx);
 	for (unsigned i = 0; i < ROWS * DIM; i++) {
 		unsigned row = i / DIM, channel = i % DIM;
 		unsigned of_k = (unsigned)(number(u, row % N) * 16 + number(l, row % N));
@@ -136,7 +138,7 @@ static void check_packing(struct check *c, const struct kv_kernels *k, struct js
 
 	for (unsigned i = 0; i < ROWS * DIM; i++)
 		x[i] = (float)number(at(group, "x"), i % N);
-	t = tile_new(c, k, x, x);
+	t = tile_new(c, k, 0, x, x);
 	for (unsigned i = 0; i < N / 2; i++)
 		check_true(c, "low nibble first",
 			   ((uint8_t *)t.v.data)[t.slot * ROWS * DIM / 2 + i] == number(want, i));
@@ -215,7 +217,7 @@ static void check_tile(struct check *c, const struct kv_kernels *k, struct json_
 {
 	struct json_object *tile = at(root, "hier_int4_kv_tile");
 	float *kx = repeated(at(tile, "K")), *vx = repeated(at(tile, "V"));
-	struct tile t = tile_new(c, k, kx, vx);
+	struct tile t = tile_new(c, k, 0, kx, vx);
 
 	for (unsigned i = 0; i < N * N; i++) {
 		unsigned row = i / N, channel = i % N;
@@ -235,25 +237,135 @@ static void check_tile(struct check *c, const struct kv_kernels *k, struct json_
 	free(vx);
 }
 
-void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path)
+static void check_hier4(struct check *c, const struct kv_kernels *k, struct json_object *root)
 {
 	static const char *const exact[] = { "hier_int4_edge_halfway", "hier_int4_edge_constant" };
-	struct json_object *root, *group;
+	struct json_object *group = at(root, "hier_int4_group");
 
-	if (strcmp(k->format, "hier4"))
-		return;
-	root = json_object_from_file(path);
-	check_case(c, "golden %s %s", k->format, k->isa);
-	if (!check_true(c, "golden.json is there", root))
-		return;
-	group = at(root, "hier_int4_group");
 	check_group(c, k, group, at(group, "expected_f16_params"));
 	check_packing(c, k, group);
 	for (unsigned i = 0; i < ARRAY_SIZE(exact); i++)
 		check_group(c, k, at(root, exact[i]), at(at(root, exact[i]), "expected"));
 	check_tile(c, k, root);
+}
+
+/* ---- int4 -------------------------------------------------------------------- */
+
+static uint16_t half_of(double x)
+{
+	float from = (float)x;
+	uint16_t half;
+
+	kv_from_f32(KV_F16, &from, &half, 1);
+	return half;
+}
+
+/* A row of 32 bytes of codes, its parameters behind all rows of codes, K's column behind those. */
+static void check_int4_row(struct check *c, const struct tile *t, uint32_t row,
+			   struct json_object *packed, double inverse, double min)
+{
+	const uint8_t *k = t->k.data, *v = t->v.data;
+	size_t at_row = t->slot * ROWS + row, bytes = json_object_array_length(packed);
+	const uint16_t *pair = (const uint16_t *)(k + TILES * ROWS * DIM / 2) + 2 * at_row;
+	const uint8_t *kc = k + TILES * ROWS * (DIM / 2 + 4) + t->slot * ROWS / 2 + row / 2;
+
+	for (unsigned i = 0; i < DIM / 2; i++) {
+		unsigned byte = (unsigned)number(packed, i % bytes), odd = row & 1;
+
+		check_true(c, "codes of K", k[at_row * DIM / 2 + i] == byte);
+		check_true(c, "codes of V", v[at_row * DIM / 2 + i] == byte);
+		check_true(c, "an even channel, by channel",
+			   (kc[2 * i * TILES * ROWS / 2] >> (odd ? 0 : 4) & 15) == byte >> 4);
+		check_true(c, "an odd channel, by channel",
+			   (kc[(2 * i + 1) * TILES * ROWS / 2] >> (odd ? 0 : 4) & 15) ==
+				   (byte & 15));
+	}
+	check_true(c, "scale", pair[0] == half_of(inverse > 0 ? 1 / inverse : 0));
+	check_true(c, "minimum", pair[1] == half_of(min));
+}
+
+/* Group g of an example as all of a row: repeated, where the example's group is shorter. */
+static void check_int4_group(struct check *c, const struct kv_kernels *k, struct json_object *root,
+			     unsigned g)
+{
+	struct json_object *x = at(root, "x"), *want = at(root, "expected");
+	unsigned group = (unsigned)json_object_get_int(at(root, "group"));
+	unsigned length = (unsigned)json_object_array_length(x);
+	float rows[ROWS * DIM], read[DIM];
+	struct tile t;
+
+	for (unsigned i = 0; i < ROWS * DIM; i++) {
+		unsigned from = g * group + i % group;
+
+		rows[i] = from < length ? (float)number(x, from) : 0;
+	}
+	t = tile_new(c, k, KV_NEED_K_CHANNELS, rows, rows);
+	for (unsigned row = 0; row < ROWS; row++)
+		check_int4_row(c, &t, row,
+			       json_object_array_get_idx(at(want, "packed_high_nibble_first"), g),
+			       number(at(want, "inv_scale"), g), number(at(want, "min"), g));
+	k->k_read(&t.kb, t.slot * ROWS, 1, read);
+	for (unsigned i = 0; i < MIN(group, length - g * group); i++)
+		check_near(c, "restored", read[i], number(at(want, "dequant"), g * group + i),
+			   2e-3 * 4); /* of the examples' size */
+	tile_free(&t);
+}
+
+static void check_int4(struct check *c, const struct kv_kernels *k, struct json_object *root)
+{
+	static const char *const name[] = { "flexgen_int4_group8", "flexgen_int4_group64",
+					    "flexgen_int4_constant" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(name); i++) {
+		struct json_object *example = at(root, name[i]);
+		int groups = json_object_get_int(at(at(example, "expected"), "groups"));
+
+		for (int g = 0; g < groups; g++)
+			check_int4_group(c, k, example, (unsigned)g);
+	}
+}
+
+/* A last group is filled up with zeros: 16 numbers around 5 begin at 0. */
+static void check_int4_padding(struct check *c, const struct kv_kernels *k)
+{
+	enum { WIDE = 80, OF_LAST = 16 };
+	static float rows[ROWS * WIDE], read[WIDE];
+	struct guarded memory = guarded_new(k->k_bytes(WIDE, 1, ROWS, 0));
+	struct kv_block b = { memory.data, WIDE, 1, ROWS, 0, NULL };
+	const uint16_t *pair = (const uint16_t *)((uint8_t *)memory.data + ROWS * 48);
+
+	for (unsigned i = 0; i < ROWS * WIDE; i++)
+		rows[i] = 4.5f + (float)(i % OF_LAST) / OF_LAST;
+	k->k_write(&b, 0, rows);
+	check_true(c, "minimum of a whole group", pair[1] == half_of(4.5));
+	/* 0 of either sign. */
+	check_true(c, "minimum with zeros", (pair[2 * ROWS + 1] & 0x7fff) == 0);
+	check_true(c, "scale with zeros", pair[2 * ROWS] == half_of((5.4375f) / 15));
+	k->k_read(&b, 0, 1, read);
+	check_near(c, "first of a last group", read[WIDE - OF_LAST], 4.5, 5.4375 / 29);
+	guarded_free(&memory);
+}
+
+void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path)
+{
+	struct json_object *root;
+
+	if (strcmp(k->format, "hier4") && strcmp(k->format, "int4"))
+		return;
+	root = json_object_from_file(path);
+	check_case(c, "golden %s %s", k->format, k->isa);
+	if (!check_true(c, "golden.json is there", root))
+		return;
+	if (!strcmp(k->format, "hier4")) {
+		check_hier4(c, k, root);
+	} else {
+		check_int4(c, k, root);
+		check_int4_padding(c, k);
+	}
 	json_object_put(root);
 }
+
+/* ---- ops --------------------------------------------------------------------- */
 
 /* Shards merged one after the other, as the executor merges its shares. */
 static void check_merges(struct check *c, const struct kv_ops *o, struct json_object *shards,

@@ -12,12 +12,13 @@ struct format_bytes {
 	unsigned score_bits;       /* of an element that scoring reads */
 	unsigned k_bits;           /* of an element of an exact row; rows are padded to 16 bytes */
 	unsigned v_upper, v_lower; /* bits */
-	bool parameters;           /* 4 bytes per channel and tile of K, per row of V */
+	bool parameters;           /* 4 bytes per channel and tile of K, per row of V ... */
+	unsigned group;            /* ... or of both per row and so many channels */
 };
 static const struct format_bytes formats[] = {
-	{ "f32", 32, 32, 32, 0, false },  { "f16", 16, 16, 16, 0, false },
-	{ "bf16", 16, 16, 16, 0, false }, { "int8", 8, 8, 8, 0, true },
-	{ "int4", 4, 4, 4, 0, true },     { "hier4", 4, 8, 4, 4, true },
+	{ "f32", 32, 32, 32, 0, false, 0 },  { "f16", 16, 16, 16, 0, false, 0 },
+	{ "bf16", 16, 16, 16, 0, false, 0 }, { "int8", 8, 8, 8, 0, true, 0 },
+	{ "int4", 4, 4, 4, 0, true, 64 },    { "hier4", 4, 8, 4, 4, true, 0 },
 };
 
 static const struct format_bytes *format_of(const struct kv_kernels *k)
@@ -48,6 +49,14 @@ static uint64_t tile_of(const struct kv_view *v, uint32_t row)
 	return (uint64_t)i << 32 | (row - v->extent[i].first_row) / KV_TILE_ROWS;
 }
 
+static uint64_t k_parameters(const struct format_bytes *f, uint32_t dim, bool new_tile,
+			     uint32_t channels)
+{
+	if (f->group)
+		return 4 * DIV_UP(dim, f->group);
+	return f->parameters && new_tile ? 4 * channels : 0;
+}
+
 static void add_k(const struct format_bytes *f, uint32_t dim, bool new_tile, bool upper,
 		  uint64_t *p)
 {
@@ -55,8 +64,7 @@ static void add_k(const struct format_bytes *f, uint32_t dim, bool new_tile, boo
 		p[KV_PLANE_SCORE] += (uint64_t)dim * f->score_bits / 8;
 	else
 		p[KV_PLANE_K] += row_bytes(f->k_bits, dim);
-	if (f->parameters && new_tile)
-		p[KV_PLANE_PARAMETERS] += 4 * dim;
+	p[KV_PLANE_PARAMETERS] += k_parameters(f, dim, new_tile, dim);
 }
 
 static void add_v(const struct format_bytes *f, uint32_t dim, bool upper, uint64_t *p)
@@ -65,7 +73,7 @@ static void add_v(const struct format_bytes *f, uint32_t dim, bool upper, uint64
 	if (f->v_lower && !upper)
 		p[KV_PLANE_V_LOWER] += row_bytes(f->v_lower, dim);
 	if (f->parameters)
-		p[KV_PLANE_PARAMETERS] += 4;
+		p[KV_PLANE_PARAMETERS] += 4 * (f->group ? DIV_UP(dim, f->group) : 1);
 }
 
 /* Rows below `end`; NULL: all of them. */
@@ -100,8 +108,8 @@ static void add_scored(const struct rig *r, uint32_t channels, const bool *chose
 			continue;
 		}
 		bits += (uint64_t)f->score_bits * channels;
-		if (f->parameters && tile_of(&r->view, row) != last)
-			p[KV_PLANE_PARAMETERS] += 4 * channels;
+		p[KV_PLANE_PARAMETERS] +=
+			k_parameters(f, s->k_dim, tile_of(&r->view, row) != last, channels);
 		last = tile_of(&r->view, row);
 	}
 	p[KV_PLANE_SCORE] += bits / 8;
