@@ -227,5 +227,7 @@ KV_FN void fmt_v_params(const struct kv_block *b, uint32_t row, unsigned level, 
 
 #if KV_ISA_IS(avx512)
 #include "kernels/fast/scan-hier4-avx512.h"
+#elif KV_ISA_IS(avx2)
+#include "kernels/fast/scan-hier4-avx2.h"
 #endif
 #include "kernels/stamp.h"
