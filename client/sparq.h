@@ -83,7 +83,7 @@ struct sparq_cache_params {
 	uint32_t dtype; /* SPARQ_DTYPE_* of q, k, v and o */
 	float scale;    /* 0: 1 / sqrt(k_dim) */
 	const char *name;     /* NULL: unnamed */
-	const char *k_format; /* NULL: "hier4" */
+	const char *k_format; /* one, or by layer: "hier4,f16:0-1"; NULL: "hier4" */
 	const char *v_format; /* NULL: as K */
 	const char *policy;   /* NULL: "sparq" */
 	const char *options;  /* NULL: none; "key=value" words */

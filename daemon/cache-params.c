@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/cache.h"
+#include "daemon/format-list.h"
 #include "daemon/name.h"
 #include "daemon/record.h"
 #include "shm/base.h"
@@ -139,15 +140,6 @@ static int check_layers(const struct sparq_msg_cache_create *m, char *why)
 	return 0;
 }
 
-static int check_format(const char *what, const char *format, char *why)
-{
-	if (strpbrk(format, ",:"))
-		return why_fail(why, EOPNOTSUPP,
-				"%s \"%s\": formats by layer are not supported by this build", what,
-				format);
-	return 0;
-}
-
 static int check_policy(const char *name, char *why)
 {
 	char known[160] = "";
@@ -161,13 +153,14 @@ static int check_policy(const char *name, char *why)
 
 static int check_words(const struct cache_record *r, char *why)
 {
+	struct format_list formats;
 	int error;
 
 	if (strcmp(r->device, "cpu"))
 		return why_fail(why, EOPNOTSUPP, "device \"%.32s\": this build has cpu", r->device);
-	error = check_format("k_format", r->k_format, why);
+	error = format_list_parse("k_format", r->k_format, r->layers, &formats, why);
 	if (error == 0)
-		error = check_format("v_format", r->v_format, why);
+		error = format_list_parse("v_format", r->v_format, r->layers, &formats, why);
 	return error ? error : check_policy(r->policy, why);
 }
 
@@ -219,8 +212,52 @@ int cache_params_parse(const struct sparq_msg_cache_create *m, struct cache_reco
 	return 0;
 }
 
+/* ---- spaces ---------------------------------------------------------------------- */
+
+/* The space of a pair of formats: one of before, or a new one. */
+static int find_space(struct spaces *s, const struct kv_space_params *p, const uint8_t pair[2],
+		      uint8_t known[MAX_SPACES][2], uint8_t *ret, char *why)
+{
+	int r;
+
+	for (uint32_t i = 0; i < s->n; i++)
+		if (memcmp(known[i], pair, 2) == 0) {
+			*ret = (uint8_t)i;
+			return 0;
+		}
+	if (s->n == MAX_SPACES)
+		return why_fail(why, EINVAL,
+				"k_format and v_format make more than %u pairs of formats",
+				MAX_SPACES);
+	r = kv_space_init(&s->space[s->n], p, why);
+	if (r < 0)
+		return r;
+	memcpy(known[s->n], pair, 2);
+	*ret = (uint8_t)s->n++;
+	return 0;
+}
+
+static int find_spaces(const struct cache_record *r, struct kv_space_params *p, struct spaces *s,
+		       char *why)
+{
+	uint8_t known[MAX_SPACES][2];
+	struct format_list k, v;
+	int error = format_list_parse("k_format", r->k_format, r->layers, &k, why);
+
+	if (error == 0)
+		error = format_list_parse("v_format", r->v_format, r->layers, &v, why);
+	for (uint32_t i = 0; error == 0 && i < r->layers; i++) {
+		const uint8_t pair[2] = { k.of_layer[i], v.of_layer[i] };
+
+		p->k_format = kv_format_at(pair[0]);
+		p->v_format = kv_format_at(pair[1]);
+		error = find_space(s, p, pair, known, &s->of_layer[i], why);
+	}
+	return error;
+}
+
 int cache_params_settle(const struct cache_record *r, uint8_t ret_args[KV_POLICY_ARGS_BYTES],
-			struct kv_space *ret_space, char *why)
+			struct spaces *ret_spaces, char *why)
 {
 	const struct kv_policy *policy = kv_policy_find(r->policy);
 	_Alignas(8) uint8_t args[KV_POLICY_ARGS_BYTES];
@@ -231,24 +268,23 @@ int cache_params_settle(const struct cache_record *r, uint8_t ret_args[KV_POLICY
 		.v_dim = r->v_dim,
 		.dtype = (enum kv_dtype)r->dtype,
 		.scale = r->scale,
-		.k_format = r->k_format,
-		.v_format = r->v_format,
 		.policy = policy,
 		.args = args,
 		.sinks = r->sinks,
 	};
-	struct kv_space space;
+	struct spaces spaces = { 0 };
 	int error;
 
 	memcpy(args, r->args, sizeof(args));
 	if (policy->settle && r->kv_heads)
 		policy->settle(args, r->k_dim, r->heads / r->kv_heads);
-	error = kv_space_init(&space, &p, why);
+	error = find_spaces(r, &p, &spaces, why);
 	if (error < 0)
 		return error;
 	memcpy(ret_args, args, sizeof(args));
-	space.args = ret_args;
-	*ret_space = space;
+	for (uint32_t i = 0; i < spaces.n; i++)
+		spaces.space[i].args = ret_args;
+	*ret_spaces = spaces;
 	return 0;
 }
 
@@ -290,14 +326,22 @@ static int compare_numbers(const struct cache_record *a, const struct cache_reco
 	return 0;
 }
 
+/* By what they say of each layer. */
+static int compare_formats(const struct cache_record *a, const struct cache_record *b, char *why)
+{
+	if (!format_list_equal(a->k_format, b->k_format, a->layers))
+		return differ(why, a, "k_format", a->k_format, b->k_format);
+	if (!format_list_equal(a->v_format, b->v_format, a->layers))
+		return differ(why, a, "v_format", a->v_format, b->v_format);
+	return 0;
+}
+
 static int compare_words(const struct cache_record *a, const struct cache_record *b, char *why)
 {
 	const struct {
 		const char *what, *a, *b;
 	} word[] = {
 		{ "dtype", dtype_names[a->dtype], dtype_names[b->dtype] },
-		{ "k_format", a->k_format, b->k_format },
-		{ "v_format", a->v_format, b->v_format },
 		{ "device", a->device, b->device },
 		{ "model", a->model, b->model },
 		{ "on_disconnect", on_disconnect_names[a->on_disconnect],
@@ -319,6 +363,8 @@ int cache_params_compare(const struct cache_record *have, const struct cache_rec
 	int error;
 
 	error = compare_numbers(have, want, why);
+	if (error == 0)
+		error = compare_formats(have, want, why);
 	if (error == 0)
 		error = compare_words(have, want, why);
 	for (unsigned i = 0; error == 0 && i < policy->n_params; i++) {

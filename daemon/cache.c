@@ -77,11 +77,16 @@ static int attach(struct cache *c, const struct cache_record *wanted, struct cac
 }
 
 /* Could its largest page ever be taken? */
-static int check_fits(const struct store *s, const struct kv_space *space, char *why)
+static int check_fits(const struct store *s, const struct spaces *spaces, char *why)
 {
-	uint64_t bytes =
-		pool_charge(s->pool, kv_extent_bytes(space, KV_EXTENT_TILES) * space->kv_heads);
+	uint64_t bytes = 0;
 
+	for (uint32_t i = 0; i < spaces->n; i++) {
+		const struct kv_space *space = &spaces->space[i];
+		size_t page = kv_extent_bytes(space, KV_EXTENT_TILES) * space->kv_heads;
+
+		bytes = MAX(bytes, pool_charge(s->pool, page));
+	}
 	if (bytes <= s->pool->bytes)
 		return 0;
 	return why_fail(why, ENOSPC,
@@ -99,9 +104,9 @@ static int build(struct store *s, struct user *user, const struct cache_record *
 
 	if (!c)
 		return why_fail(why, ENOMEM, "out of memory");
-	r = cache_params_settle(params, c->args, &c->space, why);
+	r = cache_params_settle(params, c->args, &c->spaces, why);
 	if (r == 0)
-		r = check_fits(s, &c->space, why);
+		r = check_fits(s, &c->spaces, why);
 	if (r < 0)
 		return r;
 	c->store = s;
@@ -218,7 +223,7 @@ int cache_set(struct cache *c, const char *key, const char *value, char *why)
 				"%.32s: the cache has sequences; set it before the first", key);
 	r = cache_params_set(&params, key, value, why);
 	if (r == 0)
-		r = cache_params_settle(&params, c->args, &c->space, why);
+		r = cache_params_settle(&params, c->args, &c->spaces, why);
 	if (r < 0)
 		return r;
 	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
@@ -242,7 +247,9 @@ void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret)
 	ret->rows = rows;
 	ret->bytes = load_relaxed(&c->charged_bytes);
 	ret->budget_bytes = c->budget_bytes;
-	ret->row_bytes = (uint64_t)r->layers * kv_row_bytes(&c->space);
+	ret->row_bytes = 0;
+	for (uint32_t i = 0; i < r->layers; i++)
+		ret->row_bytes += kv_row_bytes(cache_layer(c, i));
 	ret->dense_row_bytes = (uint64_t)r->layers * r->kv_heads * (r->k_dim + r->v_dim) * 2;
 }
 

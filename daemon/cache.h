@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/cache-params.h"
 #include "daemon/catalogue.h"
 #include "daemon/user.h"
 #include "kernels/kernels.h"
@@ -25,8 +26,8 @@ struct cache {
 	struct store *store;
 	struct user *user;
 	struct cache_record *record;
-	struct kv_space space;
-	uint8_t args[KV_POLICY_ARGS_BYTES]; /* what space.args points at */
+	struct spaces spaces;
+	uint8_t args[KV_POLICY_ARGS_BYTES]; /* what those point at */
 	uint64_t budget_bytes;  /* 0: none of its own */
 	uint64_t charged_bytes; /* atomic */
 	uint32_t n_sequences, n_sessions; /* control thread */
@@ -35,6 +36,18 @@ struct cache {
 	struct seq *first;
 	struct cache *next;
 };
+
+/* The formats of a layer, and all else that kernels ask. */
+static inline const struct kv_space *cache_layer(const struct cache *c, uint32_t layer)
+{
+	return spaces_layer(&c->spaces, layer);
+}
+
+/* What all layers have in common: dimensions, dtype, sinks and chunks. */
+static inline const struct kv_space *cache_shape(const struct cache *c)
+{
+	return &c->spaces.space[0];
+}
 
 /* Everything a daemon stores: the pool, the catalogue and what is derived from them. Control
  * thread, but for what seq.h marks as the token path. */

@@ -169,7 +169,7 @@ static int add_measured(const struct cache_record *record, const struct question
 	json_object *planes;
 	struct sample_result m;
 	uint64_t total = 0;
-	int r = sample_init(&s, record, q->rows, q->n_q, SEED, why);
+	int r = sample_init(&s, record, q->layer, q->rows, q->n_q, SEED, why);
 
 	if (r == 0)
 		r = sample_run(&s, plan, &m);
@@ -192,24 +192,27 @@ static int explain(const struct question *q, json_object *out, char *why)
 	_Alignas(8) uint8_t args[KV_POLICY_ARGS_BYTES];
 	char text[PLAN_TEXT_BYTES];
 	struct cache_record record;
-	struct kv_space space;
+	const struct kv_space *space;
+	struct spaces spaces;
 	struct kv_plan plan;
 	int r = cache_params_parse(&q->cache, &record, why);
 
 	if (r == 0)
-		r = cache_params_settle(&record, args, &space, why);
-	if (r == 0)
-		r = plan_of(&space, q, record.rollback, &plan);
+		r = cache_params_settle(&record, args, &spaces, why);
+	if (r < 0)
+		return r;
+	space = spaces_layer(&spaces, q->layer);
+	r = plan_of(space, q, record.rollback, &plan);
 	if (r < 0)
 		return r;
 	kv_plan_text(&plan, text, sizeof(text));
 	json_object_object_add(out, "plan", json_object_new_string(text));
 	json_object_object_add(out, "dense", json_object_new_boolean(kv_plan_is_dense(&plan)));
-	add_parameters(&space, out);
-	add_number(out, "row_bytes", kv_row_bytes(&space));
-	add_number(out, "dense_row_bytes", kv_dense_bytes(&space, 1));
-	add_number(out, "stored_bytes", kv_row_bytes(&space) * q->rows);
-	add_number(out, "dense_bytes", kv_dense_bytes(&space, q->rows));
+	add_parameters(space, out);
+	add_number(out, "row_bytes", kv_row_bytes(space));
+	add_number(out, "dense_row_bytes", kv_dense_bytes(space, 1));
+	add_number(out, "stored_bytes", kv_row_bytes(space) * q->rows);
+	add_number(out, "dense_bytes", kv_dense_bytes(space, q->rows));
 	if (q->rows > SAMPLE_ROWS_MAX || q->n_q > SAMPLE_Q_MAX)
 		return 0;
 	return add_measured(&record, q, &plan, out, why);

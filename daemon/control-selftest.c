@@ -53,7 +53,7 @@ static int check_format(const char *format, double *ret_error, char *why)
 	snprintf(m.k_format, sizeof(m.k_format), "%s", format);
 	r = cache_params_parse(&m, &record, why);
 	if (r == 0)
-		r = sample_init(&s, &record, ROWS, QUERIES, SEED, why);
+		r = sample_init(&s, &record, 0, ROWS, QUERIES, SEED, why);
 	if (r < 0)
 		return r;
 	query = sample_query(&s);

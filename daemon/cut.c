@@ -63,7 +63,7 @@ static uint32_t count_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
 	uint32_t table = get_reach(l).table, tiles = 0;
 
 	l->n_extents = 0;
-	l->tail_first = s->cache->space.sinks;
+	l->tail_first = cache_shape(s->cache)->sinks;
 	if (table) {
 		table_count(s->cache->store, (struct reach){ table, rows }, &tiles, &l->n_extents);
 		l->tail_first = rows;
@@ -152,7 +152,7 @@ static void fork_sealed(struct seq *parent, struct seq_layer *from, struct seq *
 static void fork_rows(struct seq *parent, struct seq_layer *from, struct seq *child,
 		      struct seq_layer *to, uint32_t rows)
 {
-	const struct kv_space *space = &parent->cache->space;
+	const struct kv_space *space = cache_shape(parent->cache);
 	uint32_t n_sinks = MIN(rows, space->sinks);
 	struct kv_view source, copy;
 

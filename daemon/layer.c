@@ -22,12 +22,16 @@
 
 static size_t chunk_bytes(const struct seq *s)
 {
-	return kv_chunk_bytes(&s->cache->space, KV_CHUNK_ROWS) * s->cache->space.kv_heads;
+	const struct kv_space *shape = cache_shape(s->cache);
+
+	return kv_chunk_bytes(shape, KV_CHUNK_ROWS) * shape->kv_heads;
 }
 
 static size_t sinks_bytes(const struct seq *s)
 {
-	return kv_chunk_bytes(&s->cache->space, KV_MAX_SINKS) * s->cache->space.kv_heads;
+	const struct kv_space *shape = cache_shape(s->cache);
+
+	return kv_chunk_bytes(shape, KV_MAX_SINKS) * shape->kv_heads;
 }
 
 /* Ring slot of chunk i of the tail. */
@@ -38,7 +42,7 @@ static page_ref *chunk_at(struct seq_layer *l, uint32_t i)
 
 void layer_init(struct seq *s, struct seq_layer *l, struct layer_record *record)
 {
-	*l = (struct seq_layer){ .record = record, .tail_first = s->cache->space.sinks };
+	*l = (struct seq_layer){ .record = record, .tail_first = cache_shape(s->cache)->sinks };
 }
 
 struct commit layer_commit(const struct seq_layer *l)
@@ -82,7 +86,7 @@ int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
 
 	if (end > s->cache->store->max_rows)
 		return -E2BIG;
-	if (end && s->cache->space.sinks && !l->record->sinks) {
+	if (end && cache_shape(s->cache)->sinks && !l->record->sinks) {
 		page_ref page;
 
 		r = charge_page(s, sinks_bytes(s), &page);
@@ -124,7 +128,7 @@ uint32_t seq_extents(const struct seq *s, uint32_t layer)
 void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct kv_view *ret)
 {
 	const struct pool *pool = s->cache->store->pool;
-	uint32_t sinks = s->cache->space.sinks;
+	uint32_t sinks = cache_shape(s->cache)->sinks;
 
 	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
 	*ret = (struct kv_view){ .rows = rows, .n_sinks = MIN(rows, sinks) };
@@ -165,15 +169,16 @@ bool seq_flush_due(const struct seq *s, uint32_t layer)
 }
 
 /* The table that this layer may append to. */
-static int own_table(struct seq *s, struct seq_layer *l, uint32_t *ret)
+static int own_table(struct seq *s, uint32_t layer, uint32_t *ret)
 {
+	struct seq_layer *l = &s->layer[layer];
 	struct reach reach = reach_unpack(l->record->reach);
 	uint32_t table;
 	int r;
 
 	if (!reach.table || reach.limit) {
-		r = table_create(s, reach, layer_commit(l).tiles, l->n_extents, l->tail_first,
-				 &table);
+		r = table_create(s, layer, reach, layer_commit(l).tiles, l->n_extents,
+				 l->tail_first, &table);
 		if (r < 0)
 			return r;
 		/* The new table says the same as its base did, so this changes nothing yet. */
@@ -190,7 +195,7 @@ int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent,
 	uint32_t table;
 	int r;
 
-	r = own_table(s, l, &table);
+	r = own_table(s, layer, &table);
 	if (r == 0)
 		r = table_next(s, table, l->tail_first, ret_extent, ret_slot);
 	l->flush_error = r;

@@ -141,19 +141,21 @@ static int append_all(struct sample *s, uint32_t rollback)
 	return 0;
 }
 
-int sample_init(struct sample *s, const struct cache_record *record, uint32_t rows, uint32_t n_q,
-		uint64_t seed, char *why)
+int sample_init(struct sample *s, const struct cache_record *record, uint32_t layer, uint32_t rows,
+		uint32_t n_q, uint64_t seed, char *why)
 {
 	struct cache_record one = *record;
+	struct spaces spaces;
 	int r;
 
 	assert(rows <= SAMPLE_ROWS_MAX && n_q >= 1 && n_q <= MIN(rows, SAMPLE_Q_MAX));
 	*s = (struct sample){ .n_rows = rows, .n_q = n_q };
 	one.heads /= one.kv_heads;
 	one.kv_heads = 1;
-	r = cache_params_settle(&one, s->args, &s->space, why);
+	r = cache_params_settle(&one, s->args, &spaces, why);
 	if (r < 0)
 		return r;
+	s->space = *spaces_layer(&spaces, layer);
 	r = allocate(s, rows / KV_TILE_ROWS);
 	if (r < 0)
 		return r;

@@ -18,7 +18,7 @@
 struct sample {
 	_Alignas(8)
 		uint8_t args[KV_POLICY_ARGS_BYTES]; /* what space.args points at: must not move */
-	struct kv_space space;                      /* one KV head, and its group of heads */
+	struct kv_space space; /* of one layer: one KV head, and its group of heads */
 	struct kv_view view;
 	struct kv_extent *extent;
 	void *memory;
@@ -27,10 +27,10 @@ struct sample {
 	uint32_t n_rows, n_q;
 };
 
-/* `rows` at most SAMPLE_ROWS_MAX, n_q at most SAMPLE_Q_MAX and `rows`. -EINVAL with `why`
- * (KV_ERROR_TEXT bytes), -ENOMEM. The same seed gives the same rows. */
-int sample_init(struct sample *s, const struct cache_record *record, uint32_t rows, uint32_t n_q,
-		uint64_t seed, char *why);
+/* Of one layer. `rows` at most SAMPLE_ROWS_MAX, n_q at most SAMPLE_Q_MAX and `rows`. -EINVAL with
+ * `why` (KV_ERROR_TEXT bytes), -ENOMEM. The same seed gives the same rows. */
+int sample_init(struct sample *s, const struct cache_record *record, uint32_t layer, uint32_t rows,
+		uint32_t n_q, uint64_t seed, char *why);
 void sample_deinit(struct sample *s);
 
 struct sample_result {

@@ -51,7 +51,7 @@ void item_hold(struct stepper *s, struct step_item *i)
 		return;
 	}
 	i->seq = seq;
-	space = &seq->cache->space;
+	space = cache_shape(seq->cache);
 	shape = (struct check_shape){
 		.layers = seq->cache->record->layers,
 		.heads = space->heads,
@@ -119,7 +119,7 @@ static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
 	uint32_t n_extents = seq_extents(i->seq, layer), n;
 	size_t mark = s->lane.used;
 	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
-	struct flush_task f = { .space = &i->seq->cache->space };
+	struct flush_task f = { .space = cache_layer(i->seq->cache, layer) };
 	struct board_task *task = &f.task;
 
 	s->lane.used = mark;
@@ -157,7 +157,7 @@ void item_flush(struct stepper *s, struct step_item *i)
  * commit. */
 static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uint32_t skip)
 {
-	const struct kv_space *space = &i->seq->cache->space;
+	const struct kv_space *space = cache_shape(i->seq->cache);
 	size_t packed = (size_t)space->kv_heads * (space->k_dim + space->v_dim) *
 			kv_dtype_bytes(space->dtype);
 	size_t stride = i->in.kv_stride ? i->in.kv_stride : packed;
@@ -238,8 +238,8 @@ static bool stage_queries(struct stepper *s, struct step_item *i, const struct k
 
 bool item_stage(struct stepper *s, struct step_item *i)
 {
-	const struct kv_space *space = &i->seq->cache->space;
 	uint32_t layer = s->entry->layer, n_extents = seq_extents(i->seq, layer);
+	const struct kv_space *space = cache_layer(i->seq->cache, layer);
 	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
 	int r;
 
@@ -306,7 +306,7 @@ static void head_finish(struct board_task *t)
 
 bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
 {
-	const struct kv_space *space = &i->seq->cache->space;
+	const struct kv_space *space = cache_layer(i->seq->cache, s->entry->layer);
 	size_t mark = s->lane.used;
 	struct step_head *h = lane_take(&s->lane, sizeof(*h));
 	void *scratch =
@@ -353,7 +353,7 @@ void item_gather(struct step_head *h)
 
 static void write_report(struct stepper *s, struct step_item *i)
 {
-	const struct kv_space *space = &i->seq->cache->space;
+	const struct kv_space *space = cache_shape(i->seq->cache);
 	uint32_t n = i->in.n_q * space->heads;
 
 	i->report.status = i->error;

@@ -79,7 +79,7 @@ static bool stage_alone(struct stepper *s, struct step_item *i)
 /* Stages the item's heads, in as many waves as the lane needs. */
 static void attend_item(struct stepper *s, struct step_item *i)
 {
-	uint32_t kv_heads = i->seq->cache->space.kv_heads;
+	uint32_t kv_heads = cache_shape(i->seq->cache)->kv_heads;
 
 	i->heads_left = kv_heads;
 	if (!item_stage(s, i) && !stage_alone(s, i))

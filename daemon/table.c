@@ -46,9 +46,12 @@ static struct table_entry *walk_next(struct walk *w)
 	return w->entry++;
 }
 
-static size_t page_bytes(const struct cache *c, unsigned tiles)
+/* Of an extent: by the formats of the table's layer. */
+static size_t page_bytes(const struct table *t, unsigned tiles)
 {
-	return kv_extent_bytes(&c->space, tiles) * c->space.kv_heads;
+	const struct kv_space *space = cache_layer(t->cache, t->layer);
+
+	return kv_extent_bytes(space, tiles) * space->kv_heads;
 }
 
 /* ---- owner -------------------------------------------------------------------- */
@@ -71,11 +74,11 @@ static void put_block(struct seq *s, struct table *t, uint32_t block)
 	t->bytes -= CATALOGUE_BLOCK;
 }
 
-int table_create(struct seq *s, struct reach base, uint32_t base_tiles, uint32_t base_extents,
-		 uint32_t start_row, uint32_t *ret_table)
+int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base_tiles,
+		 uint32_t base_extents, uint32_t start_row, uint32_t *ret_table)
 {
 	struct store *st = s->cache->store;
-	struct table t = { .refs = 1, .cache = s->cache };
+	struct table t = { .refs = 1, .cache = s->cache, .layer = layer };
 	uint32_t table;
 	int r;
 
@@ -114,7 +117,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 {
 	struct store *st = s->cache->store;
 	struct table *t = &st->tables[table];
-	unsigned tiles = row - s->cache->space.sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
+	unsigned tiles = row - cache_shape(s->cache)->sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
 	uint32_t block = BLOCK_NONE;
 	page_ref page;
 	int r;
@@ -124,7 +127,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 		if (r < 0)
 			return r;
 	}
-	r = charge_page(s, page_bytes(s->cache, tiles), &page);
+	r = charge_page(s, page_bytes(t, tiles), &page);
 	if (r < 0) {
 		if (block)
 			put_block(s, t, block);
@@ -136,7 +139,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 	}
 	*entry_at(st, t, table, t->n_entries) =
 		(struct table_entry){ page, row, (uint16_t)tiles, 0 };
-	t->bytes += pool_charge(st->pool, page_bytes(s->cache, tiles));
+	t->bytes += pool_charge(st->pool, page_bytes(t, tiles));
 	t->n_entries++;
 	t->last_used = 0;
 	return 0;
@@ -196,9 +199,9 @@ void table_share(struct store *st, uint32_t table, uint32_t limit)
 
 static void drop_entry(struct seq *s, struct table *t, struct table_entry *e)
 {
-	uint64_t stride = pool_charge(s->cache->store->pool, page_bytes(s->cache, e->tiles));
+	uint64_t stride = pool_charge(s->cache->store->pool, page_bytes(t, e->tiles));
 
-	charge_page_put(s, page_bytes(s->cache, e->tiles), e->page);
+	charge_page_put(s, page_bytes(t, e->tiles), e->page);
 	t->bytes -= stride;
 	*e = (struct table_entry){ 0 };
 }

@@ -34,13 +34,15 @@ struct table {              /* derived; store->tables[first block] */
 	uint32_t shared; /* tiles that others reach, at most; means nothing while refs is 1 */
 	uint64_t bytes;  /* charged for its pages and blocks */
 	struct cache *cache;
+	uint32_t layer;
 };
 
 /* ---- the owner; token path ---------------------------------------------------- */
 
-/* A table that goes on from `base` at `start_row`; it takes over the reference on the base. */
-int table_create(struct seq *s, struct reach base, uint32_t base_tiles, uint32_t base_extents,
-		 uint32_t start_row, uint32_t *ret_table);
+/* A table of one layer that goes on from `base`, of the same layer, at `start_row`; it takes over
+ * the reference on the base. */
+int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base_tiles,
+		 uint32_t base_extents, uint32_t start_row, uint32_t *ret_table);
 /* The slot for the tile whose first row is `row`: in the last extent, or in a new one. The same
  * one again until it is sealed. */
 int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *ret_extent,

@@ -14,6 +14,7 @@
  *   --park         the cache keeps sequences whose client went away
  *   --attach       goes on with a kept one, where it stopped
  *   --from N       only outputs from token N on count for the sum
+ *   --layer N      only those of this layer do
  *
  * Exit: 0 done, 1 wrong, 3 the daemon went away (prints which call said so).
  */
@@ -35,12 +36,14 @@
 #define FILL_ROWS 256
 #define WAIT_NS 20000000000
 
+#define ALL_LAYERS UINT32_MAX
+
 enum { GONE = 3 };
 
 struct options {
 	const char *socket, *policy, *format, *name;
 	uint64_t seed;
-	unsigned tokens, layers, pause_us, from;
+	unsigned tokens, layers, pause_us, from, layer;
 	bool park, attach;
 	long die_at; /* -1: never */
 };
@@ -203,7 +206,7 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 			exit(1);
 		}
 	}
-	if (token >= p->opt.from)
+	if (token >= p->opt.from && (p->opt.layer == ALL_LAYERS || p->opt.layer == layer))
 		add_to_sum(p);
 }
 
@@ -327,12 +330,14 @@ static const struct option long_options[] = {
 	{ "name", required_argument, NULL, 'n' },   { "pause-us", required_argument, NULL, 'u' },
 	{ "die-at", required_argument, NULL, 'd' }, { "park", no_argument, NULL, 'k' },
 	{ "attach", no_argument, NULL, 'a' },       { "from", required_argument, NULL, 'm' },
-	{ 0 },
+	{ "layer", required_argument, NULL, 'y' },  { 0 },
 };
 
 static struct options read_options(int argc, char **argv)
 {
-	struct options o = { .seed = 1, .tokens = 300, .layers = 2, .die_at = -1 };
+	struct options o = {
+		.seed = 1, .tokens = 300, .layers = 2, .die_at = -1, .layer = ALL_LAYERS
+	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -349,6 +354,9 @@ static struct options read_options(int argc, char **argv)
 		case 'k': o.park = true; break;
 		case 'a': o.attach = true; break;
 		case 'm': o.from = (unsigned)strtoul(optarg, NULL, 0); break;
+		case 'y':
+			o.layer = (unsigned)strtoul(optarg, NULL, 0);
+			break;
 		default: exit(64);
 		}
 	}

@@ -73,7 +73,7 @@ static int hold(struct model *m)
 
 static int flush(struct model *m, uint32_t layer)
 {
-	const struct kv_space *space = &m->seq->cache->space;
+	const struct kv_space *space = cache_layer(m->seq->cache, layer);
 
 	while (seq_flush_due(m->seq, layer)) {
 		struct kv_extent all[EXTENTS], extent;
@@ -100,7 +100,8 @@ static void write_rows(struct model *m, uint32_t layer, uint32_t n, const struct
 		float kv[2 * HEADS * DIM];
 
 		fill(kv, m->next_tag);
-		kv_write(&m->seq->cache->space, view, m->rows[layer] + i, 1, kv, sizeof(kv));
+		kv_write(cache_layer(m->seq->cache, layer), view, m->rows[layer] + i, 1, kv,
+			 sizeof(kv));
 		m->tag[layer][m->rows[layer] + i] = m->next_tag++;
 	}
 }
@@ -226,7 +227,7 @@ static const char *check_layer(struct model *m, uint32_t layer, uint32_t rows)
 		return "rows of the view";
 	what = check_view(&view);
 	for (uint32_t head = 0; !what && head < HEADS; head++)
-		what = check_head(&m->seq->cache->space, &view, head, m->tag[layer]);
+		what = check_head(cache_layer(m->seq->cache, layer), &view, head, m->tag[layer]);
 	return what;
 }
 
@@ -254,7 +255,7 @@ static uint32_t recovered_tail(struct model *m, const struct layer_record *r)
 	const struct table_header *h;
 
 	if (!c.tiles)
-		return m->seq->cache->space.sinks;
+		return cache_shape(m->seq->cache)->sinks;
 	if (reach.limit)
 		return reach.limit;
 	h = catalogue_block(m->fixture->catalogue, reach.table);
@@ -281,7 +282,7 @@ const char *model_check_record(struct model *m)
 			if (there != (j < l->n_chunks) || (j < need && !there))
 				return "a chunk is not where the commit word says";
 		}
-		if (c.rows && m->seq->cache->space.sinks && !r->sinks)
+		if (c.rows && cache_shape(m->seq->cache)->sinks && !r->sinks)
 			return "no sinks";
 	}
 	return NULL;

@@ -68,12 +68,12 @@ static void created(void **state)
 	struct cache *c = make(f, "a", "sinks=3 rollback=7  on_disconnect=park");
 
 	assert_int_not_equal(c->id, 0);
-	assert_int_equal(c->space.sinks, 3);
+	assert_int_equal(cache_shape(c)->sinks, 3);
 	assert_int_equal(c->rollback, 7);
 	assert_int_equal(c->on_disconnect, ON_DISCONNECT_PARK);
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	assert_int_equal(c->record->uid, FIXTURE_UID);
-	assert_ptr_equal(c->space.args, c->args);
+	assert_ptr_equal(cache_shape(c)->args, c->args);
 	assert_ptr_equal(cache_find(&f->store, f->user, c->id), c);
 	assert_null(cache_find(&f->store, f->stranger, c->id));
 	assert_null(cache_find(&f->store, f->user, c->id + 1));
@@ -90,7 +90,7 @@ static void presets(void **state)
 	m.v_format[0] = '\0';
 	m.policy[0] = '\0';
 	assert_int_equal(cache_create(&f->store, f->user, &m, &c, why), 0);
-	assert_int_equal(c->space.sinks, 16);
+	assert_int_equal(cache_shape(c)->sinks, 16);
 	assert_int_equal(c->rollback, 16);
 	assert_int_equal(c->on_disconnect, ON_DISCONNECT_DROP);
 	assert_string_equal(c->record->v_format, "f32");
@@ -150,7 +150,8 @@ static void refused_words(void **state)
 	REFUSED(name, "a b", EINVAL, "0x20");
 	REFUSED(name, "../x", EINVAL, "0x2f");
 	REFUSED(device, "cuda:0", EOPNOTSUPP, "cuda:0");
-	REFUSED(k_format, "f32,f16:0-1", EOPNOTSUPP, "formats by layer");
+	REFUSED(k_format, "f32,f16:2", EINVAL, "k_format \"f16:2\": layers are 0 to 1");
+	REFUSED(v_format, "f32,f16", EINVAL, "v_format \"f16\": after the first word");
 	REFUSED(k_format, "int3", EINVAL, "int3");
 	REFUSED(v_format, "int3", EINVAL, "v_format");
 	REFUSED(policy, "oracle", EOPNOTSUPP, "oracle");
@@ -257,6 +258,7 @@ static void differing(void **state)
 	DIFFERS(m.timeout_us = 9, "timeout_us 0, not 9");
 	DIFFERS(strcpy(m.model, "x"), "model , not x");
 	DIFFERS(strcpy(m.v_format, "f16"), "v_format f32, not f16");
+	DIFFERS(strcpy(m.k_format, "f32,f16:1"), "k_format f32, not f32,f16:1");
 	DIFFERS(strcpy(m.policy, "dense"); m.options[0] = 0, "policy sparq, not dense");
 	DIFFERS(strcpy(m.options, "r=17"), "r 16, not 17");
 	DIFFERS(strcpy(m.options, "r=16 sinks=0"), "sinks 16, not 0");
@@ -264,6 +266,71 @@ static void differing(void **state)
 #undef DIFFERS
 	assert_int_equal(c->n_sessions, 1);
 	cache_unref(c);
+}
+
+/* Formats by layer: one space for each pair, and rows that cost what each layer's pair does. */
+static void formats_by_layer(void **state)
+{
+	static const char *const pairs[5][2] = { { "f16", "f32" },
+						 { "f16", "int4" },
+						 { "int8", "int4" },
+						 { "f32", "f32" },
+						 { "f32", "f32" } };
+	struct store_fixture *f = *state;
+	struct sparq_msg_cache_create m = fixture_request("mixed", "");
+	struct sparq_msg_cache_stat stat, of_one;
+	struct cache *c, *one, *again = NULL;
+	uint64_t sum = 0;
+
+	m.layers = 5;
+	strcpy(m.k_format, "f32,f16:0-1,int8:2");
+	strcpy(m.v_format, "f32,int4:1-2");
+	if (cache_create(&f->store, f->user, &m, &c, why) < 0)
+		fail_msg("%s", why);
+	assert_int_equal(c->spaces.n, 4);
+	assert_string_equal(c->record->k_format, m.k_format);
+	assert_ptr_equal(cache_layer(c, 3), cache_layer(c, 4));
+	for (uint32_t i = 0; i < m.layers; i++) {
+		struct sparq_msg_cache_create single = fixture_request("", "");
+
+		single.layers = 1;
+		strcpy(single.k_format, pairs[i][0]);
+		strcpy(single.v_format, pairs[i][1]);
+		assert_int_equal(cache_create(&f->store, f->user, &single, &one, why), 0);
+		cache_stat(one, &of_one);
+		assert_ptr_equal(cache_layer(c, i)->k, cache_layer(one, 0)->k);
+		assert_ptr_equal(cache_layer(c, i)->v, cache_layer(one, 0)->v);
+		assert_ptr_equal(cache_layer(c, i)->args, c->args);
+		sum += of_one.row_bytes;
+		cache_unref(one);
+	}
+	cache_stat(c, &stat);
+	assert_int_equal(stat.row_bytes, sum);
+	/* The same in other words is the same cache. */
+	strcpy(m.k_format, "f32,int8:2,f16:1,f16:0");
+	assert_int_equal(cache_create(&f->store, f->user, &m, &again, why), 0);
+	assert_ptr_equal(again, c);
+	cache_unref(again);
+	cache_unref(c);
+}
+
+/* Every layer another pair: refused before there are more spaces than a cache has room for. */
+static void too_many_pairs(void **state)
+{
+	struct store_fixture *f = *state;
+	struct sparq_msg_cache_create m = fixture_request("", "");
+	struct cache *c;
+
+	m.layers = 25;
+	strcpy(m.k_format, "f32,f16:5-9,bf16:10-14,int8:15-19");
+	strcpy(m.v_format, "f32,f16:1,f16:6,f16:11,f16:16,bf16:2,bf16:7,bf16:12,bf16:17,"
+			   "int8:3,int8:8,int8:13,int8:18");
+	assert_int_equal(cache_create(&f->store, f->user, &m, &c, why), 0);
+	assert_int_equal(c->spaces.n, 16);
+	cache_unref(c);
+	strcat(m.v_format, ",int4:4");
+	c = NULL;
+	assert_refused(f, &m, EINVAL, "more than 16 pairs of formats");
 }
 
 static void set_parameter(void **state)
@@ -277,10 +344,10 @@ static void set_parameter(void **state)
 	snprintf(m.policy, sizeof(m.policy), "sparq");
 	assert_int_equal(cache_create(&f->store, f->user, &m, &c, why), 0);
 	assert_int_equal(cache_set(c, "k", "256", why), 0);
-	kv_policy_get(c->space.policy, c->args, "k", value, sizeof(value));
+	kv_policy_get(cache_shape(c)->policy, c->args, "k", value, sizeof(value));
 	assert_string_equal(value, "256");
 	/* Defaults that follow from others follow from the new ones. */
-	kv_policy_get(c->space.policy, c->args, "l", value, sizeof(value));
+	kv_policy_get(cache_shape(c)->policy, c->args, "l", value, sizeof(value));
 	assert_string_equal(value, "64");
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	assert_int_equal(cache_set(c, "r", "65", why), -EINVAL); /* more than k_dim */
@@ -326,10 +393,10 @@ static void charging(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ONE(created),       ONE(presets),         ONE(refused_numbers),
-		ONE(refused_words), ONE(refused_options), ONE(refused_by_quota),
-		ONE(attached),      ONE(differing),       ONE(set_parameter),
-		ONE(charging),
+		ONE(created),       ONE(presets),          ONE(refused_numbers),
+		ONE(refused_words), ONE(refused_options),  ONE(refused_by_quota),
+		ONE(attached),      ONE(differing),        ONE(set_parameter),
+		ONE(charging),      ONE(formats_by_layer), ONE(too_many_pairs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

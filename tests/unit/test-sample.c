@@ -53,7 +53,7 @@ static void test_dense_is_right(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		struct sample s;
 
-		assert_int_equal(sample_init(&s, &r, sizes[i], 1, i, why), 0);
+		assert_int_equal(sample_init(&s, &r, 0, sizes[i], 1, i, why), 0);
 		assert_int_equal(s.view.rows, sizes[i]);
 		assert_int_equal(s.space.kv_heads, 1);
 		assert_true(run(&s, true).error < 1e-3);
@@ -70,7 +70,7 @@ static void test_comparison_can_fail(void **state)
 	struct sample s;
 	double before;
 
-	assert_int_equal(sample_init(&s, &r, 500, 2, 3, why), 0);
+	assert_int_equal(sample_init(&s, &r, 0, 500, 2, 3, why), 0);
 	before = run(&s, true).error;
 	for (uint32_t i = 0; i < s.space.k_dim; i++)
 		s.rows[300 * 128 + i] = s.q[i]; /* the row that the first query likes best */
@@ -89,7 +89,7 @@ static void test_bytes(void **state)
 	char why[KV_ERROR_TEXT];
 	struct sample s;
 
-	assert_int_equal(sample_init(&s, &r, 8192, 1, 5, why), 0);
+	assert_int_equal(sample_init(&s, &r, 1, 8192, 1, 5, why), 0);
 	dense = run(&s, true);
 	sparse = run(&s, false);
 	for (unsigned i = 0; i < KV_PLANES; i++) {
@@ -111,7 +111,7 @@ static void test_refused(void **state)
 	struct sample s;
 
 	snprintf(r.k_format, sizeof(r.k_format), "f17");
-	assert_true(sample_init(&s, &r, 10, 1, 0, why) < 0);
+	assert_true(sample_init(&s, &r, 0, 10, 1, 0, why) < 0);
 	assert_non_null(strstr(why, "f17"));
 	sample_deinit(&s);
 }

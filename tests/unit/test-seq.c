@@ -26,15 +26,22 @@
 
 static char why[SPARQ_ERROR_TEXT];
 
-static struct cache *make_cache(struct store_fixture *f, const char *name, const char *options,
-				uint64_t budget)
+static struct cache *make_mixed(struct store_fixture *f, const char *name, const char *options,
+				const char *v_format, uint64_t budget)
 {
 	struct sparq_msg_cache_create m = fixture_request(name, options);
 	struct cache *c = NULL;
 
 	m.budget_bytes = budget;
+	strcpy(m.v_format, v_format);
 	assert_int_equal(cache_create(&f->store, f->user, &m, &c, why), 0);
 	return c;
+}
+
+static struct cache *make_cache(struct store_fixture *f, const char *name, const char *options,
+				uint64_t budget)
+{
+	return make_mixed(f, name, options, "f32", budget);
 }
 
 static struct seq *make_seq(struct cache *c, const char *name)
@@ -191,14 +198,14 @@ static void check_some(struct walk *w, unsigned seed, unsigned round)
 		assert_ok(model_check(&w->model[i], UINT32_MAX), seed, round);
 }
 
-static void walk(unsigned seed, const char *options, uint64_t budget, size_t pool, size_t catalogue,
-		 unsigned rounds, bool refusals)
+static void walk(unsigned seed, const char *options, const char *v_format, uint64_t budget,
+		 size_t pool, size_t catalogue, unsigned rounds, bool refusals)
 {
 	struct walk *w = calloc(1, sizeof(*w));
 
 	w->state = seed;
 	fixture_open(&w->f, pool, catalogue);
-	w->cache = make_cache(&w->f, "walk", options, budget);
+	w->cache = make_mixed(&w->f, "walk", options, v_format, budget);
 	for (unsigned round = 0; round < rounds; round++) {
 		step(w);
 		check_some(w, seed, round);
@@ -228,19 +235,21 @@ static unsigned rounds(void)
 static void random_walk(void **state)
 {
 	(void)state;
-	walk(1, "", 0, GIB, 16 * MIB, rounds(), false);
-	walk(2, "rollback=0", 0, GIB, 16 * MIB, rounds(), false);
-	walk(3, "sinks=0 rollback=128", 0, GIB, 16 * MIB, rounds(), false);
-	walk(4, "sinks=3 rollback=1", 0, GIB, 16 * MIB, rounds(), false);
+	walk(1, "", "f32", 0, GIB, 16 * MIB, rounds(), false);
+	walk(2, "rollback=0", "f32", 0, GIB, 16 * MIB, rounds(), false);
+	walk(3, "sinks=0 rollback=128", "f32", 0, GIB, 16 * MIB, rounds(), false);
+	walk(4, "sinks=3 rollback=1", "f32", 0, GIB, 16 * MIB, rounds(), false);
+	/* Pages of two sizes: the rows of the model are exact in f16 as well. */
+	walk(8, "", "f32,f16:1", 0, GIB, 16 * MIB, rounds(), false);
 }
 
 /* The same where something is always short: each refusal leaves what was there. */
 static void random_walk_short_of(void **state)
 {
 	(void)state;
-	walk(5, "", 6 * MIB, GIB, 16 * MIB, rounds(), true);
-	walk(6, "", 0, 16 * MIB, 16 * MIB, rounds(), true);
-	walk(7, "", 0, GIB, CATALOGUE_BLOCK * 20, rounds(), true);
+	walk(5, "", "f32", 6 * MIB, GIB, 16 * MIB, rounds(), true);
+	walk(6, "", "f16,f32:1", 0, 16 * MIB, 16 * MIB, rounds(), true);
+	walk(7, "", "f32", 0, GIB, CATALOGUE_BLOCK * 20, rounds(), true);
 }
 
 /* ---- one by one ------------------------------------------------------------------- */

@@ -43,7 +43,8 @@ struct fixture {
 	float kv[3][MAX_ROWS_HERE][KV_FLOATS]; /* what was appended to layer 0 */
 };
 
-static struct cache *new_cache(struct fixture *f, const char *format, const char *options)
+static struct cache *new_cache(struct fixture *f, const char *name, const char *format,
+			       const char *options)
 {
 	struct sparq_msg_cache_create m = {
 		.layers = LAYERS,
@@ -56,7 +57,7 @@ static struct cache *new_cache(struct fixture *f, const char *format, const char
 	char why[SPARQ_ERROR_TEXT] = "";
 	struct cache *c = NULL;
 
-	strcpy(m.name, "test");
+	strcpy(m.name, name);
 	strcpy(m.k_format, format);
 	strcpy(m.v_format, format);
 	strcpy(m.policy, "dense");
@@ -100,7 +101,7 @@ static int set_up(void **state)
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1 << 20), 0);
 	assert_int_equal(stepper_init(&f->stepper, &f->store, 64 << 20), 0);
 	set_up_session(f);
-	f->cache = new_cache(f, "f32", "sinks=4 rollback=8");
+	f->cache = new_cache(f, "test", "f32", "sinks=4 rollback=8");
 	for (int i = 0; i < 3; i++)
 		if (seq_create(f->cache, "", 1, &f->seq[i], why) < 0)
 			fail_msg("%s", why);
@@ -569,23 +570,103 @@ static void a_flush_without_room_is_made_up_for(void **state)
 	assert_false(seq_flush_due(f->seq[0], 0));
 }
 
+/* ---- formats by layer -------------------------------------------------------------- */
+
+/* The same rows and queries into one layer of a sequence; the output of the last row. */
+static void feed(struct fixture *f, struct seq *s, uint16_t layer, uint32_t rows, float *ret_o)
+{
+	srandom(layer + 1u);
+	for (uint32_t row = 0; row < rows; row++) {
+		struct sparq_sqe e = step_of(f, 0, row, 1, 1);
+
+		e.sequence = s->id;
+		e.layer = layer;
+		noise(f->base + KV_AT / 4, KV_FLOATS);
+		noise(f->base + Q_AT / 4, Q_FLOATS);
+		assert_int_equal(run(f, &e).res, 1);
+	}
+	memcpy(ret_o, f->base + O_AT / 4, Q_FLOATS * sizeof(float));
+}
+
+static struct seq *seq_of(struct fixture *f, struct cache **ret_cache, const char *name,
+			  const char *format)
+{
+	char why[SPARQ_ERROR_TEXT];
+	struct seq *s;
+
+	*ret_cache = new_cache(f, name, format, "");
+	if (seq_create(*ret_cache, "", 1, &s, why) < 0)
+		fail_msg("%s", why);
+	return s;
+}
+
+/* A layer of a mixed cache computes, to the bit, what it does in a cache of its format alone: its
+ * tiles have that layout, wherever the other layer's lie. */
+static void layers_have_formats_of_their_own(void **state)
+{
+	static const char *const format[LAYERS] = { "int4", "hier4" };
+	struct fixture *f = *state;
+	float mixed[LAYERS][Q_FLOATS], alone[Q_FLOATS];
+	struct cache *both, *one;
+	struct seq *s = seq_of(f, &both, "mixed", "hier4,int4:0");
+	char why[SPARQ_ERROR_TEXT];
+
+	for (uint16_t layer = 0; layer < LAYERS; layer++)
+		feed(f, s, layer, 600, mixed[layer]);
+	assert_memory_not_equal(mixed[0], mixed[1], sizeof(mixed[0]));
+	for (uint16_t layer = 0; layer < LAYERS; layer++) {
+		struct seq *single = seq_of(f, &one, format[layer], format[layer]);
+
+		feed(f, single, layer, 600, alone);
+		assert_memory_equal(mixed[layer], alone, sizeof(alone));
+		/* Told apart at all: the other format's result is another one. */
+		feed(f, single, !layer, 600, alone);
+		assert_memory_not_equal(mixed[!layer], alone, sizeof(alone));
+		assert_int_equal(seq_drop(single, why), 0);
+		cache_unref(one);
+	}
+	assert_int_equal(seq_drop(s, why), 0);
+	cache_unref(both);
+}
+
+/* Only hier4 has planes that can be read alone; the layer decides, not the cache. */
+static void a_draft_is_refused_by_layer(void **state)
+{
+	struct fixture *f = *state;
+	struct cache *c;
+	struct seq *s = seq_of(f, &c, "draft", "hier4,f16:1");
+	char why[SPARQ_ERROR_TEXT];
+
+	for (uint16_t layer = 0; layer < LAYERS; layer++) {
+		struct sparq_sqe e = step_of(f, 0, 300, 1, 1);
+		struct sparq_cqe cqe;
+		float o[Q_FLOATS];
+
+		feed(f, s, layer, 300, o);
+		e.sequence = s->id;
+		e.layer = layer;
+		e.flags = SPARQ_SQE_DRAFT;
+		cqe = run(f, &e);
+		assert_int_equal(cqe.res, layer == 0 ? 1 : -EOPNOTSUPP);
+		if (layer == 1)
+			assert_int_equal(cqe.aux >> 16, SPARQ_REASON_UNSUPPORTED);
+	}
+	assert_int_equal(seq_drop(s, why), 0);
+	cache_unref(c);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(steps_equal_the_reference),
-		TEST(a_wrong_row_changes_nothing),
-		TEST(repeat_passes_over_what_is_there),
-		TEST(append_attend_truncate),
-		TEST(a_batch_fails_item_by_item),
-		TEST(no_sequence_twice_in_one_entry),
-		TEST(a_refused_report_is_not_written),
-		TEST(links_cancel),
-		TEST(ids_of_others_do_not_exist),
-		TEST(a_late_entry_leaves_no_row),
-		TEST(an_ending_session_is_not_computed),
-		TEST(a_small_lane_runs_in_waves),
-		TEST(a_flush_without_room_is_made_up_for),
+		TEST(steps_equal_the_reference),           TEST(a_wrong_row_changes_nothing),
+		TEST(repeat_passes_over_what_is_there),    TEST(append_attend_truncate),
+		TEST(a_batch_fails_item_by_item),          TEST(no_sequence_twice_in_one_entry),
+		TEST(a_refused_report_is_not_written),     TEST(links_cancel),
+		TEST(ids_of_others_do_not_exist),          TEST(a_late_entry_leaves_no_row),
+		TEST(an_ending_session_is_not_computed),   TEST(a_small_lane_runs_in_waves),
+		TEST(a_flush_without_room_is_made_up_for), TEST(layers_have_formats_of_their_own),
+		TEST(a_draft_is_refused_by_layer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
