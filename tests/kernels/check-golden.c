@@ -8,36 +8,20 @@
  * changes no group's range. Planes are read here by the offsets that
  * sparq-formats(7) gives, so the layout is pinned too: caches outlive builds.
  */
-#include <json-c/json.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shm/base.h"
 #include "tests/kernels/checkkern.h"
+#include "tests/kernels/json.h"
 #include "tests/kernels/reference.h"
 
-enum { N = 8, DIM = 64, ROWS = 128, TILES = 8 };
+enum { N = 8, DIM = 64, ROWS = 128, TILES = 8, SHARDS = 4 };
 
-static struct json_object *at(struct json_object *o, const char *key)
+static double number2(const struct json *array, size_t i, size_t j)
 {
-	struct json_object *value = NULL;
-
-	if (!json_object_object_get_ex(o, key, &value))
-		abort(); /* the file is ours */
-	return value;
-}
-
-static double number(struct json_object *array, size_t i)
-{
-	struct json_object *value = json_object_array_get_idx(array, i);
-
-	return value ? json_object_get_double(value) : -INFINITY; /* null: of nothing */
-}
-
-static double number2(struct json_object *array, size_t i, size_t j)
-{
-	return number(json_object_array_get_idx(array, i), j);
+	return json_number_at(json_at(array, i), j);
 }
 
 /* A K and a V block with one tile written in `slot`. */
@@ -101,25 +85,27 @@ static uint16_t k_param(const struct tile *t, uint32_t channel, unsigned which)
 }
 
 /* One group of 8 as every channel's rows and every row's channels. */
-static void check_group(struct check *c, const struct kv_kernels *k, struct json_object *group,
-			struct json_object *want)
+static void check_group(struct check *c, const struct kv_kernels *k, const struct json *group,
+			const struct json *want)
 {
-	struct json_object *x = at(group, "x"), *u = at(want, "upper"),
-			   *l = at(want, "lower_stored");
-	float scale = (float)json_object_get_double(at(want, "scale4"));
+	const struct json *x = json_get(group, "x"), *u = json_get(want, "upper"),
+			  *l = json_get(want, "lower_stored");
+	float scale = (float)json_number_in(want, "scale4");
 	float *kx = calloc(2 * ROWS * DIM, sizeof(*kx)), *vx = kx + ROWS * DIM;
 	uint16_t half;
 	struct tile t;
 
 	for (unsigned i = 0; i < ROWS * DIM; i++) {
-		kx[i] = (float)number(x, i / DIM % N);
-		vx[i] = (float)number(x, i % DIM % N);
+		kx[i] = (float)json_number_at(x, i / DIM % N);
+		vx[i] = (float)json_number_at(x, i % DIM % N);
 	}
 	t = tile_new(c, k, 0, kx, vx);
 	for (unsigned i = 0; i < ROWS * DIM; i++) {
 		unsigned row = i / DIM, channel = i % DIM;
-		unsigned of_k = (unsigned)(number(u, row % N) * 16 + number(l, row % N));
-		unsigned of_v = (unsigned)(number(u, channel % N) * 16 + number(l, channel % N));
+		unsigned of_k =
+			(unsigned)(json_number_at(u, row % N) * 16 + json_number_at(l, row % N));
+		unsigned of_v = (unsigned)(json_number_at(u, channel % N) * 16 +
+					   json_number_at(l, channel % N));
 
 		check_true(c, "code of K", k_code(c, &t, row, channel) == of_k);
 		check_true(c, "code of V", v_code(&t, row, channel) == of_v);
@@ -130,22 +116,23 @@ static void check_group(struct check *c, const struct kv_kernels *k, struct json
 	free(kx);
 }
 
-static void check_packing(struct check *c, const struct kv_kernels *k, struct json_object *group)
+static void check_packing(struct check *c, const struct kv_kernels *k, const struct json *group)
 {
-	struct json_object *want = at(at(group, "expected"), "packed_upper_low_nibble_first");
+	const struct json *want = json_get(group, "expected/packed_upper_low_nibble_first");
 	float x[ROWS * DIM];
 	struct tile t;
 
 	for (unsigned i = 0; i < ROWS * DIM; i++)
-		x[i] = (float)number(at(group, "x"), i % N);
+		x[i] = (float)json_number_at(json_get(group, "x"), i % N);
 	t = tile_new(c, k, 0, x, x);
 	for (unsigned i = 0; i < N / 2; i++)
 		check_true(c, "low nibble first",
-			   ((uint8_t *)t.v.data)[t.slot * ROWS * DIM / 2 + i] == number(want, i));
+			   ((uint8_t *)t.v.data)[t.slot * ROWS * DIM / 2 + i] ==
+				   json_number_at(want, i));
 	tile_free(&t);
 }
 
-static float *repeated(struct json_object *rows)
+static float *repeated(const struct json *rows)
 {
 	float *x = calloc(ROWS * DIM, sizeof(*x));
 
@@ -155,7 +142,7 @@ static float *repeated(struct json_object *rows)
 }
 
 /* What the 8 x 8 rows of the file are after quantising, K by channel and V by row. */
-static void quantised(struct json_object *rows, bool by_channel, unsigned level, float *ret)
+static void quantised(const struct json *rows, bool by_channel, unsigned level, float *ret)
 {
 	for (unsigned g = 0; g < N; g++) {
 		float x[N], upper[N], both[N];
@@ -182,53 +169,52 @@ static double distance(const float *got, const double *want)
 /* Attention over the 8 rows with one plane or both, by the stages under test: as the reference
  * with binary16 parameters says to 1e-5, as the file with unrounded ones says to 5e-3. */
 static void check_attention(struct check *c, const struct kv_kernels *k, const struct tile *t,
-			    struct json_object *root, unsigned level)
+			    const struct json *root, unsigned level)
 {
-	struct json_object *want = at(root, "hier_int4_attention");
-	struct json_object *tile = at(root, "hier_int4_kv_tile");
-	struct json_object *y = at(want, level ? "draft_y" : "target_y");
+	const struct json *want = json_get(root, "hier_int4_attention");
+	const struct json *tile = json_get(root, "hier_int4_kv_tile");
+	const struct json *y = json_get(want, level ? "draft_y" : "target_y");
 	float q[DIM] = { 0 }, p[N], out[DIM] = { 0 }, kx[N * N], vx[N * N];
-	double max = -INFINITY, sum = 0, file[N], reference[N], lse;
+	double max, sum, file[N], reference[N], lse;
 
 	for (unsigned i = 0; i < N; i++)
-		q[i] = (float)(number(at(want, "q"), i) / sqrt(N));
+		q[i] = (float)(json_number_at(json_get(want, "q"), i) / sqrt(N));
 	k->k_dot(&t->kb, t->slot * ROWS, N, q, DIM, 1, p, N, level);
-	for (unsigned i = 0; i < N; i++)
-		max = fmax(max, p[i]);
-	for (unsigned i = 0; i < N; i++)
-		sum += exp(p[i] - max);
+	ref_max_expsum(p, N, &max, &sum);
 	for (unsigned i = 0; i < N; i++)
 		p[i] = (float)(exp(p[i] - max) / sum);
 	k->v_axpy(&t->vb, t->slot * ROWS, N, p, N, 1, out, DIM, level);
 	for (unsigned i = 0; i < N; i++)
-		file[i] = number(y, i);
-	quantised(at(tile, "K"), true, level, kx);
-	quantised(at(tile, "V"), false, level, vx);
+		file[i] = json_number_at(y, i);
+	quantised(json_get(tile, "K"), true, level, kx);
+	quantised(json_get(tile, "V"), false, level, vx);
 	lse = ref_attend(q, kx, vx, N, N, 1, reference);
 	check_near(c, "y as the reference", distance(out, reference), 0, 1e-5);
 	check_near(c, "lse as the reference", max + log(sum), lse, 1e-5);
 	check_near(c, "y as the file", distance(out, file), 0, 5e-3);
 	check_near(c, "lse as the file", max + log(sum),
-		   json_object_get_double(at(want, level ? "draft_lse" : "target_lse")), 2e-3);
+		   json_number_in(want, level ? "draft_lse" : "target_lse"), 2e-3);
 }
 
 /* The file's tile has parameters in f64; ours are rounded, which may move a lower nibble by 1. */
-static void check_tile(struct check *c, const struct kv_kernels *k, struct json_object *root)
+static void check_tile(struct check *c, const struct kv_kernels *k, const struct json *root)
 {
-	struct json_object *tile = at(root, "hier_int4_kv_tile");
-	float *kx = repeated(at(tile, "K")), *vx = repeated(at(tile, "V"));
+	const struct json *tile = json_get(root, "hier_int4_kv_tile");
+	float *kx = repeated(json_get(tile, "K")), *vx = repeated(json_get(tile, "V"));
 	struct tile t = tile_new(c, k, 0, kx, vx);
 
 	for (unsigned i = 0; i < N * N; i++) {
 		unsigned row = i / N, channel = i % N;
 		unsigned kc = k_code(c, &t, row, channel), vc = v_code(&t, row, channel);
 
-		check_true(c, "K_upper", kc >> 4 == number2(at(tile, "K_upper"), row, channel));
-		check_true(c, "V_upper", vc >> 4 == number2(at(tile, "V_upper"), row, channel));
-		check_near(c, "K_lower", kc & 15, number2(at(tile, "K_lower_stored"), row, channel),
-			   1);
-		check_near(c, "V_lower", vc & 15, number2(at(tile, "V_lower_stored"), row, channel),
-			   1);
+		check_true(c, "K_upper",
+			   kc >> 4 == number2(json_get(tile, "K_upper"), row, channel));
+		check_true(c, "V_upper",
+			   vc >> 4 == number2(json_get(tile, "V_upper"), row, channel));
+		check_near(c, "K_lower", kc & 15,
+			   number2(json_get(tile, "K_lower_stored"), row, channel), 1);
+		check_near(c, "V_lower", vc & 15,
+			   number2(json_get(tile, "V_lower_stored"), row, channel), 1);
 	}
 	check_attention(c, k, &t, root, 0);
 	check_attention(c, k, &t, root, 1);
@@ -237,15 +223,16 @@ static void check_tile(struct check *c, const struct kv_kernels *k, struct json_
 	free(vx);
 }
 
-static void check_hier4(struct check *c, const struct kv_kernels *k, struct json_object *root)
+static void check_hier4(struct check *c, const struct kv_kernels *k, const struct json *root)
 {
 	static const char *const exact[] = { "hier_int4_edge_halfway", "hier_int4_edge_constant" };
-	struct json_object *group = at(root, "hier_int4_group");
+	const struct json *group = json_get(root, "hier_int4_group");
 
-	check_group(c, k, group, at(group, "expected_f16_params"));
+	check_group(c, k, group, json_get(group, "expected_f16_params"));
 	check_packing(c, k, group);
 	for (unsigned i = 0; i < ARRAY_SIZE(exact); i++)
-		check_group(c, k, at(root, exact[i]), at(at(root, exact[i]), "expected"));
+		check_group(c, k, json_get(root, exact[i]),
+			    json_get(json_get(root, exact[i]), "expected"));
 	check_tile(c, k, root);
 }
 
@@ -262,15 +249,15 @@ static uint16_t half_of(double x)
 
 /* A row of 32 bytes of codes, its parameters behind all rows of codes, K's column behind those. */
 static void check_int4_row(struct check *c, const struct tile *t, uint32_t row,
-			   struct json_object *packed, double inverse, double min)
+			   const struct json *packed, double inverse, double min)
 {
 	const uint8_t *k = t->k.data, *v = t->v.data;
-	size_t at_row = t->slot * ROWS + row, bytes = json_object_array_length(packed);
+	size_t at_row = t->slot * ROWS + row, bytes = json_length(packed);
 	const uint16_t *pair = (const uint16_t *)(k + TILES * ROWS * DIM / 2) + 2 * at_row;
 	const uint8_t *kc = k + TILES * ROWS * (DIM / 2 + 4) + t->slot * ROWS / 2 + row / 2;
 
 	for (unsigned i = 0; i < DIM / 2; i++) {
-		unsigned byte = (unsigned)number(packed, i % bytes), odd = row & 1;
+		unsigned byte = (unsigned)json_number_at(packed, i % bytes), odd = row & 1;
 
 		check_true(c, "codes of K", k[at_row * DIM / 2 + i] == byte);
 		check_true(c, "codes of V", v[at_row * DIM / 2 + i] == byte);
@@ -285,40 +272,41 @@ static void check_int4_row(struct check *c, const struct tile *t, uint32_t row,
 }
 
 /* Group g of an example as all of a row: repeated, where the example's group is shorter. */
-static void check_int4_group(struct check *c, const struct kv_kernels *k, struct json_object *root,
+static void check_int4_group(struct check *c, const struct kv_kernels *k, const struct json *root,
 			     unsigned g)
 {
-	struct json_object *x = at(root, "x"), *want = at(root, "expected");
-	unsigned group = (unsigned)json_object_get_int(at(root, "group"));
-	unsigned length = (unsigned)json_object_array_length(x);
+	const struct json *x = json_get(root, "x"), *want = json_get(root, "expected");
+	unsigned group = (unsigned)json_number_in(root, "group");
+	unsigned length = (unsigned)json_length(x);
 	float rows[ROWS * DIM], read[DIM];
 	struct tile t;
 
 	for (unsigned i = 0; i < ROWS * DIM; i++) {
 		unsigned from = g * group + i % group;
 
-		rows[i] = from < length ? (float)number(x, from) : 0;
+		rows[i] = from < length ? (float)json_number_at(x, from) : 0;
 	}
 	t = tile_new(c, k, KV_NEED_K_CHANNELS, rows, rows);
 	for (unsigned row = 0; row < ROWS; row++)
-		check_int4_row(c, &t, row,
-			       json_object_array_get_idx(at(want, "packed_high_nibble_first"), g),
-			       number(at(want, "inv_scale"), g), number(at(want, "min"), g));
+		check_int4_row(c, &t, row, json_at(json_get(want, "packed_high_nibble_first"), g),
+			       json_number_at(json_get(want, "inv_scale"), g),
+			       json_number_at(json_get(want, "min"), g));
 	k->k_read(&t.kb, t.slot * ROWS, 1, read);
 	for (unsigned i = 0; i < MIN(group, length - g * group); i++)
-		check_near(c, "restored", read[i], number(at(want, "dequant"), g * group + i),
+		check_near(c, "restored", read[i],
+			   json_number_at(json_get(want, "dequant"), g * group + i),
 			   2e-3 * 4); /* of the examples' size */
 	tile_free(&t);
 }
 
-static void check_int4(struct check *c, const struct kv_kernels *k, struct json_object *root)
+static void check_int4(struct check *c, const struct kv_kernels *k, const struct json *root)
 {
 	static const char *const name[] = { "flexgen_int4_group8", "flexgen_int4_group64",
 					    "flexgen_int4_constant" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(name); i++) {
-		struct json_object *example = at(root, name[i]);
-		int groups = json_object_get_int(at(at(example, "expected"), "groups"));
+		const struct json *example = json_get(root, name[i]);
+		int groups = json_number_in(example, "expected/groups");
 
 		for (int g = 0; g < groups; g++)
 			check_int4_group(c, k, example, (unsigned)g);
@@ -348,11 +336,11 @@ static void check_int4_padding(struct check *c, const struct kv_kernels *k)
 
 void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path)
 {
-	struct json_object *root;
+	struct json *root;
 
 	if (strcmp(k->format, "hier4") && strcmp(k->format, "int4"))
 		return;
-	root = json_object_from_file(path);
+	root = json_read(path);
 	check_case(c, "golden %s %s", k->format, k->isa);
 	if (!check_true(c, "golden.json is there", root))
 		return;
@@ -362,84 +350,81 @@ void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *
 		check_int4(c, k, root);
 		check_int4_padding(c, k);
 	}
-	json_object_put(root);
+	json_free(root);
 }
 
 /* ---- ops --------------------------------------------------------------------- */
 
 /* Shards merged one after the other, as the executor merges its shares. */
-static void check_merges(struct check *c, const struct kv_ops *o, struct json_object *shards,
-			 struct json_object *want)
+static void check_merges(struct check *c, const struct kv_ops *o, const float shard[][N],
+			 const struct json *want)
 {
-	struct json_object *lses = at(want, "shard_lse");
-	double lse = json_object_get_double(at(want, "lse"));
-	float y[N] = { 0 }, x[N], mine = -INFINITY;
+	const struct json *lses = json_get(want, "shard_lse");
+	double lse = json_number_in(want, "lse");
+	float y[N] = { 0 }, mine = -INFINITY;
 
-	for (size_t s = 0; s < json_object_array_length(lses); s++) {
-		for (unsigned i = 0; i < N; i++)
-			x[i] = (float)number2(shards, s, i);
-		o->merge(y, &mine, x, (float)number(lses, s), N);
-	}
+	for (size_t s = 0; s < json_length(lses); s++)
+		o->merge(y, &mine, shard[s], (float)json_number_at(lses, s), N);
 	for (unsigned i = 0; i < N; i++)
-		check_near(c, "merged row", y[i], number(at(want, "y"), i), 1e-5);
+		check_near(c, "merged row", y[i], json_number_at(json_get(want, "y"), i), 1e-5);
 	check_near(c, "merged lse", mine, lse, 1e-5 * fmax(1, fabs(lse)));
 }
 
 /* At 400 q a shard is its strongest row. The file has no shards for it; the reference makes
  * them. */
-static struct json_object *large_shards(struct json_object *merge)
+static void large_shards(const struct json *merge, float ret[SHARDS][N])
 {
-	struct json_object *made = json_object_new_array();
+	const struct json *bounds = json_get(merge, "bounds");
 
-	for (unsigned s = 0; s < 4; s++) {
-		struct json_object *row = json_object_new_array();
-		unsigned from = (unsigned)number2(at(merge, "bounds"), s, 0);
-		unsigned rows = (unsigned)number2(at(merge, "bounds"), s, 1) - from;
+	for (unsigned s = 0; s < SHARDS; s++) {
+		unsigned from = (unsigned)number2(bounds, s, 0);
+		unsigned rows = (unsigned)number2(bounds, s, 1) - from;
 		float q[N], kx[N * N], vx[N * N];
 		double y[N] = { 0 };
 
 		for (unsigned i = 0; i < N; i++)
-			q[i] = (float)(400 * number(at(merge, "q"), i));
+			q[i] = (float)(400 * json_number_at(json_get(merge, "q"), i));
 		for (unsigned i = 0; i < rows * N; i++) {
-			kx[i] = (float)number2(at(merge, "K"), from + i / N, i % N);
-			vx[i] = (float)number2(at(merge, "V"), from + i / N, i % N);
+			kx[i] = (float)number2(json_get(merge, "K"), from + i / N, i % N);
+			vx[i] = (float)number2(json_get(merge, "V"), from + i / N, i % N);
 		}
 		if (rows)
 			ref_attend(q, kx, vx, rows, N, 1 / sqrt(N), y);
 		for (unsigned i = 0; i < N; i++)
-			json_object_array_add(row, json_object_new_double(y[i]));
-		json_object_array_add(made, row);
+			ret[s][i] = (float)y[i];
 	}
-	return made;
 }
 
-static void check_ties(struct check *c, const struct kv_ops *o, struct json_object *ties)
+static void check_ties(struct check *c, const struct kv_ops *o, const struct json *ties)
 {
-	uint32_t n = (uint32_t)json_object_array_length(at(ties, "x"));
-	uint32_t k = (uint32_t)json_object_get_int(at(ties, "k"));
+	uint32_t n = (uint32_t)json_length(json_get(ties, "x"));
+	uint32_t k = (uint32_t)json_number_in(ties, "k");
 	uint32_t index[N], tmp[64 + 2 * N];
 	float x[N];
 
 	for (uint32_t i = 0; i < n; i++)
-		x[i] = (float)number(at(ties, "x"), i);
+		x[i] = (float)json_number_at(json_get(ties, "x"), i);
 	check_true(c, "count", o->topk(x, n, k, index, tmp) == k);
 	for (uint32_t i = 0; i < k; i++)
 		check_true(c, "ties go to the lower row",
-			   index[i] == number(at(ties, "expected"), i));
+			   index[i] == json_number_at(json_get(ties, "expected"), i));
 }
 
 void check_golden_ops(struct check *c, const struct kv_ops *o, const char *path)
 {
-	struct json_object *root = json_object_from_file(path), *merge, *large;
+	struct json *root = json_read(path);
+	const struct json *merge;
+	float shard[SHARDS][N];
 
 	check_case(c, "golden ops %s", o->isa);
 	if (!check_true(c, "golden.json is there", root))
 		return;
-	check_ties(c, o, at(root, "topk_ties"));
-	merge = at(root, "lse_merge");
-	check_merges(c, o, at(merge, "shard_y"), merge);
-	large = large_shards(merge);
-	check_merges(c, o, large, at(root, "lse_merge_large_logits"));
-	json_object_put(large);
-	json_object_put(root);
+	check_ties(c, o, json_get(root, "topk_ties"));
+	merge = json_get(root, "lse_merge");
+	for (unsigned i = 0; i < SHARDS * N; i++)
+		shard[i / N][i % N] = (float)number2(json_get(merge, "shard_y"), i / N, i % N);
+	check_merges(c, o, shard, merge);
+	large_shards(merge, shard);
+	check_merges(c, o, shard, json_get(root, "lse_merge_large_logits"));
+	json_free(root);
 }

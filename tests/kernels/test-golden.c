@@ -14,10 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <json-c/json.h>
-
 #include "kernels/exec-private.h"
 #include "shm/base.h"
+#include "tests/kernels/json.h"
 #include "tests/kernels/rig.h"
 
 #define DIM 64u
@@ -29,9 +28,9 @@
 #define HALF 3e-3
 
 struct example {
-	struct json_object *q, *k, *v; /* q: one vector, or one per head */
-	const char *format;            /* NULL: rows stay as sent */
-	double q_scale;                /* 0: 1 */
+	const struct json *q, *k, *v; /* q: one vector, or one per head */
+	const char *format;           /* NULL: rows stay as sent */
+	double q_scale;               /* 0: 1 */
 };
 
 struct setting {
@@ -53,39 +52,9 @@ struct outcome {
 	bool weighed; /* a is the softmax */
 };
 
-static struct json_object *golden;
+static struct json *golden;
 static const char *test_case;
 static unsigned failed, checked;
-
-/* ---- json ------------------------------------------------------------------ */
-
-static struct json_object *get(struct json_object *o, const char *path)
-{
-	char words[128], *save = NULL;
-
-	snprintf(words, sizeof(words), "%s", path);
-	for (char *w = strtok_r(words, "/", &save); w; w = strtok_r(NULL, "/", &save))
-		if (!json_object_object_get_ex(o, w, &o)) {
-			fprintf(stderr, "golden.json has no %s\n", path);
-			exit(2);
-		}
-	return o;
-}
-
-static size_t length(struct json_object *a)
-{
-	return json_object_array_length(a);
-}
-
-static double at(struct json_object *a, size_t i)
-{
-	return json_object_get_double(json_object_array_get_idx(a, i));
-}
-
-static bool is_matrix(struct json_object *a)
-{
-	return json_object_is_type(json_object_array_get_idx(a, 0), json_type_array);
-}
 
 /* ---- comparing ------------------------------------------------------------- */
 
@@ -99,16 +68,15 @@ static void near(const char *what, double got, double want, double tolerance)
 }
 
 /* Relative to the whole list for exact values, to each number for those of 16-bit parameters. */
-static void near_list(const char *what, const float *got, struct json_object *want,
-		      double tolerance)
+static void near_list(const char *what, const float *got, const struct json *want, double tolerance)
 {
 	double error = 0, norm = 0, worst = 0;
 
-	for (size_t i = 0; i < length(want); i++) {
-		double off = (double)got[i] - at(want, i);
+	for (size_t i = 0; i < json_length(want); i++) {
+		double off = (double)got[i] - json_number_at(want, i);
 
 		error += off * off;
-		norm += pow(at(want, i), 2);
+		norm += pow(json_number_at(want, i), 2);
 		worst = fabs(off) > worst ? fabs(off) : worst;
 	}
 	if (tolerance >= HALF)
@@ -117,40 +85,38 @@ static void near_list(const char *what, const float *got, struct json_object *wa
 		near(what, sqrt(error), 0, tolerance * (sqrt(norm) > 1 ? sqrt(norm) : 1));
 }
 
-static void same_list(const char *what, const uint32_t *got, size_t n, struct json_object *want)
+static void same_list(const char *what, const uint32_t *got, size_t n, const struct json *want)
 {
-	near(what, (double)n, (double)length(want), 0);
-	for (size_t i = 0; i < n && i < length(want); i++)
-		near(what, got[i], at(want, i), 0);
+	near(what, (double)n, (double)json_length(want), 0);
+	for (size_t i = 0; i < n && i < json_length(want); i++)
+		near(what, got[i], json_number_at(want, i), 0);
 }
 
 /* ---- running an example ---------------------------------------------------- */
 
-static float padded(struct json_object *row, uint32_t c, bool repeat)
+static float padded(const struct json *row, uint32_t c, bool repeat)
 {
-	size_t n = length(row);
+	size_t n = json_length(row);
 
-	return repeat || c < n ? (float)at(row, c % n) : 0;
+	return repeat || c < n ? (float)json_number_at(row, c % n) : 0;
 }
 
 /* V's quantisation groups lie along channels: repeating a row leaves its range as it was. */
 static void fill_rows(const struct example *x, float *kv)
 {
 	for (uint32_t t = 0; t < MAX_ROWS; t++, kv += 2 * DIM) {
-		size_t row = t % length(x->k);
+		size_t row = t % json_length(x->k);
 
 		for (uint32_t c = 0; c < DIM; c++) {
-			kv[c] = padded(json_object_array_get_idx(x->k, row), c, false);
-			kv[DIM + c] =
-				x->v ? padded(json_object_array_get_idx(x->v, row), c, x->format)
-				     : 0;
+			kv[c] = padded(json_at(x->k, row), c, false);
+			kv[DIM + c] = x->v ? padded(json_at(x->v, row), c, x->format) : 0;
 		}
 	}
 }
 
-static struct json_object *head_q(const struct example *x, uint32_t h)
+static const struct json *head_q(const struct example *x, uint32_t h)
 {
-	return is_matrix(x->q) ? json_object_array_get_idx(x->q, h) : x->q;
+	return json_is_array(json_at(x->q, 0)) ? json_at(x->q, h) : x->q;
 }
 
 static void make_plan(const struct setting *s, struct kv_plan *p)
@@ -173,14 +139,14 @@ static void make_plan(const struct setting *s, struct kv_plan *p)
 static void make_space(const struct example *x, struct kv_space *s)
 {
 	const char *format = x->format ? x->format : "f32";
-	uint32_t heads = is_matrix(x->q) ? (uint32_t)length(x->q) : 1;
+	uint32_t heads = json_is_array(json_at(x->q, 0)) ? (uint32_t)json_length(x->q) : 1;
 	struct kv_space_params p = {
 		.heads = heads,
 		.kv_heads = 1,
 		.k_dim = DIM,
 		.v_dim = DIM,
 		.dtype = KV_F32,
-		.scale = (float)(1 / sqrt((double)length(head_q(x, 0)))),
+		.scale = (float)(1 / sqrt((double)json_length(head_q(x, 0)))),
 		.k_format = format,
 		.v_format = format,
 		.policy = kv_policy_find("dense"),
@@ -199,8 +165,9 @@ static void collect(const struct kv_exec *e, const struct example *x, struct out
 	const struct run_list *rows = &s->sel[s->mode == KV_EXEC_SCORE ? 1 : 0];
 
 	*ret = (struct outcome){ .r = s->r,
-				 .dim = (uint32_t)length(head_q(x, 0)),
-				 .heads = s->heads, .weighed = s->exps };
+				 .dim = (uint32_t)json_length(head_q(x, 0)),
+				 .heads = s->heads,
+				 .weighed = s->exps };
 	for (uint32_t i = 0; i < rows->n; i++)
 		for (uint32_t t = 0; t < rows->run[i].n; t++)
 			ret->rows[ret->n_rows++] = rows->run[i].first + t;
@@ -223,7 +190,7 @@ static void collect(const struct kv_exec *e, const struct example *x, struct out
 static struct outcome run(const struct example *x, const struct setting *s)
 {
 	float *kv = calloc((size_t)MAX_ROWS * 2 * DIM, sizeof(*kv)), q[MAX_GROUP * DIM];
-	uint32_t n = (uint32_t)length(x->k);
+	uint32_t n = (uint32_t)json_length(x->k);
 	struct kv_query query = { .q = q, .n_q = 1, .first_limit = n, .level = s->level };
 	struct kv_space space;
 	struct outcome ret;
@@ -257,154 +224,157 @@ static struct outcome run(const struct example *x, const struct setting *s)
 
 static struct example tile8(const char *format)
 {
-	struct json_object *o = get(golden, "sparq_single");
+	const struct json *o = json_get(golden, "sparq_single");
 
-	return (struct example){
-		.q = get(o, "q"), .k = get(o, "K"), .v = get(o, "V"), .format = format
-	};
+	return (struct example){ .q = json_get(o, "q"),
+				 .k = json_get(o, "K"),
+				 .v = json_get(o, "V"),
+				 .format = format };
 }
 
-static void single(const struct outcome *got, struct json_object *want, double tolerance)
+static void single(const struct outcome *got, const struct json *want, double tolerance)
 {
-	same_list("i1", got->channel, got->r, get(want, "i1"));
-	near("tau", got->tau[0], json_object_get_double(get(want, "tau")), tolerance);
-	near_list("approx_logits", got->a[0], get(want, "approx_logits"), tolerance * 5);
-	same_list("i2", got->rows, got->n_rows, get(want, "i2"));
-	near("alpha", (double)got->alpha[0], json_object_get_double(get(want, "alpha")), tolerance);
-	near("lse", (double)got->lse[0], json_object_get_double(get(want, "lse_selected")),
-	     tolerance);
-	near_list("y", got->y, get(want, "y"), tolerance);
+	same_list("i1", got->channel, got->r, json_get(want, "i1"));
+	near("tau", got->tau[0], json_number_in(want, "tau"), tolerance);
+	near_list("approx_logits", got->a[0], json_get(want, "approx_logits"), tolerance * 5);
+	same_list("i2", got->rows, got->n_rows, json_get(want, "i2"));
+	near("alpha", (double)got->alpha[0], json_number_in(want, "alpha"), tolerance);
+	near("lse", (double)got->lse[0], json_number_in(want, "lse_selected"), tolerance);
+	near_list("y", got->y, json_get(want, "y"), tolerance);
 }
 
 static void check_single(void)
 {
-	struct json_object *o = get(golden, "sparq_single");
+	const struct json *o = json_get(golden, "sparq_single");
 	struct example x = tile8(NULL);
 	struct outcome got;
 
 	test_case = "sparq_single";
 	got = run(&x, SPARQ(3, 4, 2, ALL, SOFTMAX));
-	single(&got, get(o, "expected"), EXACT);
+	single(&got, json_get(o, "expected"), EXACT);
 	got = run(&x, SPARQ(3, 4, 2, OFF, SOFTMAX));
-	near_list("no mean", got.y, get(o, "expected_no_reallocation/y"), EXACT);
+	near_list("no mean", got.y, json_get(o, "expected_no_reallocation/y"), EXACT);
 	got = run(&x, SPARQ(3, 5, 3, ALL, SOFTMAX));
-	single(&got, get(o, "expected_repo_convention"), EXACT);
+	single(&got, json_get(o, "expected_repo_convention"), EXACT);
 	got = run(&x, SPARQ(3, 4, 2, REST, SOFTMAX));
-	near_list("mean of the rest", got.y, get(o, "expected_unselected_mean/y"), EXACT);
+	near_list("mean of the rest", got.y, json_get(o, "expected_unselected_mean/y"), EXACT);
 	got = run(&x, SPARQ(8, 8, 0, ALL, SOFTMAX));
-	near("tau of all", got.tau[0], json_object_get_double(get(o, "expected_r_eq_d_k_eq_S/tau")),
-	     EXACT);
+	near("tau of all", got.tau[0], json_number_in(o, "expected_r_eq_d_k_eq_S/tau"), EXACT);
 	near("alpha of all", (double)got.alpha[0], 1, 0);
-	near_list("all", got.y, get(o, "expected_r_eq_d_k_eq_S/y_dense"), EXACT);
+	near_list("all", got.y, json_get(o, "expected_r_eq_d_k_eq_S/y_dense"), EXACT);
 }
 
 static void check_summaries(void)
 {
-	struct json_object *o = get(golden, "summary_example_1_corrected");
-	struct example x = { .q = get(o, "q"), .k = get(o, "K_token_major") };
+	const struct json *o = json_get(golden, "summary_example_1_corrected");
+	struct example x = { .q = json_get(o, "q"), .k = json_get(o, "K_token_major") };
 	struct outcome got = run(&x, SPARQ(2, 2, 0, OFF, SOFTMAX));
 
 	test_case = "summary_example_1_corrected";
-	same_list("i1", got.channel, got.r, get(o, "i1"));
-	near("tau", got.tau[0], json_object_get_double(get(o, "tau")), EXACT);
-	near_list("approx_logits", got.a[0], get(o, "approx_logits"), EXACT);
-	same_list("i2", got.rows, got.n_rows, get(o, "i2"));
-	near("alpha", (double)got.alpha[0], json_object_get_double(get(o, "alpha")), EXACT);
+	same_list("i1", got.channel, got.r, json_get(o, "i1"));
+	near("tau", got.tau[0], json_number_in(o, "tau"), EXACT);
+	near_list("approx_logits", got.a[0], json_get(o, "approx_logits"), EXACT);
+	same_list("i2", got.rows, got.n_rows, json_get(o, "i2"));
+	near("alpha", (double)got.alpha[0], json_number_in(o, "alpha"), EXACT);
 
 	test_case = "summary_example_2_corrected";
-	o = get(golden, test_case);
-	x = (struct example){ .q = get(o, "q"), .k = get(o, "K_token_major"), .v = get(o, "V") };
+	o = json_get(golden, test_case);
+	x = (struct example){ .q = json_get(o, "q"),
+			      .k = json_get(o, "K_token_major"),
+			      .v = json_get(o, "V") };
 	got = run(&x, SPARQ(2, 2, 0, ALL, SOFTMAX));
-	single(&got, get(o, "expected"), EXACT);
+	single(&got, json_get(o, "expected"), EXACT);
 }
 
-static void group(const struct outcome *got, struct json_object *want)
+static void group(const struct outcome *got, const struct json *want)
 {
-	same_list("i1", got->channel, got->r, get(want, "i1"));
-	same_list("i2", got->rows, got->n_rows, get(want, "i2"));
+	same_list("i1", got->channel, got->r, json_get(want, "i1"));
+	same_list("i2", got->rows, got->n_rows, json_get(want, "i2"));
 	for (uint32_t h = 0; h < got->heads; h++) {
 		/* By softmax, the scores have become weights by then. */
 		const char *name = got->weighed ? "s_hat" : "approx_logits";
-		struct json_object *a = json_object_array_get_idx(get(want, name), h);
+		const struct json *a = json_at(json_get(want, name), h);
 
-		near("tau", got->tau[h], at(get(want, "tau"), h), EXACT);
+		near("tau", got->tau[h], json_number_at(json_get(want, "tau"), h), EXACT);
 		near_list(name, got->a[h], a, EXACT);
-		near("alpha", (double)got->alpha[h], at(get(want, "alpha"), h), EXACT);
-		near("lse", (double)got->lse[h], at(get(want, "lse_selected"), h), EXACT);
-		near_list("y", got->y + h * DIM, json_object_array_get_idx(get(want, "y"), h),
-			  EXACT);
+		near("alpha", (double)got->alpha[h], json_number_at(json_get(want, "alpha"), h),
+		     EXACT);
+		near("lse", (double)got->lse[h], json_number_at(json_get(want, "lse_selected"), h),
+		     EXACT);
+		near_list("y", got->y + h * DIM, json_at(json_get(want, "y"), h), EXACT);
 	}
 }
 
 static void check_groups(void)
 {
-	struct json_object *o = get(golden, "sparq_gqa");
-	struct example x = { .q = get(o, "Q"), .k = get(o, "K"), .v = get(o, "V") };
+	const struct json *o = json_get(golden, "sparq_gqa");
+	struct example x = { .q = json_get(o, "Q"), .k = json_get(o, "K"), .v = json_get(o, "V") };
 	struct outcome got;
 
 	test_case = "sparq_gqa";
 	got = run(&x, SPARQ(3, 3, 1, OFF, SOFTMAX));
-	group(&got, get(o, "expected/sum_softmax_no_reallocation"));
+	group(&got, json_get(o, "expected/sum_softmax_no_reallocation"));
 	got = run(&x, SPARQ(3, 3, 1, ALL, SOFTMAX));
-	group(&got, get(o, "expected/sum_softmax_reallocation"));
+	group(&got, json_get(o, "expected/sum_softmax_reallocation"));
 	got = run(&x, SPARQ(3, 3, 1, OFF, LOGITS));
-	group(&got, get(o, "expected/sum_logits_no_reallocation"));
+	group(&got, json_get(o, "expected/sum_logits_no_reallocation"));
 
 	test_case = "sparq_gqa_rule_disagreement";
-	o = get(golden, test_case);
-	x = (struct example){ .q = get(o, "Q"), .k = get(o, "K"), .v = get(o, "V") };
+	o = json_get(golden, test_case);
+	x = (struct example){ .q = json_get(o, "Q"), .k = json_get(o, "K"), .v = json_get(o, "V") };
 	got = run(&x, SPARQ(2, 2, 0, OFF, SOFTMAX));
-	group(&got, get(o, "sum_softmax"));
+	group(&got, json_get(o, "sum_softmax"));
 	got = run(&x, SPARQ(2, 2, 0, OFF, LOGITS));
-	group(&got, get(o, "sum_logits"));
+	group(&got, json_get(o, "sum_logits"));
 }
 
 static void check_sharded(void)
 {
-	struct json_object *o = get(golden, "sparq_sharded/expected");
+	const struct json *o = json_get(golden, "sparq_sharded/expected");
 	struct example x = tile8(NULL);
 	struct outcome got = run(&x, SPARQ(3, 4, 2, ALL, SOFTMAX));
 
 	test_case = "sparq_sharded";
-	same_list("i2", got.rows, got.n_rows, get(o, "i2"));
-	near("alpha", (double)got.alpha[0], json_object_get_double(get(o, "alpha")), EXACT);
-	near("lse", (double)got.lse[0], json_object_get_double(get(o, "lse_selected")), EXACT);
-	near_list("y", got.y, get(o, "y"), EXACT);
+	same_list("i2", got.rows, got.n_rows, json_get(o, "i2"));
+	near("alpha", (double)got.alpha[0], json_number_in(o, "alpha"), EXACT);
+	near("lse", (double)got.lse[0], json_number_in(o, "lse_selected"), EXACT);
+	near_list("y", got.y, json_get(o, "y"), EXACT);
 }
 
 static void check_degenerate(void)
 {
-	struct json_object *o = get(golden, "sparq_S1"), *zero = get(golden, "sparq_zero_query");
-	struct example x = { .q = get(o, "q"), .k = get(o, "K"), .v = get(o, "V") };
+	const struct json *o = json_get(golden, "sparq_S1"),
+			  *zero = json_get(golden, "sparq_zero_query");
+	struct example x = { .q = json_get(o, "q"), .k = json_get(o, "K"), .v = json_get(o, "V") };
 	struct outcome got = run(&x, SPARQ(3, 128, 32, ALL, SOFTMAX));
 
 	test_case = "sparq_S1";
-	single(&got, get(o, "expected"), EXACT);
+	single(&got, json_get(o, "expected"), EXACT);
 
 	test_case = "sparq_zero_query";
 	x = tile8(NULL);
 	x.q_scale = 1e-60; /* 0 in float */
 	got = run(&x, SPARQ(3, 8, 0, ALL, SOFTMAX));
-	near_list("y", got.y, get(zero, "y"), EXACT);
+	near_list("y", got.y, json_get(zero, "y"), EXACT);
 	got = run(&x, SPARQ(3, 4, 2, ALL, SOFTMAX));
-	near("alpha", (double)got.alpha[0], 4 * at(get(zero, "s_hat"), 0), EXACT);
+	near("alpha", (double)got.alpha[0], 4 * json_number_at(json_get(zero, "s_hat"), 0), EXACT);
 }
 
 static void check_ties(void)
 {
-	struct json_object *o = get(golden, "topk_ties"), *c = get(o, "x");
+	const struct json *o = json_get(golden, "topk_ties"), *c = json_get(o, "x");
 	uint32_t index[8], tmp[256], n;
 	float x[64] = { 0 };
 
 	test_case = "topk_ties";
-	for (size_t i = 0; i < length(c); i++)
-		x[i] = (float)at(c, i);
-	n = kv_ops_find()->topk(x, (uint32_t)length(c), (uint32_t)json_object_get_int(get(o, "k")),
+	for (size_t i = 0; i < json_length(c); i++)
+		x[i] = (float)json_number_at(c, i);
+	n = kv_ops_find()->topk(x, (uint32_t)json_length(c), (uint32_t)json_number_in(o, "k"),
 				index, tmp);
-	same_list("expected", index, n, get(o, "expected"));
+	same_list("expected", index, n, json_get(o, "expected"));
 }
 
-static void mean(const struct rig *rig, uint32_t limit, struct json_object *want)
+static void mean(const struct rig *rig, uint32_t limit, const struct json *want)
 {
 	double sum[KV_MAX_DIM];
 	struct kv_map map;
@@ -412,13 +382,13 @@ static void mean(const struct rig *rig, uint32_t limit, struct json_object *want
 
 	kv_map_init(&map, rig->space, &rig->view, 0);
 	kv_map_sum_v(&map, limit, sum, &from);
-	for (size_t c = 0; c < length(want); c++)
-		near("mean", sum[c] / limit, at(want, c), EXACT);
+	for (size_t c = 0; c < json_length(want); c++)
+		near("mean", sum[c] / limit, json_number_at(want, c), EXACT);
 }
 
 static void check_mean(void)
 {
-	struct json_object *o = get(golden, "v_mean_incremental"), *after;
+	const struct json *o = json_get(golden, "v_mean_incremental"), *after;
 	float *kv = calloc((size_t)MAX_ROWS * 2 * DIM, sizeof(*kv));
 	struct example x = tile8(NULL);
 	struct kv_space space;
@@ -429,82 +399,81 @@ static void check_mean(void)
 	fill_rows(&x, kv);
 	rig_init(&rig, &space, MAX_ROWS, 0);
 	rig_write(&rig, kv, 5);
-	mean(&rig, 5, get(o, "start"));
-	after = get(o, "after_each_append");
-	for (uint32_t i = 0; i < length(after); i++) {
+	mean(&rig, 5, json_get(o, "start"));
+	after = json_get(o, "after_each_append");
+	for (uint32_t i = 0; i < json_length(after); i++) {
 		rig_write(&rig, kv + (size_t)(5 + i) * 2 * DIM, 1);
-		mean(&rig, 6 + i, json_object_array_get_idx(after, i));
+		mean(&rig, 6 + i, json_at(after, i));
 	}
 	rig_cut(&rig, 7);
-	mean(&rig, 7, get(o, "after_rollback_of_7"));
+	mean(&rig, 7, json_get(o, "after_rollback_of_7"));
 	rig_deinit(&rig);
 	free(kv);
 }
 
 /* Base 2 in place of e must show: the error this guards against is a mix of the two. */
-static void merge(struct json_object *o, double lse_factor, const char *want_y, double *ret_lse)
+static void merge(const struct json *o, double lse_factor, const char *want_y, double *ret_lse)
 {
-	struct json_object *ys = get(golden, "lse_merge/shard_y"), *lses = get(o, "shard_lse");
+	const struct json *ys = json_get(golden, "lse_merge/shard_y"),
+			  *lses = json_get(o, "shard_lse");
 	float y[DIM] = { 0 }, lse = -INFINITY, other[DIM] = { 0 };
 
-	for (size_t i = 0; i < length(lses); i++) {
-		struct json_object *l = json_object_array_get_idx(lses, i);
-		struct json_object *shard = json_object_array_get_idx(ys, i);
+	for (size_t i = 0; i < json_length(lses); i++) {
+		const struct json *l = json_at(lses, i);
+		const struct json *shard = json_at(ys, i);
 
-		for (size_t c = 0; c < length(shard); c++)
-			other[c] = (float)at(shard, c);
+		for (size_t c = 0; c < json_length(shard); c++)
+			other[c] = (float)json_number_at(shard, c);
 		kv_ops_find()->merge(y, &lse, other,
-				     l ? (float)(json_object_get_double(l) * lse_factor)
-				       : -INFINITY,
-				     DIM);
+				     l ? (float)(json_number(l) * lse_factor) : -INFINITY, DIM);
 	}
 	if (want_y)
-		near_list("y", y, get(o, want_y), EXACT);
+		near_list("y", y, json_get(o, want_y), EXACT);
 	*ret_lse = (double)lse;
 }
 
 static void check_merge(void)
 {
-	struct json_object *o = get(golden, "lse_merge"), *large;
+	const struct json *o = json_get(golden, "lse_merge"), *large;
 	struct example x = tile8(NULL);
 	struct outcome got;
 	double lse;
 
 	test_case = "lse_merge";
 	merge(o, 1, "y", &lse);
-	near("lse", lse, json_object_get_double(get(o, "lse")), EXACT);
+	near("lse", lse, json_number_in(o, "lse"), EXACT);
 	merge(o, 1 / log(2), "wrong_base2_lse_fed_to_base_e_merge/y", &lse);
 	got = run(&x, &(struct setting){ .dense = true });
-	near_list("dense y", got.y, get(o, "dense_y"), EXACT);
-	near("dense lse", (double)got.lse[0], json_object_get_double(get(o, "dense_lse")), EXACT);
+	near_list("dense y", got.y, json_get(o, "dense_y"), EXACT);
+	near("dense lse", (double)got.lse[0], json_number_in(o, "dense_lse"), EXACT);
 
 	test_case = "lse_merge_large_logits";
-	large = get(golden, test_case);
+	large = json_get(golden, test_case);
 	merge(large, 1, NULL, &lse);
-	near("lse", lse, json_object_get_double(get(large, "lse")), 1e-4);
-	x.q_scale = json_object_get_double(get(large, "q_scale"));
+	near("lse", lse, json_number_in(large, "lse"), 1e-4);
+	x.q_scale = json_number_in(large, "q_scale");
 	got = run(&x, &(struct setting){ .dense = true });
-	near_list("dense y", got.y, get(large, "dense_y"), EXACT);
-	near("dense lse", (double)got.lse[0], json_object_get_double(get(large, "lse")), 1e-4);
+	near_list("dense y", got.y, json_get(large, "dense_y"), EXACT);
+	near("dense lse", (double)got.lse[0], json_number_in(large, "lse"), 1e-4);
 }
 
 static void check_tidal(void)
 {
-	struct json_object *o = get(golden, "tidal_select");
+	const struct json *o = json_get(golden, "tidal_select");
 	struct example x = tile8(NULL);
-	struct outcome got =
-		run(&x, &(struct setting){ .k = (uint32_t)json_object_get_int(get(o, "k")),
-					   .exact_scores = true });
+	struct outcome got = run(&x, &(struct setting){ .k = (uint32_t)json_number_in(o, "k"),
+							.exact_scores = true });
 
 	test_case = "tidal_select";
-	same_list("i2", got.rows, got.n_rows, get(o, "i2"));
+	same_list("i2", got.rows, got.n_rows, json_get(o, "i2"));
 	for (size_t i = 0; i < 8; i++)
-		near("qk", (double)got.a[0][i] * sqrt(8), at(get(o, "qk"), i), EXACT * 5);
+		near("qk", (double)got.a[0][i] * sqrt(8), json_number_at(json_get(o, "qk"), i),
+		     EXACT * 5);
 }
 
 static void check_hier(void)
 {
-	struct json_object *o = get(golden, "hier_int4_attention");
+	const struct json *o = json_get(golden, "hier_int4_attention");
 	struct example x = tile8("hier4");
 	struct outcome got;
 
@@ -512,15 +481,15 @@ static void check_hier(void)
 		return;
 	test_case = "hier_int4_attention";
 	got = run(&x, &(struct setting){ .dense = true });
-	near_list("target_y", got.y, get(o, "target_y"), HALF);
-	near("target_lse", (double)got.lse[0], json_object_get_double(get(o, "target_lse")), HALF);
+	near_list("target_y", got.y, json_get(o, "target_y"), HALF);
+	near("target_lse", (double)got.lse[0], json_number_in(o, "target_lse"), HALF);
 	got = run(&x, &(struct setting){ .dense = true, .level = 1 });
-	near_list("draft_y", got.y, get(o, "draft_y"), HALF);
-	near("draft_lse", (double)got.lse[0], json_object_get_double(get(o, "draft_lse")), HALF);
+	near_list("draft_y", got.y, json_get(o, "draft_y"), HALF);
+	near("draft_lse", (double)got.lse[0], json_number_in(o, "draft_lse"), HALF);
 
 	test_case = "sparq_over_hier_int4";
 	got = run(&x, SPARQ(3, 4, 2, ALL, SOFTMAX));
-	single(&got, get(golden, "sparq_over_hier_int4/expected"), HALF);
+	single(&got, json_get(golden, "sparq_over_hier_int4/expected"), HALF);
 }
 
 static uint64_t total(const uint64_t planes[])
@@ -535,7 +504,7 @@ static uint64_t total(const uint64_t planes[])
 /* The formulas with q, o and the two sums of V counted in: 16 d bytes, or 4 d elements. */
 static void check_bytes(void)
 {
-	struct json_object *o = get(golden, "bytes_reference_point/bytes");
+	const struct json *o = json_get(golden, "bytes_reference_point/bytes");
 	const struct kv_kernels *f16 = kv_kernels_find("f16"), *hier = kv_kernels_find("hier4");
 	const uint32_t d = 128, r = 16, k = 2048, s = 32768, tiles = 256;
 	uint64_t planes[3][KV_PLANES] = { 0 };
@@ -543,25 +512,25 @@ static void check_bytes(void)
 	test_case = "bytes_reference_point";
 	f16->bytes_k(d, s, tiles, 0, planes[0]);
 	f16->bytes_v(d, s, tiles, 0, planes[0]);
-	near("dense_fp16", (double)(total(planes[0]) + 2 * d * 2),
-	     json_object_get_double(get(o, "dense_fp16")), 0);
+	near("dense_fp16", (double)(total(planes[0]) + 2 * d * 2), json_number_in(o, "dense_fp16"),
+	     0);
 	f16->bytes_score(d, s, tiles, r, planes[1]);
 	f16->bytes_k(d, k, tiles, 0, planes[1]);
 	f16->bytes_v(d, k, tiles, 0, planes[1]);
 	near("sparq_fp16_K_twice", (double)(total(planes[1]) + 4 * d * 2),
-	     json_object_get_double(get(o, "sparq_fp16_K_twice")), 0);
+	     json_number_in(o, "sparq_fp16_K_twice"), 0);
 	if (!hier)
 		return;
 	hier->bytes_score(d, s, tiles, r, planes[2]);
 	hier->bytes_k(d, k, tiles, 0, planes[2]);
 	hier->bytes_v(d, k, tiles, 0, planes[2]);
 	near("sparq_score4_exact8", (double)(total(planes[2]) + 16 * d),
-	     json_object_get_double(get(o, "sparq_score4_exact8")), 0);
+	     json_number_in(o, "sparq_score4_exact8"), 0);
 }
 
 int main(int argc, char **argv)
 {
-	golden = argc == 2 ? json_object_from_file(argv[1]) : NULL;
+	golden = argc == 2 ? json_read(argv[1]) : NULL;
 	if (!golden) {
 		fprintf(stderr, "usage: test-golden FILE\n");
 		return 2;
@@ -582,6 +551,6 @@ int main(int argc, char **argv)
 		check_bytes();
 		printf("%s: %u values, %u off\n", kv_isa_name(), checked, failed);
 	}
-	json_object_put(golden);
+	json_free(golden);
 	return failed > 0 || !checked;
 }
