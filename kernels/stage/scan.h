@@ -185,7 +185,8 @@ static void stage_k_score_dims(const struct kv_block *b, uint32_t row, uint32_t 
 {
 	uint32_t units = kv_block_rows(b) / (KV_SCAN_VECS * VL), end = row + n;
 	struct scan_ahead ahead = { *b, units, 0 };
-	bool runs = fmt_runs(b), any = runs && b->next && fmt_run_bytes(b) >= KV_LINE;
+	bool runs = fmt_runs(b);
+	bool any = runs && b->next && units > 0 && fmt_run_bytes(b) >= KV_LINE;
 
 	ahead.next.base = (void *)(uintptr_t)b->next;
 	ahead.piece = any ? (uint32_t)(fmt_run_bytes(b) / units) : 0;

@@ -306,7 +306,7 @@ static void check_int4(struct check *c, const struct kv_kernels *k, const struct
 
 	for (unsigned i = 0; i < ARRAY_SIZE(name); i++) {
 		const struct json *example = json_get(root, name[i]);
-		int groups = json_number_in(example, "expected/groups");
+		int groups = (int)json_number_in(example, "expected/groups");
 
 		for (int g = 0; g < groups; g++)
 			check_int4_group(c, k, example, (unsigned)g);

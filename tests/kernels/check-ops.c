@@ -291,6 +291,24 @@ static void check_dtypes(struct check *c, const struct kv_ops *o)
 	}
 }
 
+void check_op_case(struct check *c, const struct kv_ops *o)
+{
+	uint32_t n = check_below(c, check_below(c, 8) ? 700 : 9000);
+	unsigned stage = check_below(c, 5);
+
+	check_case(c, "ops %s random stage %u n %u", o->isa, stage, n);
+	if (stage == 0)
+		check_expsum(c, o, n);
+	else if (stage == 1)
+		check_exps(c, o, n);
+	else if (stage == 2)
+		check_softmax(c, o, n % 1500, 0.1f + 30 * (float)check_below(c, 1000) / 1000);
+	else if (stage == 3)
+		check_merge(c, o);
+	else
+		check_topk(c, o, n, 1 + check_below(c, check_below(c, 2) ? 40 : n + 2));
+}
+
 void check_ops(struct check *c, const struct kv_ops *o)
 {
 	static const uint32_t ks[] = { 1, 2, 33, 128, 600, 5000 };

@@ -12,19 +12,13 @@
 #include <string.h>
 
 #include "shm/base.h"
-#include "tests/kernels/checkkern.h"
+#include "tests/kernels/check-rows.h"
 #include "tests/kernels/reference.h"
 
-#define MAX_HEADS 16u
-
-struct field { /* rows of one block: what was sent, what comes back, how far they may differ */
-	struct guarded memory;
-	struct kv_block block;
-	uint32_t rows, dim;
-	float *sent, *read, *range, *size; /* [rows][dim] */
-};
-
-enum pattern { NORMAL, CONSTANT, OFFSET, OUTLIER, TINY, STEPS, PATTERNS };
+const uint32_t check_dims[] = { 64, 80, 96, 112, 128, 192, 256 };
+const unsigned check_n_dims = ARRAY_SIZE(check_dims);
+const uint32_t check_heads[] = { 1, 2, 3, 4, 5, 6, 7, 8, 16 };
+const unsigned check_n_heads = ARRAY_SIZE(check_heads);
 
 static float sample(struct check *c, enum pattern p, uint32_t row, uint32_t channel)
 {
@@ -37,6 +31,8 @@ static float sample(struct check *c, enum pattern p, uint32_t row, uint32_t chan
 		return check_below(c, 50) ? check_normal(c) : 300 * check_unit(c);
 	case TINY:
 		return 1e-4f * check_normal(c);
+	case DENORMAL:
+		return check_below(c, 3) ? 1e-39f * check_unit(c) : (float)(channel % 2);
 	case STEPS: /* halves of a step: every rounding is a tie */
 		return row % 128 == 0 ? 0 : row % 128 == 1 ? 15 : 0.5f * (float)check_below(c, 31);
 	default:
@@ -78,9 +74,11 @@ static void measure(struct field *f, bool by_channel, unsigned group)
 			float low = INFINITY, high = -INFINITY;
 			size_t at = (size_t)i * f->dim + c;
 
-			if (by_channel && i > tile) { /* as the row before */
-				f->range[at] = f->range[at - f->dim];
-				f->size[at] = f->size[at - f->dim];
+			if (by_channel ? i > tile : c > 0) { /* as the neighbour in the group */
+				size_t back = by_channel ? f->dim : 1;
+
+				f->range[at] = f->range[at - back];
+				f->size[at] = f->size[at - back];
 				continue;
 			}
 			for (uint32_t j = 0; j < across; j++) {
@@ -104,20 +102,20 @@ static double element_bound(const struct kv_kernels *k, const struct field *f, f
 	return rel * f->range[at] + 0x1p-11 * f->size[at] + 0x1p-20;
 }
 
-static struct field field_new(struct check *c, uint32_t dim, uint16_t tiles, uint16_t tile_rows,
-			      uint32_t needs, size_t bytes, enum pattern p)
+static struct field field_new(struct check *c, const struct block_shape *s, size_t bytes)
 {
-	struct field f = { .rows = (uint32_t)tiles * tile_rows, .dim = dim };
-	size_t n = (size_t)f.rows * dim;
+	struct field f = { .rows = (uint32_t)s->tiles * s->tile_rows, .dim = s->dim };
+	size_t n = (size_t)f.rows * s->dim;
 
 	f.memory = guarded_new(bytes);
-	f.block = (struct kv_block){ f.memory.data, dim, tiles, tile_rows, needs, NULL };
+	f.block =
+		(struct kv_block){ f.memory.data, s->dim, s->tiles, s->tile_rows, s->needs, NULL };
 	f.sent = calloc(4 * n, sizeof(float));
 	f.read = f.sent + n;
 	f.range = f.read + n;
 	f.size = f.range + n;
 	for (size_t i = 0; i < n; i++)
-		f.sent[i] = sample(c, p, (uint32_t)(i / dim), (uint32_t)(i % dim));
+		f.sent[i] = sample(c, s->pattern, (uint32_t)(i / s->dim), (uint32_t)(i % s->dim));
 	return f;
 }
 
@@ -152,7 +150,7 @@ static void write_slots(struct check *c, const struct kv_kernels *k, struct fiel
 {
 	void (*write)(const struct kv_block *, unsigned, const float *) =
 		is_k ? k->k_write : k->v_write;
-	unsigned step = f->block.tiles > 1 ? 3 : 1, first = check_below(c, f->block.tiles);
+	unsigned step = f->block.tiles % 3 ? 3 : 1, first = check_below(c, f->block.tiles);
 
 	for (unsigned i = 0; i < f->block.tiles; i++) {
 		unsigned slot = (first + i * step) % f->block.tiles;
@@ -214,16 +212,11 @@ static uint32_t row_to_check(struct check *c, uint32_t n, uint32_t i)
 	return n <= 40 ? i : i == 0 ? 0 : i == 1 ? n - 1 : check_below(c, n);
 }
 
-static void fill(struct check *c, float *x, size_t n)
+void field_fill(struct check *c, float *x, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		x[i] = check_normal(c);
 }
-
-struct call { /* one call of a stage on rows [row, row + n) */
-	uint32_t row, n, heads, stride;
-	unsigned level;
-};
 
 /* Outside [0, n) of each head's row of results nothing may be written. */
 static bool only_rows_written(const float *p, const struct call *a, float mark)
@@ -235,15 +228,15 @@ static bool only_rows_written(const float *p, const struct call *a, float mark)
 	return true;
 }
 
-static void check_dot(struct check *c, const struct kv_kernels *k, const struct field *f,
-		      const struct call *a)
+void check_dot(struct check *c, const struct kv_kernels *k, const struct field *f,
+	       const struct call *a)
 {
 	size_t q_stride = f->dim + 3;
 	struct guarded q = guarded_new(((a->heads - 1) * q_stride + f->dim) * sizeof(float));
 	struct guarded p = guarded_new((size_t)a->heads * a->stride * sizeof(float));
 	float *out = p.data, mark = 77;
 
-	fill(c, q.data, q.size / sizeof(float));
+	field_fill(c, q.data, q.size / sizeof(float));
 	for (size_t i = 0; i < p.size / sizeof(float); i++)
 		out[i] = mark;
 	k->k_dot(&f->block, a->row, a->n, q.data, q_stride, a->heads, out, a->stride, a->level);
@@ -287,8 +280,16 @@ static double score_bound(const struct kv_kernels *k, const struct field *f, con
 	return bound + (k->plain || r == 1 ? 0 : r * largest * k->score_max_rel / 16);
 }
 
-static void check_score(struct check *c, const struct kv_kernels *k, const struct field *f,
-			const struct call *a, uint32_t r)
+/* r of dim channels, ascending. */
+static void check_channels(struct check *c, uint32_t dim, uint32_t r, uint16_t *ret)
+{
+	for (uint32_t i = 0, n = 0; n < r; i++)
+		if (check_below(c, dim - i) < r - n)
+			ret[n++] = (uint16_t)i;
+}
+
+void check_score(struct check *c, const struct kv_kernels *k, const struct field *f,
+		 const struct call *a, uint32_t r)
 {
 	size_t coef_stride = r + 1;
 	struct guarded coef = guarded_new(a->heads * coef_stride * sizeof(float));
@@ -297,9 +298,8 @@ static void check_score(struct check *c, const struct kv_kernels *k, const struc
 	uint16_t *ch = channel.data;
 	float *out = p.data, mark = 77;
 
-	fill(c, coef.data, coef.size / sizeof(float));
-	for (uint32_t j = 0; j < r; j++) /* ascending, both ends included if r > 1 */
-		ch[j] = (uint16_t)(r == 1 ? check_below(c, f->dim) : j * (f->dim - 1) / (r - 1));
+	field_fill(c, coef.data, coef.size / sizeof(float));
+	check_channels(c, f->dim, r, ch);
 	for (size_t i = 0; i < p.size / sizeof(float); i++)
 		out[i] = mark;
 	k->k_score_dims(&f->block, a->row, a->n, coef.data, coef_stride, ch, r, a->heads, out,
@@ -324,8 +324,8 @@ static void check_score(struct check *c, const struct kv_kernels *k, const struc
 	guarded_free(&p);
 }
 
-static void check_axpy(struct check *c, const struct kv_kernels *k, const struct field *f,
-		       const struct call *a)
+void check_axpy(struct check *c, const struct kv_kernels *k, const struct field *f,
+		const struct call *a)
 {
 	size_t y_stride = f->dim + 5;
 	struct guarded p =
@@ -335,8 +335,8 @@ static void check_axpy(struct check *c, const struct kv_kernels *k, const struct
 	const float *size = f->size + (size_t)a->row * f->dim;
 	float *before = malloc(y.size);
 
-	fill(c, p.data, p.size / sizeof(float));
-	fill(c, y.data, y.size / sizeof(float));
+	field_fill(c, p.data, p.size / sizeof(float));
+	field_fill(c, y.data, y.size / sizeof(float));
 	memcpy(before, y.data, y.size);
 	k->v_axpy(&f->block, a->row, a->n, p.data, a->stride, a->heads, y.data, y_stride, a->level);
 	for (uint32_t h = 0; h < a->heads; h++) {
@@ -370,14 +370,14 @@ static void check_axpy(struct check *c, const struct kv_kernels *k, const struct
 }
 
 /* The same rows in one call, row by row and with a neighbour to prefetch: the same bits. */
-static void check_same_bits(struct check *c, const struct kv_kernels *k, const struct field *f)
+void check_same_bits(struct check *c, const struct kv_kernels *k, const struct field *f)
 {
 	struct kv_block with_next = f->block;
 	uint32_t n = MIN(f->rows, 130), heads = 1 + check_below(c, 7);
 	float *q = malloc(heads * f->dim * sizeof(*q)), *p = calloc(3 * heads * n, sizeof(*p));
 	uint16_t channel[3] = { 0, 5, (uint16_t)(f->dim - 1) };
 
-	fill(c, q, (size_t)heads * f->dim);
+	field_fill(c, q, (size_t)heads * f->dim);
 	k->k_dot(&f->block, 0, n, q, f->dim, heads, p, n, 0);
 	for (uint32_t i = 0; i < n; i++)
 		k->k_dot(&f->block, i, 1, q, f->dim, heads, p + heads * n + i, n, 0);
@@ -398,11 +398,12 @@ static void check_same_bits(struct check *c, const struct kv_kernels *k, const s
 static void check_calls(struct check *c, const struct kv_kernels *k, const struct field *kf,
 			const struct field *vf)
 {
-	static const uint32_t heads[] = { 1, 2, 4, 7, 8, MAX_HEADS };
+	uint32_t first = check_below(c, check_n_heads);
 	static const uint32_t counts[] = { 0, 1, 2, 15, 64, 127, 128, 129, 1023, 1024 };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
-		struct call a = { .n = counts[i], .heads = heads[check_below(c, 6)] };
+		struct call a = { .n = counts[i],
+				  .heads = check_heads[(first + i) % check_n_heads] };
 
 		if (a.n > kf->rows)
 			break;
@@ -423,30 +424,42 @@ static void check_calls(struct check *c, const struct kv_kernels *k, const struc
 	check_same_bits(c, k, kf);
 }
 
-static void check_shape(struct check *c, const struct kv_kernels *k, uint32_t dim, uint16_t tiles,
-			uint16_t tile_rows, uint32_t needs, enum pattern p)
+void fields_open(struct check *c, const struct kv_kernels *k, const struct block_shape *s,
+		 struct field *ret_k, struct field *ret_v)
 {
-	size_t k_bytes = k->k_bytes(dim, tiles, tile_rows, needs);
-	size_t v_bytes = k->v_bytes(dim, tiles, tile_rows, needs);
+	size_t k_bytes = k->k_bytes(s->dim, s->tiles, s->tile_rows, s->needs);
+	size_t v_bytes = k->v_bytes(s->dim, s->tiles, s->tile_rows, s->needs);
+
+	check_case(c, "%s %s dim %u tiles %u x %u needs %u pattern %u", k->format, k->isa, s->dim,
+		   s->tiles, s->tile_rows, s->needs, s->pattern);
+	check_true(c, "a block is a multiple of 64 bytes", k_bytes % 64 == 0 && v_bytes % 64 == 0);
+	*ret_k = field_new(c, s, k_bytes);
+	*ret_v = field_new(c, s, v_bytes);
+	measure(ret_k, true, k->group);
+	measure(ret_v, false, k->group);
+	write_slots(c, k, ret_k, true);
+	write_slots(c, k, ret_v, false);
+	check_decoded(c, k, ret_k, true);
+	check_decoded(c, k, ret_v, false);
+}
+
+void fields_close(struct check *c, struct field *k, struct field *v)
+{
+	check_true(c, "reading changed the block",
+		   guarded_intact(&k->memory) && guarded_intact(&v->memory));
+	field_free(k);
+	field_free(v);
+}
+
+static void check_shape(struct check *c, const struct kv_kernels *k, const struct block_shape *s)
+{
 	struct field kf, vf;
 
-	check_case(c, "%s %s dim %u tiles %u x %u needs %u pattern %u", k->format, k->isa, dim,
-		   tiles, tile_rows, needs, p);
-	check_true(c, "a block is a multiple of 64 bytes", k_bytes % 64 == 0 && v_bytes % 64 == 0);
-	kf = field_new(c, dim, tiles, tile_rows, needs, k_bytes, p);
-	vf = field_new(c, dim, tiles, tile_rows, needs, v_bytes, p);
-	measure(&kf, true, k->group);
-	measure(&vf, false, k->group);
-	write_slots(c, k, &kf, true);
-	write_slots(c, k, &vf, false);
-	check_decoded(c, k, &kf, true);
-	check_decoded(c, k, &vf, false);
+	fields_open(c, k, s, &kf, &vf);
 	check_slots(c, k, &kf, true);
 	check_slots(c, k, &vf, false);
 	check_calls(c, k, &kf, &vf);
-	check_true(c, "reading changed the block", guarded_intact(&kf.memory));
-	field_free(&kf);
-	field_free(&vf);
+	fields_close(c, &kf, &vf);
 }
 
 /* Bytes are what sparq-formats(7) counts: a row's elements, nothing more, but padding. */
@@ -464,20 +477,28 @@ static void check_bytes(struct check *c, const struct kv_kernels *k)
 	check_true(c, "attention reads rows", one[KV_PLANE_K] > 0);
 }
 
+/* Each dimension with some of the patterns, each pattern with some dimensions; check-random.c mixes
+ * them all. */
 void check_rows(struct check *c, const struct kv_kernels *k)
 {
-	static const uint32_t dims[] = { 64, 80, 96, 128, 256 };
-
 	check_bytes(c, k);
-	for (unsigned i = 0; i < ARRAY_SIZE(dims); i++) {
+	check_special(c, k);
+	for (unsigned i = 0; i < check_n_dims; i++) {
+		struct block_shape s = { .dim = check_dims[i], .tile_rows = KV_TILE_ROWS };
+
 		for (unsigned p = 0; p < PATTERNS && !check_enough(c); p++) {
-			check_shape(c, k, dims[i], 1, KV_TILE_ROWS, p & 1, p);
-			if (p % 3 == 0)
-				check_shape(c, k, dims[i], 8, KV_TILE_ROWS, ~p & 1, p);
+			s.pattern = p;
+			s.tiles = p == i % PATTERNS ? KV_EXTENT_TILES : 1;
+			s.needs = (i + p) & 1;
+			if ((i + p) % 3 == 0 || s.tiles > 1)
+				check_shape(c, k, &s);
 		}
-		if (!k->plain || check_enough(c))
-			continue;
-		check_shape(c, k, dims[i], 1, KV_CHUNK_ROWS, 0, NORMAL);
-		check_shape(c, k, dims[i], 1, KV_MAX_SINKS, 0, NORMAL);
+		for (s.tile_rows = KV_MAX_SINKS;
+		     k->plain && s.tile_rows <= KV_CHUNK_ROWS && !check_enough(c);
+		     s.tile_rows = (uint16_t)(s.tile_rows * 4)) {
+			s.tiles = 1;
+			s.needs = s.pattern = 0;
+			check_shape(c, k, &s);
+		}
 	}
 }

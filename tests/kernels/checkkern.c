@@ -1,5 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every row of the kernel table against the reference: see checkkern.h. */
+/*
+ * Every row of the kernel table against the reference: see checkkern.h.
+ *
+ *   checkkern [--isa ISA] [--format FORMAT] [--seed N] [--golden FILE]
+ *   checkkern --random CASES ...    calls of chance, so many for each ISA
+ *   checkkern --control ...         rows that are wrong on purpose must fail
+ *   checkkern --bench ...           times of the stages
+ *
+ * A failure prints a seed. With --isa, --format and --random 16 it begins with
+ * that case again.
+ */
 #include "tests/kernels/checkkern.h"
 
 #include <errno.h>
@@ -160,6 +170,23 @@ static const struct kv_ops *ops_of(const char *isa)
 	return NULL;
 }
 
+/* Three quarters of the cases over the formats, a quarter for what has none. */
+static void check_by_chance(struct check *c, uint64_t cases)
+{
+	const struct kv_kernels *k;
+	const struct kv_ops *o;
+	unsigned formats = 0;
+
+	while (kv_format_at(formats))
+		formats++;
+	for (unsigned i = 0; (o = kv_ops_at(i)); i++)
+		if (wanted(c->isa, o->isa) && kv_isa_usable(o->isa) && !c->format)
+			check_random_cases(c, NULL, o, cases / 4);
+	for (unsigned i = 0; (k = kv_kernels_at(i)); i++)
+		if (wanted(c->isa, k->isa) && wanted(c->format, k->format) && kv_isa_usable(k->isa))
+			check_random_cases(c, k, NULL, DIV_UP(cases * 3 / 4, formats));
+}
+
 static void check_all(struct check *c, const char *golden, bool control)
 {
 	const struct kv_kernels *k;
@@ -203,17 +230,15 @@ static void bench_all(const struct check *c)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seed", 1, NULL, 's' },
-		{ "isa", 1, NULL, 'i' },
-		{ "format", 1, NULL, 'f' },
-		{ "bench", 0, NULL, 'b' },
-		{ "golden", 1, NULL, 'g' },
-		{ "control", 0, NULL, 'c' },
-		{ 0 },
+		{ "seed", 1, NULL, 's' },   { "isa", 1, NULL, 'i' },
+		{ "format", 1, NULL, 'f' }, { "bench", 0, NULL, 'b' },
+		{ "golden", 1, NULL, 'g' }, { "control", 0, NULL, 'c' },
+		{ "random", 1, NULL, 'r' }, { 0 },
 	};
 	struct check c = { .seed = (uint64_t)time(NULL) };
 	const char *golden = "golden.json";
 	bool bench = false, control = false;
+	uint64_t cases = 0;
 
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
@@ -235,6 +260,9 @@ int main(int argc, char **argv)
 		case 'c':
 			control = true;
 			break;
+		case 'r':
+			cases = strtoull(optarg, NULL, 0);
+			break;
 		default:
 			return 2;
 		}
@@ -251,7 +279,10 @@ int main(int argc, char **argv)
 	signal(SIGSEGV, on_fault);
 	signal(SIGBUS, on_fault);
 	printf("seed %llu\n", (unsigned long long)c.seed);
-	check_all(&c, golden, control);
+	if (cases)
+		check_by_chance(&c, cases);
+	else
+		check_all(&c, golden, control);
 	printf("%llu checks, %llu failed\n", (unsigned long long)c.done,
 	       (unsigned long long)c.failed);
 	return c.failed ? 1 : c.done ? 0 : 2;

@@ -45,7 +45,16 @@ bool check_enough(const struct check *c); /* a control run has seen its error */
 void check_case(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void check_rows(struct check *c, const struct kv_kernels *k);
+/* Numbers that are none, and infinities, in rows and in what multiplies them. */
+void check_special(struct check *c, const struct kv_kernels *k);
 void check_ops(struct check *c, const struct kv_ops *o);
+/* One stage of a size of chance. */
+void check_op_case(struct check *c, const struct kv_ops *o);
+/* So many calls of the stages of one row of the table, or of the others (k NULL), everything about
+ * them of chance. Each CHECK_CALLS of them have a seed of their own. */
+void check_random_cases(struct check *c, const struct kv_kernels *k, const struct kv_ops *o,
+			uint64_t cases);
+#define CHECK_CALLS 16u
 void check_golden_rows(struct check *c, const struct kv_kernels *k, const char *path);
 void check_golden_ops(struct check *c, const struct kv_ops *o, const char *path);
 void check_cpu(struct check *c);
