@@ -36,15 +36,31 @@ static void *take(struct rig *r, size_t bytes)
 	return p;
 }
 
-static int allocate(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback)
+void *rig_map(size_t bytes, enum rig_pages pages)
 {
-	*r = (struct rig){ .space = s, .rollback = rollback, .max_rows = max_rows };
+	int how = pages == RIG_SHARED ? MAP_SHARED | MAP_ANONYMOUS : MAP_PRIVATE | MAP_ANONYMOUS;
+	void *p;
+
+	if (pages == RIG_HUGE)
+		how |= MAP_HUGETLB;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, how, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	if (pages != RIG_HUGE) /* refused where there are none: what is there is used */
+		madvise(p, bytes, pages == RIG_SMALL ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+	return p;
+}
+
+static int allocate(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback,
+		    enum rig_pages pages)
+{
+	*r = (struct rig){
+		.space = s, .pages = pages, .rollback = rollback, .max_rows = max_rows
+	};
 	r->bytes = rig_bytes(s, max_rows);
-	r->memory =
-		mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (r->memory == MAP_FAILED)
+	r->memory = rig_map(r->bytes, pages);
+	if (!r->memory)
 		return -ENOMEM;
-	madvise(r->memory, r->bytes, MADV_HUGEPAGE);
 	r->extent = calloc(max_rows / KV_TILE_ROWS + 16, sizeof(*r->extent));
 	r->view.extent = r->extent;
 	return r->extent ? 0 : -ENOMEM;
@@ -52,7 +68,13 @@ static int allocate(struct rig *r, const struct kv_space *s, uint32_t max_rows, 
 
 int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback)
 {
-	int error = allocate(r, s, max_rows, rollback);
+	return rig_init_on(r, s, max_rows, rollback, RIG_THP);
+}
+
+int rig_init_on(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback,
+		enum rig_pages pages)
+{
+	int error = allocate(r, s, max_rows, rollback, pages);
 
 	if (error)
 		return error;
@@ -70,7 +92,7 @@ static void *moved(const struct rig *r, const struct rig *from, void *p)
 
 int rig_clone(struct rig *r, const struct rig *from)
 {
-	int error = allocate(r, from->space, from->max_rows, from->rollback);
+	int error = allocate(r, from->space, from->max_rows, from->rollback, from->pages);
 
 	if (error)
 		return error;
@@ -94,7 +116,7 @@ int rig_clone(struct rig *r, const struct rig *from)
 void rig_deinit(struct rig *r)
 {
 	free(r->extent);
-	if (r->memory && r->memory != MAP_FAILED)
+	if (r->memory)
 		munmap(r->memory, r->bytes);
 	*r = (struct rig){ 0 };
 }

@@ -12,8 +12,16 @@
 
 #include "kernels/kernels.h"
 
+enum rig_pages {
+	RIG_THP,    /* huge where the system gives them */
+	RIG_SMALL,  /* 4 KiB */
+	RIG_HUGE,   /* reserved ones of 2 MiB, or none */
+	RIG_SHARED, /* what a daemon without reserved huge pages has */
+};
+
 struct rig {
 	const struct kv_space *space;
+	enum rig_pages pages;
 	uint32_t rollback, max_rows;
 	struct kv_view view;
 	struct kv_extent *extent;
@@ -23,9 +31,13 @@ struct rig {
 	unsigned n_spare;
 };
 
-/* Memory is huge pages where the system gives them. 0 or -ENOMEM. */
+/* 0 or -ENOMEM. */
 int rig_init(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback);
-/* The same rows in memory of their own. 0 or -ENOMEM. */
+int rig_init_on(struct rig *r, const struct kv_space *s, uint32_t max_rows, uint32_t rollback,
+		enum rig_pages pages);
+/* Zeroed memory of such pages, a multiple of 2 MiB, for munmap; NULL: there is not so much. */
+void *rig_map(size_t bytes, enum rig_pages pages);
+/* The same rows in memory of their own, of the same pages. 0 or -ENOMEM. */
 int rig_clone(struct rig *r, const struct rig *from);
 void rig_deinit(struct rig *r);
 size_t rig_bytes(const struct kv_space *s, uint32_t max_rows);
