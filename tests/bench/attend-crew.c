@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A few threads that wait spinning and take items from a counter: the least
- * that sharing a step can cost.
+ * that sharing a step can cost. Each is tied to the CPU that a daemon's worker
+ * of the same number would have, for two CPUs of one machine are not equally
+ * fast; the caller is let loose again at the end.
  *
  *   round odd: work is out    round even: everybody is back
  */
+#include "tests/bench/attend.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "numa/pin.h"
 #include "shm/base.h"
-#include "tests/bench/attend.h"
 
 struct crew {
 	unsigned threads; /* the caller is one of them */
+	cpu_set_t before; /* where the caller may run otherwise */
+	atomic_uint started;
 	pthread_t *thread;
 	void (*work)(void *argument, unsigned i);
 	void *argument;
@@ -40,11 +46,27 @@ static void relax(unsigned *spins)
 		sched_yield();
 }
 
+/* Where there are fewer CPUs than threads, or none may be chosen, they run where they are put. */
+static void tie(unsigned thread)
+{
+	static struct topo topo;
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	unsigned node;
+
+	pthread_mutex_lock(&lock);
+	if (!topo.n_cpus && topo_read("/", &topo) < 0)
+		topo.n_cpus = 0;
+	if (thread < topo.n_cpus)
+		pin_to_cpu(topo_cpu(&topo, thread, &node));
+	pthread_mutex_unlock(&lock);
+}
+
 static void *member(void *argument)
 {
 	struct crew *c = argument;
 	unsigned seen = 0;
 
+	tie(atomic_fetch_add(&c->started, 1));
 	kv_thread_init();
 	while (!atomic_load_explicit(&c->stop, memory_order_relaxed)) {
 		unsigned spins = 0, round;
@@ -67,8 +89,10 @@ int crew_start(unsigned threads, struct crew **ret)
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct crew){ .threads = threads };
+	*c = (struct crew){ .threads = threads, .started = 1 };
 	c->thread = calloc(threads, sizeof(*c->thread));
+	pthread_getaffinity_np(pthread_self(), sizeof(c->before), &c->before);
+	tie(0);
 	kv_thread_init();
 	for (unsigned i = 1; i < threads; i++)
 		if (!c->thread || pthread_create(&c->thread[i], NULL, member, c)) {
@@ -85,6 +109,7 @@ void crew_stop(struct crew *c)
 	atomic_store(&c->stop, true);
 	for (unsigned i = 1; i < c->threads; i++)
 		pthread_join(c->thread[i], NULL);
+	pthread_setaffinity_np(pthread_self(), sizeof(c->before), &c->before);
 	free(c->thread);
 	free(c);
 }

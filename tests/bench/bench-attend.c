@@ -1,387 +1,408 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sparq-bench attend: attention of one decoding step, one layer, over
- * sequences that are in no cache, beside what this machine can read in the
- * same run. No daemon and no ring: what kernels and executor take.
+ * sequences that are in no cache, beside what this machine reads in the same
+ * minute: the roofline is measured before each figure, and the median of a
+ * length's is what its figures are compared with.
  */
 #include <errno.h>
-#include <getopt.h>
-#include <stdatomic.h>
-#include <stdbool.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <json-c/json.h>
+#include <unistd.h>
 
 #include "shm/base.h"
 #include "tests/bench/attend.h"
 #include "tests/bench/bench.h"
 
 #define MOST_SAMPLES 4096u
+#define LEAST_SAMPLES 5u
+#define MOST_FIGURES 1024u
+#define TURNS 8u     /* here, before as many through the daemon */
+#define REST_US 2000 /* until workers without work sleep */
 
-struct list {
-	char *word[16];
-	unsigned n;
+struct measuring { /* one length */
+	const struct attend_options *options;
+	enum rig_pages pages;
+	struct roofline *roofline;
+	struct bench_format *format; /* [options->format.n] */
+	double *roof[BENCH_LIST];    /* samples by thread count */
+	unsigned n_roof[BENCH_LIST];
+	struct figures *figures;
+	unsigned n_figures;
 };
 
-struct attend_options {
-	struct list seqlen, format, policy;
-	const char *r, *k, *isa;
-	uint32_t dim, heads, kv_heads;
-	unsigned threads;
-	double seconds;
-	bool json;
+/* ---- one figure -------------------------------------------------------------------- */
+
+struct samples {
+	double *here, *remote;
+	unsigned n_here, n_remote;
 };
 
-struct figures {
-	uint32_t rows;
-	const char *policy, *format;
-	double median_ms, min_ms;
-	uint64_t bytes[KV_PLANES], bytes_read;
-	unsigned samples, sequences;
-};
-
-/* ---- one step --------------------------------------------------------------- */
-
-struct step {
-	const struct bench_rows *rows;
-	struct kv_exec *exec; /* [kv_heads] */
-	atomic_uint *left;    /* shares to go, by KV head */
-	unsigned shares;      /* of one KV head */
-	char *scratch;
-	uint64_t scratch_bytes; /* of one KV head */
-};
-
-/* Whoever ends the last share of a KV head goes on with its selection. */
-static void run_share(void *argument, unsigned i)
+static bool more(unsigned n, double begin, double seconds)
 {
-	struct step *s = argument;
-	unsigned head = i / s->shares;
-
-	kv_exec_share(&s->exec[head], i % s->shares);
-	if (atomic_fetch_sub_explicit(&s->left[head], 1, memory_order_acq_rel) == 1)
-		kv_exec_finish(&s->exec[head]);
+	return n < MOST_SAMPLES && (n < LEAST_SAMPLES || bench_now_ns() - begin < seconds * 1e9);
 }
 
-static void run_step(struct step *s, struct crew *crew, const struct rig *rig, const float *q)
+/* In this process alone. */
+static void measure_here(struct bench_step *s, struct crew *crew, double seconds,
+			 struct samples *ret)
 {
-	const struct kv_space *space = &s->rows->space;
-	struct kv_query query = { .q = q, .n_q = 1, .first_limit = rig->view.rows };
-	struct kv_plan plan;
-
-	kv_plan_step(space, &rig->view, &query, 0, 1, false, &plan);
-	for (uint32_t h = 0; h < space->kv_heads; h++) {
-		kv_exec_init(&s->exec[h], space, &plan, &rig->view, &query, h,
-			     s->scratch + h * s->scratch_bytes);
-		s->shares = s->exec[h].shares;
-		atomic_store_explicit(&s->left[h], s->shares, memory_order_relaxed);
-	}
-	crew_run(crew, run_share, s, space->kv_heads * s->shares);
-}
-
-static bool step_init(struct step *s, const struct bench_rows *rows)
-{
-	const struct kv_space *space = &rows->space;
-	const struct kv_view *view = &rows->rig[0].view;
-	struct kv_query query = { .q = rows->q, .n_q = 1, .first_limit = view->rows };
-	struct kv_plan plan;
-
-	*s = (struct step){ .rows = rows };
-	if (kv_plan_step(space, view, &query, 0, 1, false, &plan))
-		return false;
-	s->scratch_bytes = kv_exec_scratch_bytes(space, &plan, view, &query);
-	s->scratch = aligned_alloc(64, space->kv_heads * s->scratch_bytes);
-	s->exec = calloc(space->kv_heads, sizeof(*s->exec));
-	s->left = calloc(space->kv_heads, sizeof(*s->left));
-	return s->scratch && s->exec && s->left;
-}
-
-static void step_deinit(struct step *s)
-{
-	free(s->scratch);
-	free(s->exec);
-	free(s->left);
-}
-
-/* ---- timing ----------------------------------------------------------------- */
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static void take_bytes(const struct step *s, struct figures *ret)
-{
-	for (uint32_t h = 0; h < s->rows->space.kv_heads; h++)
-		for (unsigned i = 0; i < KV_PLANES; i++) {
-			ret->bytes[i] += s->exec[h].result.bytes[i];
-			ret->bytes_read += s->exec[h].result.bytes[i];
-		}
-}
-
-static void measure(struct step *s, struct crew *crew, double seconds, struct figures *ret)
-{
-	const struct bench_rows *rows = s->rows;
-	size_t q_floats = (size_t)rows->space.heads * rows->space.k_dim;
-	double *sample = malloc(MOST_SAMPLES * sizeof(*sample));
 	double begin = bench_now_ns();
-	unsigned n = 0;
 
-	for (unsigned i = 0; i < rows->n; i++) /* pages of scratch, branch history */
-		run_step(s, crew, &rows->rig[i], rows->q);
-	while (n < MOST_SAMPLES && (n < 5 || bench_now_ns() - begin < seconds * 1e9)) {
-		const float *q = rows->q + (n % BENCH_QUERIES) * q_floats;
+	while (more(ret->n_here, begin, seconds)) {
 		double start = bench_now_ns();
 
-		run_step(s, crew, &rows->rig[n % rows->n], q);
-		sample[n++] = (bench_now_ns() - start) / 1e6;
+		bench_step_run(s, crew, ret->n_here);
+		ret->here[ret->n_here++] = (bench_now_ns() - start) / 1e6;
 	}
-	qsort(sample, n, sizeof(*sample), compare_doubles);
-	ret->median_ms = sample[n / 2];
-	ret->min_ms = sample[0];
-	ret->samples = n;
-	ret->sequences = rows->n;
-	take_bytes(s, ret);
-	free(sample);
 }
 
-static int bench_one(const struct attend_options *o, struct crew *crew, struct figures *f)
+static int turns_here(struct bench_step *s, unsigned threads, unsigned turn, struct samples *ret)
 {
-	const struct bench_shape shape = { .rows = f->rows,
-					   .dim = o->dim,
-					   .heads = o->heads,
-					   .kv_heads = o->kv_heads,
-					   .format = f->format,
-					   .policy = f->policy,
-					   .r = o->r,
-					   .k = o->k };
-	char why[KV_ERROR_TEXT];
-	struct bench_rows rows;
-	struct step step = { 0 };
-	int r = bench_rows_init(&rows, &shape, why);
+	struct crew *crew;
+	int r = crew_start(threads, &crew);
 
 	if (r)
-		fprintf(stderr, "sparq-bench: %s %s: %s\n", f->policy, f->format, why);
-	else if (!step_init(&step, &rows))
-		r = bench_fail(-ENOMEM, "%s %s", f->policy, f->format);
-	else
-		measure(&step, crew, o->seconds, f);
-	step_deinit(&step);
-	bench_rows_deinit(&rows);
+		return r;
+	bench_step_run(s, crew, turn + TURNS); /* threads that have just begun */
+	for (unsigned i = 0; i < TURNS; i++) {
+		double start = bench_now_ns();
+
+		bench_step_run(s, crew, turn + i);
+		ret->here[ret->n_here++] = (bench_now_ns() - start) / 1e6;
+	}
+	crew_stop(crew); /* its threads wait spinning */
+	return 0;
+}
+
+static int turns_remote(struct bench_remote *remote, unsigned turn, struct samples *ret)
+{
+	double ms;
+	int r = bench_remote_step(remote, turn + TURNS, &ms); /* workers that slept */
+
+	for (unsigned i = 0; i < TURNS && r == 0; i++)
+		r = bench_remote_step(remote, turn + i, &ret->remote[ret->n_remote++]);
+	return r;
+}
+
+/* In turn with a daemon. While one side runs, the other's threads sleep or are gone. */
+static int measure_both(struct bench_step *s, unsigned threads, double seconds, struct samples *ret)
+{
+	struct bench_remote *remote;
+	double begin;
+	int r = bench_remote_start(s->rows, threads, &remote);
+
+	if (r)
+		return r;
+	begin = bench_now_ns();
+	for (unsigned turn = 0; more(turn + TURNS, begin, 2 * seconds) && r == 0; turn += TURNS) {
+		usleep(REST_US);
+		r = turns_here(s, threads, turn, ret);
+		if (r == 0)
+			r = turns_remote(remote, turn, ret);
+		if (r == 0)
+			r = bench_remote_compare(remote, s);
+	}
+	if (r == -EBADMSG)
+		bench_fail(r, "the daemon's answer is not what this process computes");
+	bench_remote_stop(remote);
+	return r;
+}
+
+/* Of the same sequence and queries, milliseconds apart: the machine's moods cancel. */
+static double added_us(const struct samples *m)
+{
+	FREE_MEMORY double *more = calloc(m->n_remote, sizeof(*more));
+
+	if (!more)
+		return 0;
+	for (unsigned i = 0; i < m->n_remote; i++)
+		more[i] = 1e3 * (m->remote[i] - m->here[i]);
+	return bench_median(more, m->n_remote);
+}
+
+static void take_samples(const struct bench_step *s, struct samples *m, struct figures *f)
+{
+	if (m->n_remote) {
+		f->added_us = added_us(m);
+		f->remote_ms = bench_median(m->remote, m->n_remote);
+	}
+	f->median_ms = bench_median(m->here, m->n_here);
+	f->min_ms = m->here[0];
+	f->samples = m->n_here;
+	f->sequences = s->rows->n;
+	f->bytes_read = bench_step_bytes(s, f->bytes);
+	f->cold_bytes = f->bytes_read * f->sequences;
+}
+
+static int measure(struct measuring *m, struct bench_step *s, unsigned t, bool remote,
+		   struct figures *f)
+{
+	const struct attend_options *o = m->options;
+	FREE_MEMORY double *sample = calloc(2 * (MOST_SAMPLES + TURNS), sizeof(*sample));
+	struct samples got = { .here = sample, .remote = sample + MOST_SAMPLES + TURNS };
+	struct crew *crew;
+	int r = sample ? crew_start(f->threads, &crew) : -ENOMEM;
+
+	if (r)
+		return r;
+	m->roof[t][m->n_roof[t]++] = roofline_gbps(m->roofline, crew);
+	for (unsigned i = 0; i < s->rows->n; i++) /* pages of scratch, branch history */
+		bench_step_run(s, crew, i);
+	if (!remote)
+		measure_here(s, crew, o->seconds, &got);
+	crew_stop(crew);
+	if (remote)
+		r = measure_both(s, f->threads, o->seconds, &got);
+	if (!r)
+		take_samples(s, &got, f);
+	return r;
+}
+
+/* ---- one length ---------------------------------------------------------------------- */
+
+/* One policy and format, with each number of threads. */
+static int bench_cell(struct measuring *m, uint32_t rows, const char *policy,
+		      const struct bench_format *format, bool remote)
+{
+	const struct attend_options *o = m->options;
+	struct bench_shape shape = {
+		.options = o, .rows = rows, .format = *format, .policy = policy, .pages = m->pages
+	};
+	char why[KV_ERROR_TEXT];
+	struct bench_rows b;
+	struct bench_step step = { 0 };
+	int r = bench_rows_init(&b, &shape, why);
+
+	if (r)
+		fprintf(stderr, "sparq-bench: %s %s: %s\n", policy, format->name, why);
+	else if (!bench_step_init(&step, &b, false))
+		r = bench_fail(-ENOMEM, "%s %s", policy, format->name);
+	for (unsigned t = 0; t < o->threads.n && !r; t++) {
+		struct figures f = { .rows = rows,
+				     .policy = policy,
+				     .format = format,
+				     .threads = o->threads.value[t] };
+
+		r = measure(m, &step, t, remote, &f);
+		m->figures[m->n_figures++] = f;
+	}
+	bench_step_deinit(&step);
+	bench_rows_deinit(&b);
 	return r ? 1 : 0;
 }
 
-/* ---- output ----------------------------------------------------------------- */
-
-struct report {
-	const struct attend_options *options;
-	double roofline_gbps;
-	const struct figures *dense; /* f16, of the same length */
-	struct json_object *array;
-};
-
-static double gbps(const struct figures *f)
+static bool is_dense_f16(const struct figures *f)
 {
-	return (double)f->bytes_read / (f->median_ms * 1e6);
+	return !strcmp(f->policy, "dense") && !strcmp(f->format->name, "f16");
 }
 
-static void add_json(struct report *r, const struct figures *f)
+/* What a figure is compared with is known when all of its length are there. */
+static void settle_figures(struct measuring *m, const struct figures *dense)
 {
-	static const char *const plane[KV_PLANES] = { "score",      "k",      "v_upper", "v_lower",
-						      "parameters", "recent", "state",   "other" };
-	struct json_object *o = json_object_new_object(), *bytes = json_object_new_object();
-	double ratio = r->dense->median_ms / f->median_ms;
+	unsigned n = m->options->threads.n;
 
-	for (unsigned i = 0; i < KV_PLANES; i++)
-		json_object_object_add(bytes, plane[i], json_object_new_uint64(f->bytes[i]));
-	json_object_object_add(o, "seqlen", json_object_new_uint64(f->rows));
-	json_object_object_add(o, "policy", json_object_new_string(f->policy));
-	json_object_object_add(o, "format", json_object_new_string(f->format));
-	json_object_object_add(o, "isa", json_object_new_string(kv_isa_name()));
-	json_object_object_add(o, "head_dim", json_object_new_uint64(r->options->dim));
-	json_object_object_add(o, "heads", json_object_new_uint64(r->options->heads));
-	json_object_object_add(o, "kv_heads", json_object_new_uint64(r->options->kv_heads));
-	json_object_object_add(o, "threads", json_object_new_uint64(r->options->threads));
-	json_object_object_add(o, "samples", json_object_new_uint64(f->samples));
-	json_object_object_add(o, "sequences", json_object_new_uint64(f->sequences));
-	json_object_object_add(o, "median_ms", json_object_new_double(f->median_ms));
-	json_object_object_add(o, "min_ms", json_object_new_double(f->min_ms));
-	json_object_object_add(o, "bytes_read", json_object_new_uint64(f->bytes_read));
-	json_object_object_add(o, "bytes", bytes);
-	json_object_object_add(o, "gbps", json_object_new_double(gbps(f)));
-	json_object_object_add(o, "roofline_gbps", json_object_new_double(r->roofline_gbps));
-	json_object_object_add(o, "percent_of_roofline",
-			       json_object_new_double(100 * gbps(f) / r->roofline_gbps));
-	json_object_object_add(o, "ratio_to_dense_f16", json_object_new_double(ratio));
-	json_object_array_add(r->array, o);
+	for (unsigned i = 0; i < m->n_figures; i++) {
+		struct figures *f = &m->figures[i];
+		unsigned t = i % n;
+
+		f->roof_gbps = bench_median(m->roof[t], m->n_roof[t]);
+		f->dense_ms = dense[t].median_ms;
+		f->scaling = m->figures[i - t].median_ms / f->median_ms;
+	}
 }
 
-static void print_head(const struct report *r)
+static int last_rooflines(struct measuring *m)
 {
-	printf("%u heads, %u KV heads, d = %u, %u threads, %s, memory reads at %.1f GB/s\n",
-	       r->options->heads, r->options->kv_heads, r->options->dim, r->options->threads,
-	       kv_isa_name(), r->roofline_gbps);
-	printf("%8s %-8s %-7s %10s %10s %10s %7s %6s %9s\n", "rows", "policy", "format",
-	       "median ms", "min ms", "MB read", "GB/s", "% roof", "x dense");
-}
+	for (unsigned t = 0; t < m->options->threads.n; t++) {
+		struct crew *crew;
+		int r = crew_start(m->options->threads.value[t], &crew);
 
-static void print_figures(const struct report *r, const struct figures *f)
-{
-	printf("%8u %-8s %-7s %10.3f %10.3f %10.2f %7.1f %6.1f %9.2f\n", f->rows, f->policy,
-	       f->format, f->median_ms, f->min_ms, (double)f->bytes_read / 1e6, gbps(f),
-	       100 * gbps(f) / r->roofline_gbps, r->dense->median_ms / f->median_ms);
-	fflush(stdout);
-}
-
-static void show(struct report *r, const struct figures *f)
-{
-	if (r->options->json)
-		add_json(r, f);
-	else
-		print_figures(r, f);
-}
-
-/* ---- what to measure -------------------------------------------------------- */
-
-static bool is_dense_f16(const char *policy, const char *format)
-{
-	return !strcmp(policy, "dense") && !strcmp(format, "f16");
+		if (r)
+			return bench_fail(r, "%u threads", m->options->threads.value[t]);
+		m->roof[t][m->n_roof[t]++] = roofline_gbps(m->roofline, crew);
+		crew_stop(crew);
+	}
+	return 0;
 }
 
 /* Dense f16 comes first, asked for or not: the others are compared with it. */
-static int bench_rows(struct report *r, struct crew *crew, uint32_t rows)
+static int bench_length(struct measuring *m, uint32_t rows, struct report *report)
 {
-	const struct attend_options *o = r->options;
-	struct figures dense = { .rows = rows, .policy = "dense", .format = "f16" };
-	int error = bench_one(o, crew, &dense);
+	static const struct bench_format f16 = { .k = "f16", .v = "f16", .name = "f16" };
+	const struct attend_options *o = m->options;
+	bool asked = false;
+	int r;
 
-	r->dense = &dense;
-	for (unsigned i = 0; i < o->policy.n * o->format.n && !error; i++) {
-		struct figures f = { .rows = rows,
-				     .policy = o->policy.word[i / o->format.n],
-				     .format = o->format.word[i % o->format.n] };
+	m->n_figures = 0;
+	memset(m->n_roof, 0, sizeof(m->n_roof));
+	r = bench_cell(m, rows, "dense", &f16, false);
+	for (unsigned i = 0; i < o->policy.n * o->format.n && !r; i++) {
+		const char *policy = o->policy.word[i / o->format.n];
+		const struct bench_format *format = &m->format[i % o->format.n];
+		bool same = !strcmp(policy, "dense") && !strcmp(format->name, "f16");
 
-		if (is_dense_f16(f.policy, f.format))
-			f = dense;
-		else
-			error = bench_one(o, crew, &f);
-		if (!error)
-			show(r, &f);
+		asked |= same;
+		if (!same || o->through_daemon)
+			r = bench_cell(m, rows, policy, format, o->through_daemon);
 	}
-	return error;
+	if (!r)
+		r = last_rooflines(m);
+	if (r)
+		return r;
+	settle_figures(m, m->figures);
+	for (unsigned i = 0; i < m->n_figures; i++)
+		if (i >= o->threads.n || (asked && is_dense_f16(&m->figures[i])))
+			report_add(report, &m->figures[i]);
+	return 0;
 }
 
-static int bench_all(const struct attend_options *o, struct crew *crew)
-{
-	struct report r = { .options = o, .roofline_gbps = roofline_gbps(crew) };
-	int error = 0;
+/* ---- options ------------------------------------------------------------------------- */
 
-	r.array = json_object_new_array();
-	if (!o->json)
-		print_head(&r);
-	for (unsigned i = 0; i < o->seqlen.n && !error; i++)
-		error = bench_rows(&r, crew, (uint32_t)strtoul(o->seqlen.word[i], NULL, 10));
-	if (o->json && !error)
-		puts(json_object_to_json_string_ext(r.array, JSON_C_TO_STRING_PRETTY));
-	json_object_put(r.array);
-	return error;
-}
-
-/* ---- options ---------------------------------------------------------------- */
-
-enum { SEQLEN = 1, DIM, HEADS, KV_HEADS, FORMAT, POLICY, R, K, THREADS, ISA, SECONDS, JSON };
-static const struct option options[] = {
-	{ "seqlen", required_argument, NULL, SEQLEN },
-	{ "head-dim", required_argument, NULL, DIM },
-	{ "heads", required_argument, NULL, HEADS },
-	{ "kv-heads", required_argument, NULL, KV_HEADS },
-	{ "format", required_argument, NULL, FORMAT },
-	{ "policy", required_argument, NULL, POLICY },
-	{ "r", required_argument, NULL, R },
-	{ "k", required_argument, NULL, K },
-	{ "threads", required_argument, NULL, THREADS },
-	{ "isa", required_argument, NULL, ISA },
-	{ "seconds", required_argument, NULL, SECONDS },
-	{ "json", no_argument, NULL, JSON },
-	{ 0 },
+#define AT(field) offsetof(struct attend_options, field)
+static const struct bench_option table[] = {
+	{ "seqlen", BENCH_NUMBERS, AT(seqlen), 1, 1u << 26, "N,...", "rows, 4096,131072" },
+	{ "head-dim", BENCH_NUMBER, AT(dim), 1, KV_MAX_DIM, "N", "channels of a head, 128" },
+	{ "heads", BENCH_NUMBER, AT(heads), 1, 1024, "N", "query heads, 32" },
+	{ "kv-heads", BENCH_NUMBER, AT(kv_heads), 1, 1024, "N", "KV heads, 8" },
+	{ "format", BENCH_WORDS, AT(format), 0, 0, "NAME,...",
+	  "f16,hier4; K/V for two, /U for upper planes" },
+	{ "level", BENCH_NUMBER, AT(level), 0, 1, "N", "1: all formats as with /U, for drafts" },
+	{ "policy", BENCH_WORDS, AT(policy), 0, 0, "NAME,...", "dense,sparq" },
+	{ "r", BENCH_NUMBER, AT(r), 1, KV_MAX_DIM, "N", "sparq: channels that score, 32" },
+	{ "k", BENCH_NUMBER, AT(k), 1, 65536, "N", "sparq: rows attended, 128" },
+	{ "queries", BENCH_NUMBER, AT(queries), 1, KV_MAX_DECODE_Q, "N",
+	  "new rows that ask at once, 1" },
+	{ "threads", BENCH_NUMBERS, AT(threads), 1, 256, "N,...", "1; more are compared with it" },
+	{ "isa", BENCH_TEXT, AT(isa), 0, 0, "NAME", "nothing beyond this instruction set" },
+	{ "pages", BENCH_TEXT, AT(pages), 0, 0, "KIND", "thp, 4k, or 2m: reserved huge pages" },
+	{ "cold", BENCH_NUMBER, AT(cold_mib), 1, 1u << 20, "MIB",
+	  "read between two uses of a line, 4 x L3" },
+	{ "memory", BENCH_NUMBER, AT(memory_mib), 64, 1u << 24, "MIB",
+	  "for equal sequences in turn, 3072" },
+	{ "seconds", BENCH_SECONDS, AT(seconds), 0, 0, "S", "for each figure, 1" },
+	{ "through-daemon", BENCH_SWITCH, AT(through_daemon), 0, 0, NULL,
+	  "the same steps through a daemon, too" },
+	{ "poll", BENCH_SWITCH, AT(poll), 0, 0, NULL, "its client polls, and never sleeps" },
+	{ "daemon", BENCH_TEXT, AT(daemon), 0, 0, "PROGRAM", "another sparqd than this build's" },
+	{ "break-even", BENCH_SWITCH, AT(break_even), 0, 0, NULL,
+	  "from how many rows sparq is faster" },
+	{ "planes", BENCH_SWITCH, AT(planes), 0, 0, NULL, "bytes read by plane, too" },
+	{ "json", BENCH_SWITCH, AT(json), 0, 0, NULL, "all of it, for programs" },
 };
 
-/* Cuts the text at its commas. */
-static bool take_list(struct list *list, char *text)
+static int take_pages(const struct attend_options *o, enum rig_pages *ret)
 {
-	char *save = NULL;
-
-	list->n = 0;
-	for (char *w = strtok_r(text, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-		if (list->n == ARRAY_SIZE(list->word))
-			return false;
-		list->word[list->n++] = w;
-	}
-	return list->n > 0;
+	if (!strcmp(o->pages, "thp"))
+		/* As the daemon's are: its pool is shared memory. */
+		*ret = o->through_daemon ? RIG_SHARED : RIG_THP;
+	else if (!strcmp(o->pages, "4k"))
+		*ret = RIG_SMALL;
+	else if (!strcmp(o->pages, "2m"))
+		*ret = RIG_HUGE;
+	else
+		return fprintf(stderr,
+			       "sparq-bench: attend: --pages \"%s\": allowed are thp, 4k, 2m\n",
+			       o->pages),
+		       2;
+	return 0;
 }
 
-static bool take_option(struct attend_options *o, int option, char *value)
+static int check_heads(const struct attend_options *o)
 {
-	switch (option) {
-	case SEQLEN:
-		return take_list(&o->seqlen, value);
-	case FORMAT:
-		return take_list(&o->format, value);
-	case POLICY:
-		return take_list(&o->policy, value);
-	case R:
-		o->r = value;
-		return true;
-	case K:
-		o->k = value;
-		return true;
-	case ISA:
-		o->isa = value;
-		return true;
-	case JSON:
-		o->json = true;
-		return true;
-	case SECONDS:
-		o->seconds = strtod(value, NULL);
-		return o->seconds > 0;
-	case DIM:
-		return (o->dim = (uint32_t)strtoul(value, NULL, 10)) > 0;
-	case HEADS:
-		return (o->heads = (uint32_t)strtoul(value, NULL, 10)) > 0;
-	case KV_HEADS:
-		return (o->kv_heads = (uint32_t)strtoul(value, NULL, 10)) > 0;
-	case THREADS:
-		return (o->threads = (unsigned)strtoul(value, NULL, 10)) > 0;
-	}
-	return false;
+	if (o->heads % o->kv_heads == 0)
+		return 0;
+	fprintf(stderr,
+		"sparq-bench: attend: --heads %u: allowed is a multiple of --kv-heads, %u\n",
+		o->heads, o->kv_heads);
+	return 2;
+}
+
+static int take_isa(const struct attend_options *o)
+{
+	if (kv_isa_limit(o->isa) == 0)
+		return 0;
+	fprintf(stderr, "sparq-bench: attend: --isa \"%s\": this CPU and build have", o->isa);
+	for (unsigned i = 0; kv_isa_at(i); i++)
+		fprintf(stderr, " %s", kv_isa_at(i));
+	fputc('\n', stderr);
+	return 2;
+}
+
+static int measuring_init(struct measuring *m)
+{
+	const struct attend_options *o = m->options;
+	unsigned cells = o->policy.n * o->format.n + 1;
+	char why[KV_ERROR_TEXT];
+
+	m->format = calloc(o->format.n, sizeof(*m->format));
+	m->figures = calloc(cells * o->threads.n, sizeof(*m->figures));
+	for (unsigned t = 0; t < o->threads.n; t++)
+		m->roof[t] = calloc(cells + 1, sizeof(double));
+	for (unsigned i = 0; m->format && i < o->format.n; i++)
+		if (bench_format_parse(o->format.word[i], o->level, &m->format[i], why))
+			return fprintf(stderr, "sparq-bench: attend: --format: %s\n", why), 2;
+	m->roofline = roofline_new(m->pages);
+	if (m->roofline)
+		return 0;
+	fprintf(stderr, "sparq-bench: attend: 256 MiB to measure the roofline: %s\n",
+		m->pages == RIG_HUGE ? "too few huge pages: reserve more with "
+				       "\"sysctl vm.nr_hugepages=N\", 2 MiB each"
+				     : "no memory");
+	return 1;
+}
+
+static void measuring_deinit(struct measuring *m)
+{
+	roofline_free(m->roofline);
+	for (unsigned t = 0; t < BENCH_LIST; t++)
+		free(m->roof[t]);
+	free(m->figures);
+	free(m->format);
+}
+
+static int bench_all(const struct attend_options *o, enum rig_pages pages)
+{
+	CLEANUP(measuring_deinit) struct measuring m = { .options = o, .pages = pages };
+	struct report *report;
+	int r = measuring_init(&m);
+
+	if (r)
+		return r;
+	report = report_new(o, pages == RIG_SHARED ? "shared" : o->pages);
+	for (unsigned i = 0; i < o->seqlen.n && !r; i++)
+		r = bench_length(&m, o->seqlen.value[i], report);
+	report_end(report);
+	return r;
 }
 
 int bench_attend(int argc, char **argv)
 {
-	static char seqlen[] = "4096,131072", format[] = "f16,hier4", policy[] = "dense,sparq";
 	struct attend_options o = {
-		.dim = 128, .heads = 32, .kv_heads = 8, .threads = 1, .seconds = 1
+		.seqlen = { { 4096, 131072 }, 2 },
+		.threads = { { 1 }, 1 },
+		.format = { { "f16", "hier4" }, 2 },
+		.policy = { { "dense", "sparq" }, 2 },
+		.pages = "thp",
+		.dim = 128,
+		.heads = 32,
+		.kv_heads = 8,
+		.queries = 1,
+		.memory_mib = 3072,
+		.seconds = 1,
 	};
-	struct crew *crew;
-	int r;
+	enum rig_pages pages;
+	int r = bench_options(table, ARRAY_SIZE(table),
+			      "Attention of one decoding step, one layer, cold.", &o, argc, argv);
 
-	take_list(&o.seqlen, seqlen);
-	take_list(&o.format, format);
-	take_list(&o.policy, policy);
-	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
-		if (!take_option(&o, c, optarg))
-			return 2;
-	if (kv_isa_limit(o.isa)) {
-		fprintf(stderr, "sparq-bench: this CPU or build has no %s\n", o.isa);
-		return 2;
-	}
-	r = crew_start(o.threads, &crew);
 	if (r)
-		return bench_fail(r, "%u threads", o.threads);
-	r = bench_all(&o, crew);
-	crew_stop(crew);
-	return r;
+		return r == 1 ? 0 : r;
+	r = take_pages(&o, &pages);
+	r = r ? r : check_heads(&o);
+	r = r ? r : take_isa(&o);
+	if (r)
+		return r;
+	return o.break_even ? bench_break_even(&o, pages) : bench_all(&o, pages);
 }

@@ -10,7 +10,6 @@
 #include "tests/bench/bench.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -22,26 +21,20 @@
 #include "numa/pin.h"
 #include "shm/base.h"
 #include "tests/bench/daemon.h"
+#include "tests/bench/option.h"
 #include "tests/bench/pingpong.h"
 
 #define POLLS 1000u /* as a client that waits for a token polls, before it sleeps */
 
 struct ring_options {
 	const char *daemon, *socket;
-	unsigned depth, samples, repeats, entries;
+	uint32_t depth, samples, repeats, entries;
 	bool json;
 };
 
 struct ring_figures {
 	double line_ns, nop_ns, nop_p99_ns, batch_ns;
 };
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
 
 /* Submits n NOPs at once and reads their completions. */
 static int round_trip(sparq_queue *q, unsigned n)
@@ -93,8 +86,7 @@ static int measure_nops(sparq_queue *q, const struct ring_options *o, struct rin
 	}
 	if (r < 0)
 		return r;
-	qsort(sample, o->samples, sizeof(*sample), compare_doubles);
-	f->nop_ns = sample[o->samples / 2];
+	f->nop_ns = bench_median(sample, o->samples);
 	f->nop_p99_ns = sample[o->samples * 99 / 100];
 	start = bench_now_ns();
 	for (unsigned i = 0; i < 2000 && r == 0; i++)
@@ -178,7 +170,7 @@ static int run(const struct ring_options *o)
 	int r;
 
 	if (!socket) {
-		r = bench_daemon_start(&daemon, o->daemon, "64MiB", "1");
+		r = bench_daemon_start(&daemon, o->daemon, "64MiB", "1", NULL);
 		if (r < 0)
 			return bench_fail(r, "cannot start a daemon");
 		socket = daemon.socket;
@@ -198,53 +190,22 @@ static int run(const struct ring_options *o)
 	return r < 0 ? bench_fail(r, "a round trip failed") : 0;
 }
 
+#define AT(field) offsetof(struct ring_options, field)
+static const struct bench_option table[] = {
+	{ "depth", BENCH_NUMBER, AT(depth), 1, 256, "N", "NOPs in flight at once, 64" },
+	{ "entries", BENCH_NUMBER, AT(entries), 1, 32768, "N", "of the ring; the library's 64" },
+	{ "samples", BENCH_NUMBER, AT(samples), 1, 1u << 20, "N", "of 100 round trips each, 500" },
+	{ "repeats", BENCH_NUMBER, AT(repeats), 1, 1u << 20, "N", "the best of so many, 5" },
+	{ "daemon", BENCH_TEXT, AT(daemon), 0, 0, "PROGRAM", "another sparqd than this build's" },
+	{ "socket", BENCH_TEXT, AT(socket), 0, 0, "PATH", "a daemon that runs" },
+	{ "json", BENCH_SWITCH, AT(json), 0, 0, NULL, "for programs" },
+};
+
 int bench_ring(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "daemon", required_argument, NULL, 'd' },
-		{ "socket", required_argument, NULL, 's' },
-		{ "depth", required_argument, NULL, 'n' },
-		{ "samples", required_argument, NULL, 'm' },
-		{ "repeats", required_argument, NULL, 'r' },
-		{ "entries", required_argument, NULL, 'e' },
-		{ "json", no_argument, NULL, 'j' },
-		{ 0 },
-	};
 	struct ring_options o = { .depth = 64, .samples = 500, .repeats = 5 };
-	int c;
+	int r = bench_options(table, ARRAY_SIZE(table), "A NOP through ring and daemon.", &o, argc,
+			      argv);
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
-		switch (c) {
-		case 'd':
-			o.daemon = optarg;
-			break;
-		case 's':
-			o.socket = optarg;
-			break;
-		case 'n':
-			o.depth = (unsigned)strtoul(optarg, NULL, 10);
-			break;
-		case 'm':
-			o.samples = (unsigned)strtoul(optarg, NULL, 10);
-			break;
-		case 'r':
-			o.repeats = (unsigned)strtoul(optarg, NULL, 10);
-			break;
-		case 'e':
-			o.entries = (unsigned)strtoul(optarg, NULL, 10);
-			break;
-		case 'j':
-			o.json = true;
-			break;
-		default:
-			return 2;
-		}
-	}
-	if (o.depth < 1 || o.depth > 256 || o.samples < 1 || o.repeats < 1) {
-		fprintf(stderr,
-			"sparq-bench: ring: --depth takes 1 to 256, --samples and --repeats "
-			"at least 1\n");
-		return 2;
-	}
-	return run(&o);
+	return r == 1 ? 0 : r ? r : run(&o);
 }

@@ -7,5 +7,7 @@ int bench_attend(int argc, char **argv);
 int bench_ring(int argc, char **argv);
 
 double bench_now_ns(void);
+/* Sorts them. n > 0 */
+double bench_median(double *sample, unsigned n);
 /* Says what failed and why (`error`: a negative errno) on stderr; 1. */
 int bench_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -15,7 +16,7 @@
 
 #include "shm/base.h"
 
-#define START_TRIES 500 /* 10 ms apart */
+#define START_TRIES 3000 /* 10 ms apart: a pool is filled first */
 
 /* The daemon of this build: beside this program, or in its folder. */
 static int of_this_build(char *ret, size_t n)
@@ -46,16 +47,23 @@ static bool accepts(const char *path)
 }
 
 static void run_daemon(const struct bench_daemon *d, const char *program, const char *pool,
-		       const char *workers)
+		       const char *workers, const char *const *more)
 {
-	execl(program, program, "--socket", d->socket, "--control", d->control, "--pool", pool,
-	      "--workers", workers, "--log-level", "error", (char *)NULL);
+	const char *argv[24] = { program,    "--socket",    d->socket, "--control",
+				 d->control, "--pool",      pool,      "--workers",
+				 workers,    "--log-level", "error" };
+	size_t n = 11;
+
+	while (more && *more && n + 1 < ARRAY_SIZE(argv))
+		argv[n++] = *more++;
+	prctl(PR_SET_PDEATHSIG, SIGTERM); /* a benchmark that is killed leaves no daemon behind */
+	execv(program, (char *const *)(uintptr_t)argv);
 	fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
 	_exit(127);
 }
 
 int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool,
-		       const char *workers)
+		       const char *workers, const char *const *more)
 {
 	char beside[512];
 	int r;
@@ -75,7 +83,7 @@ int bench_daemon_start(struct bench_daemon *d, const char *program, const char *
 	if (d->pid < 0)
 		return -errno;
 	if (d->pid == 0)
-		run_daemon(d, program, pool, workers);
+		run_daemon(d, program, pool, workers, more);
 	for (int i = 0; i < START_TRIES; i++) {
 		if (accepts(d->socket))
 			return 0;

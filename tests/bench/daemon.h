@@ -11,8 +11,9 @@ struct bench_daemon {
 };
 #define BENCH_DAEMON_NULL ((struct bench_daemon){ .pid = -1 })
 
-/* `program` NULL: the sparqd of this build. With `workers` pollers, pinned to the first CPUs. Waits
- * until it accepts. -ETIME, -ECHILD: it ended, -errno. */
+/* `program` NULL: the sparqd of this build. With `workers` pollers, pinned to the first CPUs, and
+ * `more` options (NULL ends them; NULL: none). Waits until it accepts. -ETIME, -ECHILD: it ended,
+ * -errno. */
 int bench_daemon_start(struct bench_daemon *d, const char *program, const char *pool,
-		       const char *workers);
+		       const char *workers, const char *const *more);
 void bench_daemon_stop(struct bench_daemon *d);

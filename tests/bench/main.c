@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -15,16 +16,22 @@ static const struct command {
 	const char *help;
 } commands[] = {
 	{ "attend", bench_attend,
-	  "attention of one decoding step, cold, against memory bandwidth\n"
-	  "      [--seqlen N,...] [--head-dim N] [--heads N] [--kv-heads N] [--format NAME,...]\n"
-	  "      [--policy NAME,...] [--r N] [--k N] [--threads N] [--isa NAME] [--seconds N] "
-	  "[--json]" },
-	{ "ring", bench_ring,
-	  "a NOP through a daemon, against a cache line between two threads\n"
-	  "      [--depth N] [--entries N] [--samples N] [--repeats N] [--daemon PROGRAM | "
-	  "--socket PATH] "
-	  "[--json]" },
+	  "attention of one decoding step, cold, against memory bandwidth" },
+	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
 };
+
+static int compare_doubles(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double bench_median(double *sample, unsigned n)
+{
+	qsort(sample, n, sizeof(*sample), compare_doubles);
+	return sample[n / 2];
+}
 
 double bench_now_ns(void)
 {
@@ -50,7 +57,8 @@ static void usage(FILE *to)
 {
 	fputs("usage: sparq-bench COMMAND [OPTION]...\n", to);
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		fprintf(to, "  %s   %s\n", commands[i].name, commands[i].help);
+		fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
+	fputs("COMMAND --help lists its options.\n", to);
 }
 
 int main(int argc, char **argv)

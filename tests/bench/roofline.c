@@ -8,20 +8,20 @@
 #include "tests/bench/attend.h"
 #include "tests/bench/bench.h"
 
-#define ROOF_BYTES (640 * MIB)
-#define ROOF_PIECE (4 * MIB)
-#define ROOF_PASSES 6
+#define ROOF_BYTES (256 * MIB)
+#define ROOF_PIECE (2 * MIB)
+#define ROOF_PASSES 3
 
 typedef uint64_t lanes __attribute__((vector_size(64)));
 
-struct roof {
-	const char *memory;
+struct roofline {
+	char *memory;
 	_Alignas(64) uint64_t sums[ROOF_BYTES / ROOF_PIECE]; /* or the reading would be left out */
 };
 
 static void read_piece(void *argument, unsigned i)
 {
-	struct roof *r = argument;
+	struct roofline *r = argument;
 	const lanes *p = (const lanes *)(const void *)(r->memory + i * ROOF_PIECE);
 	lanes a = { 0 }, b = { 0 }, c = { 0 }, d = { 0 };
 
@@ -35,28 +35,40 @@ static void read_piece(void *argument, unsigned i)
 	r->sums[i] = a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
 }
 
-double roofline_gbps(struct crew *c)
+struct roofline *roofline_new(enum rig_pages pages)
 {
-	struct roof *r = aligned_alloc(64, ALIGN_UP(sizeof(*r), 64));
-	char *memory =
-		mmap(NULL, ROOF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct roofline *r = aligned_alloc(64, ALIGN_UP(sizeof(*r), 64));
+
+	if (!r)
+		return NULL;
+	r->memory = rig_map(ROOF_BYTES, pages);
+	if (!r->memory) {
+		free(r);
+		return NULL;
+	}
+	memset(r->memory, 1, ROOF_BYTES);
+	return r;
+}
+
+void roofline_free(struct roofline *r)
+{
+	if (!r)
+		return;
+	munmap(r->memory, ROOF_BYTES);
+	free(r);
+}
+
+/* The best of few passes: what the memory gives in these milliseconds. */
+double roofline_gbps(struct roofline *r, struct crew *c)
+{
 	double best = 0;
 
-	if (!r || memory == MAP_FAILED) {
-		free(r);
-		return 0;
-	}
-	madvise(memory, ROOF_BYTES, MADV_HUGEPAGE);
-	memset(memory, 1, ROOF_BYTES);
-	r->memory = memory;
 	for (int pass = 0; pass < ROOF_PASSES; pass++) {
 		double begin = bench_now_ns(), gbps;
 
 		crew_run(c, read_piece, r, ROOF_BYTES / ROOF_PIECE);
 		gbps = (double)ROOF_BYTES / (bench_now_ns() - begin);
-		best = gbps > best ? gbps : best;
+		best = MAX(best, gbps);
 	}
-	munmap(memory, ROOF_BYTES);
-	free(r);
 	return best;
 }

@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What people and scripts rely on in sparq-bench: options that are refused by name and value, help
+# that fits a terminal, JSON with the fields that figures are taken from, and a daemon whose answer
+# is compared bit for bit.
+#
+#   test-bench.sh SPARQ-BENCH SPARQD
+set -euo pipefail
+bench=$1 daemon=$2
+
+fail() {
+	echo "FAILED: $*"
+	exit 1
+}
+
+# refused TEXT OPTION...: exit status 2, and a message that has the text.
+refused() {
+	local text=$1 said status=0
+	shift
+	said=$("$bench" "$@" 2>&1 >/dev/null) || status=$?
+	[ "$status" = 2 ] || fail "$*: status $status, not 2"
+	[[ $said == *"$text"* ]] || fail "$*: said \"$said\", not \"$text\""
+}
+
+for command in append attend ring; do
+	"$bench" --help | grep -q "^  $command " || continue
+	"$bench" "$command" --help >/dev/null || fail "$command --help"
+	! "$bench" "$command" --help | grep -E '.{81}' || fail "$command --help is too wide"
+done
+refused '--bogus' attend --bogus
+refused 'takes a value' attend --seqlen
+refused 'from 1 to 256' attend --r 999
+refused 'thp, 4k, 2m' attend --pages 1g
+refused 'multiple of --kv-heads' attend --heads 9 --kv-heads 8
+refused 'scalar' attend --isa pentium
+refused 'from 1 to 256' ring --depth 0
+
+small=(--kv-heads 2 --heads 8 --head-dim 64 --seconds 0.01 --cold 1 --memory 256 --json)
+out=$("$bench" attend "${small[@]}" --seqlen 2000 --threads 1,2 --format f16,hier4,hier4/int8,hier4/U \
+	--policy dense,sparq)
+for field in median_ms min_ms bytes_read percent_of_roofline ratio_to_dense_f16 sequences; do
+	n=$(grep -c "\"$field\":" <<<"$out") || true
+	[ "$n" = 16 ] || fail "$n of 16 figures have $field"
+done
+! grep -E '(nan|inf|Infinity|NaN)' <<<"$out" || fail "a figure is no number"
+
+out=$("$bench" attend "${small[@]}" --seqlen 2000 --format hier4 --policy sparq --queries 3 \
+	--through-daemon --daemon "$daemon")
+grep -q '"daemon_adds_us":' <<<"$out" || fail "nothing went through the daemon"
+out=$("$bench" attend "${small[@]}" --seqlen 300 --format f16 --break-even)
+grep -q '"break_even_rows":' <<<"$out" || fail "no break-even"
+echo "sparq-bench: ok"
