@@ -154,7 +154,7 @@ static int fill_sequences(struct bench_remote *r)
 {
 	uint32_t rows = r->rows->shape.rows;
 	struct bench_noise noise;
-	int e = bench_noise_init(&noise, &r->rows->space);
+	int e = bench_noise_init(&noise, &r->rows->space, BENCH_BLOCK_ROWS);
 
 	for (uint32_t row = 0; row < rows && e == 0; row += BENCH_BLOCK_ROWS) {
 		uint32_t n = MIN(BENCH_BLOCK_ROWS, rows - row);

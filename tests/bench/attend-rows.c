@@ -3,6 +3,7 @@
  * Sequences for `sparq-bench attend`: enough equal ones that what a step reads
  * is in no cache when its turn comes again.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,23 +127,24 @@ static int make_space(struct bench_rows *b, char *why)
 
 /* ---- rows ------------------------------------------------------------------------- */
 
-static size_t block_floats(const struct bench_noise *n)
+static size_t row_floats(const struct kv_space *s)
 {
-	return (size_t)BENCH_BLOCK_ROWS * 2 * n->space->kv_heads * n->space->k_dim;
+	return (size_t)2 * s->kv_heads * s->k_dim;
 }
 
-int bench_noise_init(struct bench_noise *n, const struct kv_space *s)
+int bench_noise_init(struct bench_noise *n, const struct kv_space *s, uint32_t most)
 {
-	*n = (struct bench_noise){ .space = s, .state = 1 };
-	n->x = malloc(block_floats(n) * sizeof(*n->x));
-	n->packed = malloc(block_floats(n) * kv_dtype_bytes(s->dtype));
+	*n = (struct bench_noise){ .space = s, .most = most, .state = 1 };
+	n->x = malloc(most * row_floats(s) * sizeof(*n->x));
+	n->packed = malloc(most * row_floats(s) * kv_dtype_bytes(s->dtype));
 	return n->x && n->packed ? 0 : -ENOMEM;
 }
 
 void bench_noise_next(struct bench_noise *n, uint32_t rows)
 {
-	size_t floats = block_floats(n) / BENCH_BLOCK_ROWS * rows;
+	size_t floats = rows * row_floats(n->space);
 
+	assert(rows <= n->most);
 	for (size_t i = 0; i < floats; i++)
 		n->x[i] = uniform(&n->state);
 	kv_from_f32(n->space->dtype, n->x, n->packed, floats);
@@ -157,7 +159,7 @@ void bench_noise_deinit(struct bench_noise *n)
 static int fill(struct rig *rig, uint32_t rows)
 {
 	struct bench_noise noise;
-	int r = bench_noise_init(&noise, rig->space);
+	int r = bench_noise_init(&noise, rig->space, BENCH_BLOCK_ROWS);
 
 	for (uint32_t row = 0; row < rows && !r; row += BENCH_BLOCK_ROWS) {
 		uint32_t n = MIN(BENCH_BLOCK_ROWS, rows - row);

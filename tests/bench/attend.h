@@ -56,15 +56,16 @@ int bench_format_parse(const char *word, unsigned level, struct bench_format *re
 int bench_rows_init(struct bench_rows *b, const struct bench_shape *shape, char *why);
 void bench_rows_deinit(struct bench_rows *b);
 
-/* The rows of every sequence, in blocks of at most 512, packed as kv_write takes them. */
+/* The rows of every sequence, in blocks of at most `most`, packed as kv_write takes them. */
 struct bench_noise {
 	const struct kv_space *space;
+	uint32_t most;
 	uint64_t state;
 	float *x;
 	char *packed;
 };
 #define BENCH_BLOCK_ROWS 512u
-int bench_noise_init(struct bench_noise *n, const struct kv_space *s);
+int bench_noise_init(struct bench_noise *n, const struct kv_space *s, uint32_t most);
 void bench_noise_next(struct bench_noise *n, uint32_t rows);
 void bench_noise_deinit(struct bench_noise *n);
 

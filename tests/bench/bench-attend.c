@@ -320,17 +320,6 @@ static int check_heads(const struct attend_options *o)
 	return 2;
 }
 
-static int take_isa(const struct attend_options *o)
-{
-	if (kv_isa_limit(o->isa) == 0)
-		return 0;
-	fprintf(stderr, "sparq-bench: attend: --isa \"%s\": this CPU and build have", o->isa);
-	for (unsigned i = 0; kv_isa_at(i); i++)
-		fprintf(stderr, " %s", kv_isa_at(i));
-	fputc('\n', stderr);
-	return 2;
-}
-
 static int measuring_init(struct measuring *m)
 {
 	const struct attend_options *o = m->options;
@@ -401,7 +390,7 @@ int bench_attend(int argc, char **argv)
 		return r == 1 ? 0 : r;
 	r = take_pages(&o, &pages);
 	r = r ? r : check_heads(&o);
-	r = r ? r : take_isa(&o);
+	r = r ? r : bench_isa(argv[0], o.isa);
 	if (r)
 		return r;
 	return o.break_even ? bench_break_even(&o, pages) : bench_all(&o, pages);

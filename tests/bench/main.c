@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "kernels/kernels.h"
 #include "shm/base.h"
 
 static const struct command {
@@ -15,10 +16,22 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
+	{ "append", bench_append, "a row appended to a growing sequence, its flush included" },
 	{ "attend", bench_attend,
 	  "attention of one decoding step, cold, against memory bandwidth" },
 	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
 };
+
+int bench_isa(const char *command, const char *isa)
+{
+	if (kv_isa_limit(isa) == 0)
+		return 0;
+	fprintf(stderr, "sparq-bench: %s: --isa \"%s\": this CPU and build have", command, isa);
+	for (unsigned i = 0; kv_isa_at(i); i++)
+		fprintf(stderr, " %s", kv_isa_at(i));
+	fputc('\n', stderr);
+	return 2;
+}
 
 static int compare_doubles(const void *a, const void *b)
 {

@@ -23,7 +23,7 @@ refused() {
 }
 
 for command in append attend ring; do
-	"$bench" --help | grep -q "^  $command " || continue
+	"$bench" --help | grep -q "^  $command " || fail "no command $command"
 	"$bench" "$command" --help >/dev/null || fail "$command --help"
 	! "$bench" "$command" --help | grep -E '.{81}' || fail "$command --help is too wide"
 done
@@ -49,4 +49,8 @@ out=$("$bench" attend "${small[@]}" --seqlen 2000 --format hier4 --policy sparq 
 grep -q '"daemon_adds_us":' <<<"$out" || fail "nothing went through the daemon"
 out=$("$bench" attend "${small[@]}" --seqlen 300 --format f16 --break-even)
 grep -q '"break_even_rows":' <<<"$out" || fail "no break-even"
+out=$("$bench" append --kv-heads 2 --head-dim 64 --rows 600 --seconds 0.01 --entry 1,7 \
+	--format f16,hier4 --through-daemon --daemon "$daemon" --json)
+n=$(grep -c '"through_daemon_row_ns":' <<<"$out") || true
+[ "$n" = 4 ] || fail "$n of 4 appends went through the daemon"
 echo "sparq-bench: ok"
