@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "kernels/exec-private.h"
+#include "kernels/outliers.h"
 #include "shm/base.h"
 
 #define SCATTERED 16u /* runs up to here are not left to the hardware's prefetcher */
@@ -46,7 +47,7 @@ static void prefetch(const struct kv_piece *p)
 	if (p->n > SCATTERED)
 		return;
 	for (uint32_t i = 0; i < p->n; i++) {
-		p->kk->k_prefetch(&p->k, p->at + i);
+		kv_piece_prefetch_k(p, p->at + i);
 		p->kv->v_prefetch(&p->v, p->at + i);
 	}
 }
@@ -118,7 +119,7 @@ static void block_widen(const struct state *s, const struct block *b, const stru
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		const struct kv_piece *x = &b->piece[i];
 
-		x->kk->k_read(&x->k, x->at, x->n, work->k + (size_t)at * k_dim);
+		kv_piece_read_k(x, work->k + (size_t)at * k_dim);
 		x->kv->v_read(&x->v, x->at, x->n, work->v + (size_t)at * v_dim);
 		at += x->n;
 	}
@@ -145,7 +146,7 @@ static void block_logits(struct state *s, const struct attend *what, const struc
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		const struct kv_piece *x = &b->piece[i];
 
-		x->kk->k_dot(&x->k, x->at, x->n, q, dim, heads, work->p + at, BLOCK_ROWS,
+		kv_piece_dot(space->ops, x, q, dim, heads, work->p + at, BLOCK_ROWS,
 			     piece_level(s, x));
 		at += x->n;
 	}

@@ -5,6 +5,7 @@
  * at it: it is in the cache after the first.
  */
 #include "kernels/exec-private.h"
+#include "kernels/outliers.h"
 #include "shm/base.h"
 
 struct count {
@@ -51,12 +52,19 @@ static struct count count_range(const struct state *s, uint32_t first, uint32_t 
 	return count_rows(s, &rows);
 }
 
+/* Outlier channels are exact K, whatever reads them. */
+static void outliers(uint64_t rows, uint32_t n, uint64_t planes[])
+{
+	planes[KV_PLANE_K] += rows * n * sizeof(uint16_t);
+}
+
 static void attended(const struct state *s, struct count c, uint64_t planes[])
 {
 	const struct kv_space *x = s->map.space;
 
 	x->k->bytes_k(x->k_dim, c.sealed, c.tiles, s->query->level, planes);
 	x->v->bytes_v(x->v_dim, c.sealed, c.tiles, s->query->level, planes);
+	outliers(c.sealed, s->map.n_outliers, planes);
 	planes[KV_PLANE_RECENT] += c.recent * (x->k_dim + x->v_dim) * kv_dtype_bytes(x->dtype);
 }
 
@@ -64,11 +72,13 @@ static void attended(const struct state *s, struct count c, uint64_t planes[])
 static void scored(const struct state *s, uint64_t unread, struct count all, uint64_t planes[])
 {
 	const struct kv_space *x = s->map.space;
+	uint32_t n = s->map.n_outliers;
 
 	if (s->r)
 		x->k->bytes_score(x->k_dim, all.sealed, all.tiles, s->r, planes);
 	else
 		x->k->bytes_k(x->k_dim, all.sealed, all.tiles, 0, planes);
+	outliers(all.sealed, s->r ? kv_outliers_among(s->channel, s->r, n) : n, planes);
 	planes[KV_PLANE_RECENT] += unread * (s->r ? s->r : x->k_dim) * kv_dtype_bytes(x->dtype);
 }
 

@@ -63,7 +63,7 @@ struct state {
 	float *q; /* [heads][k_dim], times scale */
 	/* SCORE: of the plan's one score operation */
 	uint32_t r; /* channels; 0: all of them, exactly */
-	uint16_t *channel;
+	uint16_t *channel; /* their places (channels.h), ascending */
 	float *coef; /* [heads][r] */
 	float *a;    /* [heads][a_stride]: scores ... */
 	bool exps;   /* ... or exp(score - maximum of its block), to be weighed */

@@ -10,20 +10,23 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/channels.h"
 #include "kernels/exec-private.h"
+#include "kernels/outliers.h"
 #include "shm/base.h"
 
+/* By channel, whatever their order in memory is: a table does not change what is chosen. */
 static void choose_channels(struct state *s)
 {
+	const struct kv_channels *t = s->map.channels;
 	uint32_t dim = s->map.space->k_dim, index[KV_MAX_DIM];
 	float total[KV_MAX_DIM] = { 0 };
 
 	for (uint32_t h = 0; h < s->heads; h++)
 		for (uint32_t c = 0; c < dim; c++)
-			total[c] += fabsf(s->q[(size_t)h * dim + c]);
+			total[t ? t->k[c] : c] += fabsf(s->q[(size_t)h * dim + c]);
 	s->map.space->ops->topk(total, dim, s->r, index, s->topk);
-	for (uint32_t j = 0; j < s->r; j++)
-		s->channel[j] = (uint16_t)index[j];
+	kv_channels_find(t, dim, index, s->r, s->channel);
 }
 
 /* The chosen channels' part of |q|. 1 where there is nothing to divide: a zero query, or one
@@ -60,14 +63,14 @@ void exec_score_prepare(struct state *s)
 
 static void score_piece(struct state *s, const struct kv_piece *p)
 {
+	const struct kv_ops *ops = s->map.space->ops;
 	float *a = s->a + p->first;
 	uint32_t dim = s->map.space->k_dim;
 
 	if (s->r)
-		p->kk->k_score_dims(&p->k, p->at, p->n, s->coef, s->r, s->channel, s->r, s->heads,
-				    a, s->a_stride);
+		kv_piece_score(ops, p, s->coef, s->r, s->channel, s->r, s->heads, a, s->a_stride);
 	else
-		p->kk->k_dot(&p->k, p->at, p->n, s->q, dim, s->heads, a, s->a_stride, 0);
+		kv_piece_dot(ops, p, s->q, dim, s->heads, a, s->a_stride, 0);
 }
 
 /* The walk over r runs at once is what limits, so a block is told which comes next, even where

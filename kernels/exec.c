@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kernels/channels.h"
 #include "kernels/exec-private.h"
 #include "kernels/plan-private.h"
 #include "shm/base.h"
@@ -189,14 +190,14 @@ uint64_t kv_exec_scratch_bytes(const struct kv_space *s, const struct kv_plan *p
 void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q)
 {
 	const struct kv_space *space = s->map.space;
-	size_t n = (size_t)s->group * space->k_dim;
+	size_t dim = space->k_dim, n = s->group * dim;
 
 	for (uint32_t i = query; i < query + n_q; i++) {
-		const float *from =
-			s->query->q + ((size_t)i * space->heads * space->k_dim) + s->map.head * n;
+		const float *from = s->query->q + i * space->heads * dim + s->map.head * n;
 
-		for (size_t c = 0; c < n; c++)
-			s->q[i * n + c] = from[c] * space->scale;
+		for (size_t c = 0; c < n; c += dim)
+			kv_channels_scale(s->map.channels, space->k_dim, space->scale, from + c,
+					  s->q + i * n + c);
 	}
 }
 
@@ -289,6 +290,7 @@ static void walk(struct state *s, const struct kv_plan *p)
 static void report(struct kv_exec *e, struct state *s)
 {
 	struct kv_result *r = &e->result;
+	uint32_t dim = s->map.space->v_dim;
 
 	r->y = s->part[0].y;
 	r->lse = s->part[0].lse;
@@ -296,6 +298,8 @@ static void report(struct kv_exec *e, struct state *s)
 	r->n_scored = s->mode == KV_EXEC_SCORE ? s->visible : 0;
 	r->alpha_min = s->alpha[0];
 	for (uint32_t h = 0; h < s->heads; h++) {
+		if (s->map.channels)
+			kv_channels_restore(s->map.channels, dim, r->y + (size_t)h * dim);
 		r->alpha_min = s->alpha[h] < r->alpha_min ? s->alpha[h] : r->alpha_min;
 		r->alpha_sum += (double)s->alpha[h];
 	}

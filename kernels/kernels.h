@@ -38,6 +38,7 @@ enum { /* bytes read, by plane */
 #define KV_EXTENT_TILES 8u /* of a long extent; short ones have 1 */
 #define KV_SHORT_ROWS 1024u /* sealed rows up to here lie in one-tile extents */
 #define KV_MAX_DIM 256u
+#define KV_MAX_OUTLIERS 8u /* channels of K held apart in a tile */
 /* Rows of a tail: what a flush leaves, and one entry's rows: in chunks. */
 #define KV_MAX_TAIL_ROWS (KV_TILE_ROWS - 1 + KV_MAX_ROLLBACK + KV_MAX_ENTRY_ROWS)
 #define KV_MAX_CHUNKS 16u
@@ -65,13 +66,14 @@ struct kv_space_params {
 	const char *k_format, *v_format;
 	const struct kv_policy *policy;
 	const void *args; /* of the policy, parsed */
-	uint32_t sinks;   /* 0..KV_MAX_SINKS */
+	uint32_t sinks;    /* 0..KV_MAX_SINKS */
+	uint32_t outliers; /* room for so many, 0..KV_MAX_OUTLIERS */
 };
 
 struct kv_kernels;
 struct kv_ops;
 struct kv_space { /* immutable after init: any thread may use it */
-	uint32_t heads, kv_heads, group, k_dim, v_dim, sinks;
+	uint32_t heads, kv_heads, group, k_dim, v_dim, sinks, outliers;
 	enum kv_dtype dtype;
 	float scale;
 	uint32_t needs; /* KV_NEED_*: extra planes */
@@ -91,6 +93,18 @@ size_t kv_chunk_bytes(const struct kv_space *s, unsigned rows); /* also of the s
 /* Bytes one sealed row costs in all KV heads; for accounting and messages. */
 size_t kv_row_bytes(const struct kv_space *s);
 
+/* ---- order of channels ------------------------------------------------------------ */
+
+/* The table of one (layer, KV head): which channel lies at each place. Neighbours share the
+ * groups of formats that have groups along a row. The first n_outliers places of K are held in
+ * f16 in tiles of quantised formats, beside the planes. */
+struct kv_channels {
+	uint32_t n_outliers; /* at most the space's */
+	uint8_t k[KV_MAX_DIM], v[KV_MAX_DIM];
+};
+/* -EINVAL with `why` (KV_ERROR_TEXT bytes): not a permutation, too many outliers. */
+int kv_channels_check(const struct kv_space *s, const struct kv_channels *t, char *why);
+
 /* ---- rows of one (sequence, layer) ------------------------------------------- */
 
 struct kv_extent {
@@ -109,6 +123,9 @@ struct kv_view {
 	const struct kv_extent *extent; /* by first_row */
 	void *sinks;                    /* one chunk of KV_MAX_SINKS rows, NULL if none */
 	void *chunk[KV_MAX_CHUNKS];     /* rows tail_first + 64 i ... */
+	/* Tables by KV head of the cache, whatever head_first is; NULL, or an entry that is:
+	 * channels as they come. The same for every view of a layer. */
+	const struct kv_channels *const *channels;
 };
 
 /* Copies n rows of all the view's heads into sinks and tail from `row` = view->rows on; every chunk

@@ -10,7 +10,9 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernels/channels.h"
 #include "kernels/map.h"
+#include "kernels/outliers.h"
 #include "shm/base.h"
 
 /* ---- finding --------------------------------------------------------------- */
@@ -26,7 +28,9 @@ void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_vie
 		.long_extent = kv_extent_layout(s, KV_EXTENT_TILES),
 		.sinks = kv_chunk_layout(s, KV_MAX_SINKS),
 		.chunk = kv_chunk_layout(s, KV_CHUNK_ROWS),
+		.channels = kv_channels_of(view, head),
 	};
+	r->n_outliers = kv_outliers_of(s, r->channels);
 }
 
 static uint32_t extent_rows(const struct kv_extent *x)
@@ -96,6 +100,8 @@ static void find_tiles(const struct kv_map *r, uint32_t row, struct kv_piece *re
 		.kk = s->k,
 		.kv = s->v,
 		.sums = (float *)(base + l.sums),
+		.outliers = (uint16_t *)(base + l.outliers),
+		.n_outliers = r->n_outliers,
 		.block_first = x->first_row,
 		.block_rows = extent_rows(x),
 	};
@@ -167,7 +173,7 @@ static struct place place_of(const struct kv_space *s, const struct kv_view *vie
 	return (struct place){ view->chunk[i / KV_CHUNK_ROWS], KV_CHUNK_ROWS, i % KV_CHUNK_ROWS };
 }
 
-static void write_row(const struct kv_space *s, struct place to, uint32_t head_first,
+static void write_row(const struct kv_space *s, struct place to, const struct kv_view *view,
 		      const char *kv)
 {
 	size_t e = kv_dtype_bytes(s->dtype), k_bytes = s->k_dim * e, v_bytes = s->v_dim * e;
@@ -175,9 +181,17 @@ static void write_row(const struct kv_space *s, struct place to, uint32_t head_f
 	const char *v = kv + s->kv_heads * k_bytes;
 	char *block = to.base;
 
-	for (uint32_t h = head_first; h < s->kv_heads; h++, block += l.bytes) {
-		memcpy(block + to.at * k_bytes, kv + h * k_bytes, k_bytes);
-		memcpy(block + l.v + to.at * v_bytes, v + h * v_bytes, v_bytes);
+	for (uint32_t h = view->head_first; h < s->kv_heads; h++, block += l.bytes) {
+		const struct kv_channels *t = kv_channels_of(view, h);
+		char *k_to = block + to.at * k_bytes, *v_to = block + l.v + to.at * v_bytes;
+
+		if (unlikely(t)) {
+			kv_channels_store(t->k, s->k_dim, e, kv + h * k_bytes, k_to);
+			kv_channels_store(t->v, s->v_dim, e, v + h * v_bytes, v_to);
+			continue;
+		}
+		memcpy(k_to, kv + h * k_bytes, k_bytes);
+		memcpy(v_to, v + h * v_bytes, v_bytes);
 	}
 }
 
@@ -185,8 +199,7 @@ void kv_write(const struct kv_space *s, const struct kv_view *view, uint32_t row
 	      const void *kv, size_t stride)
 {
 	for (uint32_t i = 0; i < n; i++)
-		write_row(s, place_of(s, view, row + i), view->head_first,
-			  (const char *)kv + i * stride);
+		write_row(s, place_of(s, view, row + i), view, (const char *)kv + i * stride);
 }
 
 static void copy_row(const struct kv_space *s, struct place from, struct place to, uint32_t heads)
@@ -304,7 +317,10 @@ void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct
 	kv_map_init(&rows, s, view, head);
 	assert(view->tail_rows >= KV_TILE_ROWS && slot < extent->tiles);
 	read_tail(&rows, true, x);
-	s->k->k_write(&k, slot, x);
+	if (unlikely(rows.n_outliers))
+		kv_outliers_write(&rows, &k, slot, x, (uint16_t *)(base + l.outliers));
+	else
+		s->k->k_write(&k, slot, x);
 	read_tail(&rows, false, x);
 	s->v->v_write(&v, slot, x);
 	flush_sum(&rows, x, (float *)(base + l.sums) + (size_t)slot * s->v_dim);

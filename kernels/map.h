@@ -14,7 +14,9 @@
 struct kv_piece {
 	struct kv_block k, v;
 	const struct kv_kernels *kk, *kv;
-	float *sums; /* of a tile: V of all rows up to its end; NULL: not tiles */
+	float *sums;         /* of a tile: V of all rows up to its end; NULL: not tiles */
+	uint16_t *outliers;  /* [n_outliers][rows the block has room for], binary16 */
+	uint32_t n_outliers; /* 0: not tiles, or none */
 	uint32_t first, n;
 	uint32_t at;                      /* place of row `first` in the block */
 	uint32_t block_first, block_rows; /* all that the block holds */
@@ -27,7 +29,7 @@ static inline bool kv_piece_is_recent(const struct kv_piece *p)
 
 /* Bytes of the parts of one KV head's block: K is at 0. */
 struct kv_layout {
-	size_t v, sums, bytes;
+	size_t v, sums, outliers, bytes;
 };
 struct kv_layout kv_extent_layout(const struct kv_space *s, unsigned tiles);
 struct kv_layout kv_chunk_layout(const struct kv_space *s, unsigned rows);
@@ -38,6 +40,8 @@ struct kv_map { /* one KV head of a view */
 	uint32_t head;
 	struct kv_layout short_extent, long_extent; /* a choice of rows looks up hundreds */
 	struct kv_layout sinks, chunk;
+	const struct kv_channels *channels; /* of the head; NULL: as they come */
+	uint32_t n_outliers;                /* that its tiles hold apart */
 };
 void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_view *view,
 		 uint32_t head);

@@ -250,6 +250,45 @@ static void op_merge(float *y, float *lse, const float *other, float other_lse, 
 	*lse = max + logf(a + b);
 }
 
+/* Up to VL rows of n columns, widened once for all heads. */
+KV_FN void add_rows(const vf *column, uint32_t n, const float *coef, size_t coef_stride,
+		    uint32_t heads, uint32_t rows, float *a, size_t a_stride)
+{
+	for (uint32_t h = 0; h < heads; h++, a += a_stride, coef += coef_stride) {
+		vf sum = rows == VL ? vf_load(a) : load_rest(a, rows, 0);
+
+		for (uint32_t j = 0; j < n; j++)
+			sum = vf_fma(vf_set(coef[j]), column[j], sum);
+		if (rows == VL)
+			vf_store(a, sum);
+		else
+			store_rest(a, rows, sum);
+	}
+}
+
+static void op_add_columns(const uint16_t *column, size_t stride, const uint16_t *which, uint32_t n,
+			   const float *coef, size_t coef_stride, uint32_t heads, uint32_t rows,
+			   float *a, size_t a_stride)
+{
+	vf wide[KV_MAX_OUTLIERS];
+	uint32_t i = 0;
+
+	for (; i + VL <= rows; i += VL) {
+		for (uint32_t j = 0; j < n; j++)
+			wide[j] = vf_load_f16(column + which[j] * stride + i);
+		add_rows(wide, n, coef, coef_stride, heads, VL, a + i, a_stride);
+	}
+	if (i == rows)
+		return;
+	for (uint32_t j = 0; j < n; j++) {
+		uint16_t rest[VL] = { 0 };
+
+		memcpy(rest, column + which[j] * stride + i, (rows - i) * sizeof(*rest));
+		wide[j] = vf_load_f16(rest);
+	}
+	add_rows(wide, n, coef, coef_stride, heads, rows - i, a + i, a_stride);
+}
+
 static void op_to_f32(unsigned dtype, const void *from, float *to, size_t n)
 {
 	const uint16_t *half = from;
@@ -310,6 +349,7 @@ const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.softmax_block = op_softmax_block,
 	.merge = op_merge,
 	.blend = op_blend,
+	.add_columns = op_add_columns,
 	.to_f32 = op_to_f32,
 	.from_f32 = op_from_f32,
 };

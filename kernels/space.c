@@ -3,8 +3,8 @@
  * A cache's geometry: what is allowed, which kernel rows serve it, how many
  * bytes its blocks take.
  *
- * The block of one KV head is K | V | sums of V for an extent, K | V for a
- * chunk, each part on 64 bytes.
+ * The block of one KV head is K | V | sums of V | outliers of K for an extent,
+ * K | V for a chunk, each part on 64 bytes.
  */
 #include <errno.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/map.h"
+#include "kernels/outliers.h"
 #include "kernels/table.h"
 #include "shm/base.h"
 
@@ -65,6 +66,9 @@ static int check_rest(const struct kv_space_params *p, char *why)
 			      (unsigned)p->dtype);
 	if (p->sinks > KV_MAX_SINKS)
 		return refuse(-EINVAL, why, "sinks=%u: allowed is 0 to %u", p->sinks, KV_MAX_SINKS);
+	if (p->outliers > KV_MAX_OUTLIERS)
+		return refuse(-EINVAL, why, "outliers=%u: allowed is 0 to %u", p->outliers,
+			      KV_MAX_OUTLIERS);
 	if (!isfinite(p->scale) || p->scale < 0)
 		return refuse(-EINVAL, why,
 			      "scale=%g: allowed is a positive number, or 0 for the default",
@@ -113,6 +117,7 @@ int kv_space_init(struct kv_space *s, const struct kv_space_params *p, char *why
 		.k_dim = p->k_dim,
 		.v_dim = p->v_dim,
 		.sinks = p->sinks,
+		.outliers = p->outliers,
 		.dtype = p->dtype,
 		.policy = p->policy,
 		.args = p->args,
@@ -151,7 +156,8 @@ struct kv_layout kv_extent_layout(const struct kv_space *s, unsigned tiles)
 
 	l.v = ALIGN_UP(s->k->k_bytes(s->k_dim, tiles, KV_TILE_ROWS, s->needs), LINE);
 	l.sums = l.v + ALIGN_UP(s->v->v_bytes(s->v_dim, tiles, KV_TILE_ROWS, s->needs), LINE);
-	l.bytes = stagger(l.sums + ALIGN_UP(tiles * s->v_dim * sizeof(float), LINE));
+	l.outliers = l.sums + ALIGN_UP(tiles * s->v_dim * sizeof(float), LINE);
+	l.bytes = stagger(l.outliers + kv_outliers_bytes(s, tiles));
 	return l;
 }
 
@@ -161,7 +167,8 @@ struct kv_layout kv_chunk_layout(const struct kv_space *s, unsigned rows)
 
 	l.v = ALIGN_UP(s->plain->k_bytes(s->k_dim, 1, rows, 0), LINE);
 	l.sums = l.v + ALIGN_UP(s->plain->v_bytes(s->v_dim, 1, rows, 0), LINE);
-	l.bytes = stagger(l.sums); /* it has none */
+	l.outliers = l.sums; /* it has neither */
+	l.bytes = stagger(l.sums);
 	return l;
 }
 

@@ -101,6 +101,11 @@ struct kv_ops {
 	void (*merge)(float *y, float *lse, const float *other, float other_lse, uint32_t dim);
 	/* y = a * y + b * x */
 	void (*blend)(float *y, float a, const float *x, float b, uint32_t dim);
+	/* a[h][i] += sum over j < n of coef[h][j] * column[which[j] * stride + i], of binary16 and
+	 * at most KV_MAX_OUTLIERS; n ascending, one row like another wherever it stands. */
+	void (*add_columns)(const uint16_t *column, size_t stride, const uint16_t *which,
+			    uint32_t n, const float *coef, size_t coef_stride, uint32_t heads,
+			    uint32_t rows, float *a, size_t a_stride);
 	void (*to_f32)(unsigned dtype, const void *from, float *to, size_t n);
 	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
 };

@@ -19,11 +19,6 @@ struct kv_pair {
 	uint16_t scale, min;
 };
 
-KV_FN float kv_finite_f16(float x)
-{
-	return x > 65504 ? 65504 : x < -65504 ? -65504 : x == x ? x : 0;
-}
-
 static inline struct kv_pair fmt_pair(float min, float max);
 KV_FN vf fmt_code(vf x, vf scale, vf min);
 

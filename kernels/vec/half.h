@@ -51,6 +51,12 @@ static inline uint16_t kv_to_f16(float x)
 	return (uint16_t)(sign | half);
 }
 
+/* The nearest number that binary16 has room for; NaN is 0. */
+static inline float kv_finite_f16(float x)
+{
+	return x > 65504 ? 65504 : x < -65504 ? -65504 : x == x ? x : 0;
+}
+
 static inline float kv_from_bf16(uint16_t h)
 {
 	return kv_float((uint32_t)h << 16);

@@ -118,6 +118,14 @@ static void wrong_merge(float *y, float *lse, const float *other, float other_ls
 	right_ops->merge(y, lse, other, other_lse * 1.4427f, dim); /* base 2 */
 }
 
+static void wrong_columns(const uint16_t *column, size_t stride, const uint16_t *which, uint32_t n,
+			  const float *coef, size_t coef_stride, uint32_t heads, uint32_t rows,
+			  float *a, size_t a_stride)
+{
+	right_ops->add_columns(column, stride, which, n - 1, coef, coef_stride, heads, rows, a,
+			       a_stride); /* forgets the last */
+}
+
 static void must_fail(struct check *c, const char *what, const struct kv_kernels *k,
 		      const struct kv_ops *o)
 {
@@ -134,7 +142,7 @@ static void must_fail(struct check *c, const char *what, const struct kv_kernels
 void check_control(struct check *c, const struct kv_kernels *k, const struct kv_ops *o)
 {
 	struct kv_kernels wrong[8];
-	struct kv_ops wrong_ops[4] = { *o, *o, *o, *o };
+	struct kv_ops wrong_ops[5] = { *o, *o, *o, *o, *o };
 	static const char *const name[] = { "k_write", "v_write", "score",  "score's edge",
 					    "k_dot",   "v_axpy",  "v_read", "level" };
 
@@ -156,6 +164,7 @@ void check_control(struct check *c, const struct kv_kernels *k, const struct kv_
 	wrong_ops[1].topk = wrong_topk;
 	wrong_ops[2].softmax_block = wrong_softmax;
 	wrong_ops[3].merge = wrong_merge;
+	wrong_ops[4].add_columns = wrong_columns;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong_ops) && !strcmp(k->format, "f32"); i++)
 		must_fail(c, "ops", NULL, &wrong_ops[i]);
 }

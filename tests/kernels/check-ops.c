@@ -252,6 +252,44 @@ static void check_merge(struct check *c, const struct kv_ops *o)
 	check_true(c, "beyond the row", y[77] == was[77]);
 }
 
+/* Rows of columns that end at the guard, from a row that no vector begins at. */
+static void check_columns(struct check *c, const struct kv_ops *o, uint32_t n)
+{
+	enum { HEADS = 3, STRIDE = 7 };
+	static const uint16_t which[] = { 0, 2, 3, 7 };
+	struct guarded column = guarded_new(KV_MAX_OUTLIERS * (n + 1) * sizeof(uint16_t));
+	struct guarded coef = floats(c, HEADS * STRIDE, 1), a = floats(c, HEADS * (n + 1), 1);
+	float *wide = malloc(column.size / sizeof(uint16_t) * sizeof(*wide));
+	float *was = malloc(a.size), *sum = (float *)a.data + 1, *by = coef.data;
+
+	for (uint32_t i = 0; i < KV_MAX_OUTLIERS * (n + 1); i++)
+		((uint16_t *)column.data)[i] = (uint16_t)check_below(c, 0x5000);
+	o->to_f32(KV_F16, column.data, wide, KV_MAX_OUTLIERS * (n + 1));
+	memcpy(was, a.data, a.size);
+	o->add_columns((uint16_t *)column.data + 1, n + 1, which, ARRAY_SIZE(which), by, STRIDE,
+		       HEADS, n, sum, n + 1);
+	for (unsigned h = 0; h < HEADS; h++)
+		for (uint32_t i = 0; i < n; i++) {
+			double want = was[h * (n + 1) + 1 + i], size = fabs(want);
+
+			for (unsigned j = 0; j < ARRAY_SIZE(which); j++) {
+				double x = wide[which[j] * (n + 1) + 1 + i];
+
+				want += (double)by[h * STRIDE + j] * x;
+				size += fabs((double)by[h * STRIDE + j] * x);
+			}
+			check_near(c, "add_columns", sum[h * (n + 1) + i], want, size * 0x1p-22);
+		}
+	for (unsigned h = 0; h < HEADS; h++)
+		check_true(c, "a row beyond the last",
+			   ((float *)a.data)[h * (n + 1)] == was[h * (n + 1)]);
+	free(wide);
+	free(was);
+	guarded_free(&column);
+	guarded_free(&coef);
+	guarded_free(&a);
+}
+
 /* Every 16-bit pattern there and back; floats against the one that is nearest. */
 static void check_dtypes(struct check *c, const struct kv_ops *o)
 {
@@ -317,6 +355,7 @@ void check_ops(struct check *c, const struct kv_ops *o)
 		check_case(c, "ops %s n %u", o->isa, sizes[i]);
 		check_expsum(c, o, sizes[i]);
 		check_exps(c, o, sizes[i]);
+		check_columns(c, o, MIN(sizes[i], 1025));
 		check_softmax(c, o, MIN(sizes[i], 1025), 1 + 20 * (float)(i & 1));
 		for (unsigned j = 0; j < ARRAY_SIZE(ks); j++)
 			check_topk(c, o, sizes[i], ks[j]);

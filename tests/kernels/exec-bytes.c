@@ -77,8 +77,8 @@ static void add_v(const struct format_bytes *f, uint32_t dim, bool upper, uint64
 }
 
 /* Rows below `end`; NULL: all of them. */
-static void add_attended(const struct rig *r, uint32_t end, const bool *chosen, bool upper,
-			 uint64_t *p)
+static void add_attended(const struct rig *r, uint32_t end, struct bytes_apart apart,
+			 const bool *chosen, bool upper, uint64_t *p)
 {
 	const struct kv_space *s = r->space;
 	uint64_t last = UINT64_MAX;
@@ -92,11 +92,13 @@ static void add_attended(const struct rig *r, uint32_t end, const bool *chosen, 
 		}
 		add_k(format_of(s->k), s->k_dim, tile_of(&r->view, row) != last, upper, p);
 		add_v(format_of(s->v), s->v_dim, upper, p);
+		p[KV_PLANE_K] += 2 * apart.all;
 		last = tile_of(&r->view, row);
 	}
 }
 
-static void add_scored(const struct rig *r, uint32_t channels, const bool *chosen, uint64_t *p)
+static void add_scored(const struct rig *r, uint32_t channels, struct bytes_apart apart,
+		       const bool *chosen, uint64_t *p)
 {
 	const struct kv_space *s = r->space;
 	const struct format_bytes *f = format_of(s->k);
@@ -108,6 +110,7 @@ static void add_scored(const struct rig *r, uint32_t channels, const bool *chose
 			continue;
 		}
 		bits += (uint64_t)f->score_bits * channels;
+		p[KV_PLANE_K] += 2 * apart.scored;
 		p[KV_PLANE_PARAMETERS] +=
 			k_parameters(f, s->k_dim, tile_of(&r->view, row) != last, channels);
 		last = tile_of(&r->view, row);
@@ -146,7 +149,7 @@ static uint32_t limit_of(const struct rig *r, const struct kv_query *q, uint32_t
 }
 
 void bytes_expected(const struct rig *r, const struct kv_plan *plan, const struct kv_query *query,
-		    const bool *chosen, uint64_t ret_planes[KV_PLANES])
+		    struct bytes_apart apart, const bool *chosen, uint64_t ret_planes[KV_PLANES])
 {
 	const struct kv_op *dims = NULL, *mean = NULL;
 
@@ -156,13 +159,13 @@ void bytes_expected(const struct rig *r, const struct kv_plan *plan, const struc
 	}
 	if (query->n_q > KV_MAX_DECODE_Q) { /* once per block of queries */
 		for (uint32_t i = 0; i < query->n_q; i += PROMPT_Q)
-			add_attended(r, limit_of(r, query, MIN(i + PROMPT_Q, query->n_q) - 1), NULL,
-				     query->level, ret_planes);
+			add_attended(r, limit_of(r, query, MIN(i + PROMPT_Q, query->n_q) - 1),
+				     apart, NULL, query->level, ret_planes);
 		return;
 	}
-	add_attended(r, r->view.rows, chosen, query->level, ret_planes);
+	add_attended(r, r->view.rows, apart, chosen, query->level, ret_planes);
 	if (dims)
-		add_scored(r, MIN(dims->n[0], r->space->k_dim), chosen, ret_planes);
+		add_scored(r, MIN(dims->n[0], r->space->k_dim), apart, chosen, ret_planes);
 	if (mean && mean->n[0] != KV_MEAN_OFF)
 		add_summed(r, limit_of(r, query, 0), chosen, ret_planes);
 }

@@ -30,6 +30,9 @@ struct run_of {
 	struct kv_space space;
 	uint32_t args[KV_POLICY_ARGS_BYTES / sizeof(uint32_t)];
 	struct rig rig;
+	struct kv_channels channels[KV_HEADS];
+	const struct kv_channels *table[KV_HEADS];
+	struct bytes_apart apart; /* of the KV head being checked */
 	struct kv_query query;
 	struct kv_plan plan;
 	float *sent, *q; /* f32, as rounded to dtype */
@@ -47,11 +50,12 @@ PRINTF_LIKE(2, 3) static void complain(struct run_of *t, const char *format, ...
 	if (t->failed++ > 4)
 		return;
 	fprintf(stderr,
-		"%s K %s V %s dtype %u d %u S %u g %u n_q %u sinks %u rollback %u %s%s%s%s%s %s: ",
+		"%s K %s V %s dtype %u d %u S %u g %u n_q %u sinks %u rollback %u "
+		"%s%s%s%s%soutliers %u %s %s: ",
 		kv_isa_name(), x->k_format, x->v_format, (unsigned)x->dtype, x->dim, x->rows,
 		x->group, x->n_q, x->sinks, x->rollback, x->cut ? "cut " : "",
 		x->settled ? "settled " : "", x->full ? "full " : "", x->draft ? "draft " : "",
-		x->policy, x->sets);
+		x->ordered ? "ordered " : "", x->outliers, x->policy, x->sets);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
@@ -127,7 +131,8 @@ static bool make_space(struct run_of *t)
 				     .v_format = x->v_format,
 				     .policy = policy,
 				     .args = t->args,
-				     .sinks = x->sinks };
+				     .sinks = x->sinks,
+				     .outliers = x->outliers };
 	char why[KV_ERROR_TEXT], sets[sizeof(x->sets)], *save = NULL;
 
 	kv_policy_defaults(policy, t->args);
@@ -142,6 +147,35 @@ static bool make_space(struct run_of *t)
 	return !t->failed;
 }
 
+static void shuffle(uint8_t *channel, uint32_t n, uint64_t *random)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t j = (uint32_t)((double)(uniform(random) + 1) / 2 * i + 0.5);
+
+		channel[i] = channel[j];
+		channel[j] = (uint8_t)i;
+	}
+}
+
+/* The last KV head has no table when the seed says so. */
+static void make_tables(struct run_of *t)
+{
+	uint64_t random = t->x->random ^ 0x7ab1e;
+	char why[KV_ERROR_TEXT];
+
+	for (uint32_t h = 0; h < KV_HEADS && t->x->ordered; h++) {
+		struct kv_channels *c = &t->channels[h];
+
+		shuffle(c->k, t->x->dim, &random);
+		shuffle(c->v, t->x->dim, &random);
+		c->n_outliers = t->x->outliers > h ? t->x->outliers - h : 0;
+		if (kv_channels_check(&t->space, c, why))
+			complain(t, "%s", why);
+		t->table[h] = h == 0 || t->x->random % 4 ? c : NULL;
+	}
+	t->rig.view.channels = t->x->ordered ? t->table : NULL;
+}
+
 /* Rows appended in entries; some are cut off and written again; the last ones are the step's. */
 static bool make_rows(struct run_of *t)
 {
@@ -150,6 +184,7 @@ static bool make_rows(struct run_of *t)
 
 	if (rig_init(&t->rig, &t->space, x->rows + 4096, x->rollback))
 		return false;
+	make_tables(t);
 	append(t, 0, before, true);
 	if (x->cut && before > 200) {
 		uint32_t keep = x->sinks + (uint32_t)(x->random % (before - x->sinks));
@@ -241,6 +276,14 @@ static void ref_query_of(const struct run_of *t, uint32_t head, uint32_t h, doub
 	*ret = (struct ref_query){ q, 1 / sqrt((double)dim), limit_of(t, query) };
 }
 
+static bool is_apart(const struct run_of *t, uint32_t head, uint32_t channel)
+{
+	for (uint32_t i = 0; i < t->apart.all; i++)
+		if (t->table[head]->k[i] == channel)
+			return true;
+	return false;
+}
+
 static void make_scores(struct run_of *t, uint32_t head, const struct ref_rows *rows,
 			struct scores *s)
 {
@@ -256,6 +299,8 @@ static void make_scores(struct run_of *t, uint32_t head, const struct ref_rows *
 			sums[c] += fabs(q[c]);
 	}
 	ref_channels(sums, t->x->dim, r, channel);
+	for (uint32_t j = 0; j < r; j++)
+		t->apart.scored += is_apart(t, head, channel[j]);
 	memset(s->rank, 0, n * sizeof(*s->rank));
 	for (uint32_t h = 0; h < heads; h++) {
 		double *a = s->a + (size_t)h * n;
@@ -354,7 +399,7 @@ static void check_bytes(struct run_of *t, uint32_t head, const bool *chosen)
 						      "parameters", "recent", "state",   "other" };
 	uint64_t want[KV_PLANES] = { 0 };
 
-	bytes_expected(&t->rig, &t->plan, &t->query, chosen, want);
+	bytes_expected(&t->rig, &t->plan, &t->query, t->apart, chosen, want);
 	for (unsigned i = 0; i < KV_PLANES; i++)
 		if (t->result[head].bytes[i] != want[i])
 			complain(t, "%s: %llu bytes, not %llu", plane[i],
@@ -370,6 +415,9 @@ static void check_kv_head(struct run_of *t, uint32_t head)
 			    malloc(heads * sizeof(double)), malloc((n + 1) * sizeof(double)) };
 	struct ref_rows rows;
 
+	t->apart = (struct bytes_apart){ 0 };
+	if (t->table[head] && t->rig.view.channels && !t->space.k->plain)
+		t->apart.all = t->table[head]->n_outliers;
 	ref_decode(&t->rig, head, t->query.level, t->sent, &rows);
 	mark_selected(t, head, chosen);
 	if (scored && n) {

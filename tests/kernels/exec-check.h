@@ -19,6 +19,8 @@ struct shape {
 	bool cut;       /* rows were cut inside a tile and written anew */
 	bool settled;   /* the step's own rows were flushed before it, where due */
 	bool full, draft;
+	bool ordered;      /* channels in another order, another one for each KV head */
+	uint32_t outliers; /* if ordered: the head's number is how many fewer it uses */
 };
 
 /* False and a line on stderr for each property that did not hold. */

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/map.h"
+#include "kernels/channels.h"
+#include "kernels/outliers.h"
 #include "shm/base.h"
 
 static void widen(const float *x, size_t n, double *ret)
@@ -16,22 +17,33 @@ static void widen(const float *x, size_t n, double *ret)
 		ret[i] = (double)x[i];
 }
 
-/* What scoring sees of a row: one channel at a time with coefficient 1. */
-static void decode_score(const struct kv_piece *p, uint32_t i, double *ret)
+/* By channel, what was read by place. */
+static void order(const uint8_t *channel, uint32_t n, double *x)
 {
+	double by_place[KV_MAX_DIM];
+
+	memcpy(by_place, x, n * sizeof(*x));
+	for (uint32_t i = 0; i < n; i++)
+		x[channel[i]] = by_place[i];
+}
+
+/* What scoring sees of a row: one channel at a time with coefficient 1. */
+static void decode_score(const struct kv_piece *p, double *ret)
+{
+	const struct kv_ops *ops = kv_ops_find();
 	const float one = 1;
 
 	for (uint32_t c = 0; c < p->k.dim; c++) {
 		uint16_t channel = (uint16_t)c;
 		float x;
 
-		p->kk->k_score_dims(&p->k, p->at + i, 1, &one, 1, &channel, 1, 1, &x, 1);
+		kv_piece_score(ops, p, &one, 1, &channel, 1, 1, &x, 1);
 		ret[c] = (double)x;
 	}
 }
 
 /* K from unit queries and V from weight 1, so that a level is decoded by what reads it. */
-static void decode_row(const struct kv_piece *p, uint32_t i, unsigned level, double *k, double *v)
+static void decode_row(const struct kv_piece *p, unsigned level, double *k, double *v)
 {
 	uint32_t dim = p->k.dim;
 	float x[KV_MAX_DIM];
@@ -39,15 +51,15 @@ static void decode_row(const struct kv_piece *p, uint32_t i, unsigned level, dou
 	if (level && !kv_piece_is_recent(p)) {
 		const float one = 1;
 
-		decode_score(p, i, k);
+		decode_score(p, k);
 		memset(x, 0, sizeof(x));
-		p->kv->v_axpy(&p->v, p->at + i, 1, &one, 1, 1, x, dim, level);
+		p->kv->v_axpy(&p->v, p->at, 1, &one, 1, 1, x, dim, level);
 		widen(x, dim, v);
 		return;
 	}
-	p->kk->k_read(&p->k, p->at + i, 1, x);
+	kv_piece_read_k(p, x);
 	widen(x, dim, k);
-	p->kv->v_read(&p->v, p->at + i, 1, x);
+	p->kv->v_read(&p->v, p->at, 1, x);
 	widen(x, dim, v);
 }
 
@@ -69,6 +81,7 @@ void ref_decode(const struct rig *r, uint32_t head, unsigned level, const float 
 {
 	const struct kv_space *s = r->space;
 	size_t n = r->view.rows, dim = s->k_dim, bytes = (n * dim + 1) * sizeof(double);
+	const struct kv_channels *t = kv_channels_of(&r->view, head);
 	struct kv_piece p = { 0 };
 	struct kv_map map;
 
@@ -79,8 +92,13 @@ void ref_decode(const struct rig *r, uint32_t head, unsigned level, const float 
 		const float *v = sent + ((size_t)row * 2 + 1) * s->kv_heads * dim + head * dim;
 
 		kv_map_find(&map, row, row + 1, &p);
-		decode_row(&p, 0, level, ret->k + row * dim, ret->v + row * dim);
-		decode_score(&p, 0, ret->score + row * dim);
+		decode_row(&p, level, ret->k + row * dim, ret->v + row * dim);
+		decode_score(&p, ret->score + row * dim);
+		if (t) {
+			order(t->k, (uint32_t)dim, ret->k + row * dim);
+			order(t->k, (uint32_t)dim, ret->score + row * dim);
+			order(t->v, (uint32_t)dim, ret->v + row * dim);
+		}
 		if (is_cut(&r->view, row))
 			memcpy(ret->sent + row * dim, ret->v + row * dim, dim * sizeof(double));
 		else
