@@ -108,6 +108,43 @@ int sparq_cache_set(sparq_cache *k, const char *key, const char *value)
 	return r < 0 ? r : conn_call(k->c, &m);
 }
 
+/* The order of one tensor's channels; whether it is one, the daemon says. */
+static int fill_channels(sparq *c, const char *what, const uint8_t *from, uint32_t n, uint8_t *ret)
+{
+	if (n > SPARQ_MAX_CHANNELS)
+		return conn_fail(c, -EINVAL, "%s=%u: at most %u", what, n, SPARQ_MAX_CHANNELS);
+	if (n && !from)
+		return conn_fail(c, -EINVAL, "%s=%u, and no channels", what, n);
+	if (n)
+		memcpy(ret, from, n);
+	return 0;
+}
+
+int sparq_cache_table(sparq_cache *k, const struct sparq_cache_table_params *params)
+{
+	struct sparq_msg_cache_table *table;
+	struct sparq_cache_table_params p;
+	union message m;
+	int r = struct_take(&p, sizeof(p), params);
+
+	if (r < 0)
+		return conn_fail(k->c, r, "the table is of a later release than this library");
+	if (!(k->c->told.features & SPARQ_FEATURE_TABLE))
+		return conn_fail(k->c, -EOPNOTSUPP, "this daemon has no channel tables");
+	message_init(&m, SPARQ_MSG_CACHE_TABLE);
+	table = &m.cache_table;
+	table->cache = k->id;
+	table->layer = p.layer;
+	table->kv_head = p.kv_head;
+	table->n_k = p.n_k;
+	table->n_v = p.n_v;
+	table->n_outliers = p.n_outliers;
+	r = fill_channels(k->c, "n_k", p.k_channels, p.n_k, table->k_channels);
+	if (r == 0)
+		r = fill_channels(k->c, "n_v", p.v_channels, p.n_v, table->v_channels);
+	return r < 0 ? r : conn_call(k->c, &m);
+}
+
 int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret)
 {
 	struct sparq_cache_stat stat = {};

@@ -96,6 +96,15 @@ struct sparq_cache_params {
 int sparq_cache_create(sparq *c, const struct sparq_cache_params *params, sparq_cache **ret);
 sparq_cache *sparq_cache_unref(sparq_cache *k);
 int sparq_cache_set(sparq_cache *k, const char *key, const char *value);
+struct sparq_cache_table_params {
+	uint32_t size;
+	uint32_t layer, kv_head;
+	uint32_t n_outliers;       /* the first of k_channels */
+	uint32_t n_k, n_v;         /* channels given: k_dim and v_dim; 0: as they come */
+	const uint8_t *k_channels; /* which channel of K comes first, second, ... */
+	const uint8_t *v_channels;
+};
+int sparq_cache_table(sparq_cache *k, const struct sparq_cache_table_params *params);
 struct sparq_cache_stat {
 	uint32_t size, rsv;
 	uint64_t sequences, rows, bytes, budget_bytes, row_bytes, dense_row_bytes;

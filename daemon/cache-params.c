@@ -25,7 +25,7 @@ static const char *const on_disconnect_names[] = {
 
 /* Parts of the design that this build does not have: ignored, they would change results. */
 static const char *const unsupported[] = {
-	"window",    "softcap", "alibi",    "sink_logits",     "k_permutation",
+	"window",    "softcap", "alibi",    "sink_logits",
 	"placement", "v_in_k",  "volatile", "audit_max_error",
 };
 
@@ -75,11 +75,10 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 					"option \"%s\" is not supported by this build", key);
 	for (unsigned i = 0; i < policy->n_params; i++)
 		append(takes, sizeof(takes), policy->params[i].name);
-	return why_fail(
-		why, EINVAL,
-		"unknown option \"%.32s\": cache options are sinks, rollback, on_disconnect; "
-		"policy \"%s\" takes %s",
-		key, policy->name, *takes ? takes : "none");
+	return why_fail(why, EINVAL,
+			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
+			"on_disconnect; policy \"%s\" takes %s",
+			key, policy->name, *takes ? takes : "none");
 }
 
 int cache_params_set(struct cache_record *r, const char *key, const char *value, char *why)
@@ -97,6 +96,8 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 		return parse_number(key, value, KV_MAX_SINKS, &r->sinks, why);
 	if (!strcmp(key, "rollback"))
 		return parse_number(key, value, KV_MAX_ROLLBACK, &r->rollback, why);
+	if (!strcmp(key, "outliers"))
+		return parse_number(key, value, KV_MAX_OUTLIERS, &r->outliers, why);
 	if (!strcmp(key, "on_disconnect"))
 		return parse_on_disconnect(value, &r->on_disconnect, why);
 	return cache_params_set(r, key, value, why);
@@ -271,6 +272,7 @@ int cache_params_settle(const struct cache_record *r, uint8_t ret_args[KV_POLICY
 		.policy = policy,
 		.args = args,
 		.sinks = r->sinks,
+		.outliers = r->outliers,
 	};
 	struct spaces spaces = { 0 };
 	int error;
@@ -313,6 +315,7 @@ static int compare_numbers(const struct cache_record *a, const struct cache_reco
 		{ "timeout_us", a->timeout_us, b->timeout_us },
 		{ "sinks", a->sinks, b->sinks },
 		{ "rollback", a->rollback, b->rollback },
+		{ "outliers", a->outliers, b->outliers },
 	};
 	char has[32], wanted[32];
 

@@ -47,6 +47,7 @@ void store_deinit(struct store *s)
 
 		s->caches = c->next;
 		users_put(s->users, c->user);
+		free(c->channels.table);
 		free(c);
 	}
 	free(s->seq_by_slot);
@@ -195,6 +196,7 @@ void cache_drop_unused(struct cache *c)
 
 	if (c->n_sessions || c->n_sequences)
 		return;
+	channels_clear(c);
 	assert(load_acquire(&c->charged_bytes) == 0);
 	while (*at != c)
 		at = &(*at)->next;

@@ -11,6 +11,7 @@
 
 #include "daemon/cache-params.h"
 #include "daemon/catalogue.h"
+#include "daemon/channels.h"
 #include "daemon/user.h"
 #include "kernels/kernels.h"
 #include "shm/sparq-abi.h"
@@ -28,6 +29,8 @@ struct cache {
 	struct cache_record *record;
 	struct spaces spaces;
 	uint8_t args[KV_POLICY_ARGS_BYTES]; /* what those point at */
+	struct channels channels;
+	uint64_t creator;       /* session: it may load channel tables */
 	uint64_t budget_bytes;  /* 0: none of its own */
 	uint64_t charged_bytes; /* atomic */
 	uint32_t n_sequences, n_sessions; /* control thread */
@@ -67,9 +70,9 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 void store_deinit(struct store *s);
 
 /* Creates, or attaches to an equal one of the same uid and name. The options text of the message is
- * "key=value" words: those of the policy, and sinks, rollback, on_disconnect. -EINVAL, -EOPNOTSUPP,
- * -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter, its value and
- * what is allowed, or the first one that differs. */
+ * "key=value" words: those of the policy, and sinks, rollback, outliers, on_disconnect. -EINVAL,
+ * -EOPNOTSUPP, -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter,
+ * its value and what is allowed, or the first one that differs. */
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why);
 struct cache *cache_find(struct store *s, const struct user *user, uint64_t id);

@@ -26,7 +26,7 @@
 #include "kernels/kernels.h"
 
 #define CATALOGUE_MAGIC 0x474f4c4154414353ull
-#define CATALOGUE_LAYOUT 1u
+#define CATALOGUE_LAYOUT 2u
 #define CATALOGUE_BLOCK 4096u
 
 enum record_state { RECORD_FREE, RECORD_BUILDING, RECORD_LIVE, RECORD_DYING };
@@ -47,6 +47,7 @@ struct cache_record {
 	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
 	uint32_t sinks, rollback, timeout_us, on_disconnect;
 	float scale;
+	uint32_t outliers, channels; /* most of a table; first block of the tables (channels.h) */
 	uint64_t budget_bytes;
 	char name[64], k_format[128], v_format[128], policy[32], device[32], model[128];
 	uint8_t args[KV_POLICY_ARGS_BYTES];

@@ -132,6 +132,7 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 
 	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
 	*ret = (struct kv_view){ .rows = rows, .n_sinks = MIN(rows, sinks) };
+	ret->channels = channels_layer(s->cache, (uint32_t)(l - s->layer));
 	if (l->record->sinks)
 		ret->sinks = pool_data(pool, l->record->sinks);
 	/* Fewer rows than are sealed: there is no tail, and nothing is written through this view.

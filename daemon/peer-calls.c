@@ -166,6 +166,8 @@ static int call_cache_create(struct peer *p, union message *m, char *why)
 		*held = (struct peer_cache){ .cache = cache };
 	}
 	held->refs++;
+	if (!cache->creator) /* made by this call: who attaches finds another's */
+		cache->creator = p->session->id;
 	message_reply(m, &head);
 	m->cache.cache = cache->id;
 	return 0;
@@ -197,6 +199,26 @@ static int call_cache_set(struct peer *p, union message *m, char *why)
 	if (!held)
 		return no_cache(request.cache, why);
 	r = cache_set(held->cache, request.key, request.value, why);
+	if (r < 0)
+		return r;
+	message_reply(m, &request.head);
+	return 0;
+}
+
+static int call_cache_table(struct peer *p, union message *m, char *why)
+{
+	struct sparq_msg_cache_table request = m->cache_table;
+	struct peer_cache *held = held_cache(p, request.cache);
+	int r;
+
+	if (!held)
+		return no_cache(request.cache, why);
+	if (held->cache->creator != p->session->id)
+		return PEER_REFUSE(-EPERM,
+				   "cache %#" PRIx64
+				   ": only the session that made it loads its tables",
+				   request.cache);
+	r = channels_load(held->cache, &request, why);
 	if (r < 0)
 		return r;
 	message_reply(m, &request.head);
@@ -353,6 +375,7 @@ static const struct {
 	{ SPARQ_MSG_CACHE_UNREF, call_cache_unref },
 	{ SPARQ_MSG_CACHE_SET, call_cache_set },
 	{ SPARQ_MSG_CACHE_STAT, call_cache_stat },
+	{ SPARQ_MSG_CACHE_TABLE, call_cache_table },
 	{ SPARQ_MSG_SEQ_CREATE, call_seq_create },
 	{ SPARQ_MSG_SEQ_ATTACH, call_seq_attach },
 	{ SPARQ_MSG_SEQ_FORK, call_seq_fork },

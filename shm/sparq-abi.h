@@ -32,7 +32,8 @@
  * unknown incompatible one refuses the session. */
 #define SPARQ_FEATURE_LSE (1ull << 0)    /* items may ask for the log-sum-exp */
 #define SPARQ_FEATURE_REPORT (1ull << 1) /* items may ask for a report */
-#define SPARQ_FEATURES_COMPAT (SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT)
+#define SPARQ_FEATURE_TABLE (1ull << 2)  /* CACHE_TABLE is known */
+#define SPARQ_FEATURES_COMPAT (SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -213,6 +214,7 @@ enum {
 	SPARQ_MSG_CACHE_UNREF = 17,
 	SPARQ_MSG_CACHE_SET = 18,
 	SPARQ_MSG_CACHE_STAT = 19,
+	SPARQ_MSG_CACHE_TABLE = 20,
 	SPARQ_MSG_SEQ_CREATE = 32,
 	SPARQ_MSG_SEQ_ATTACH = 33,
 	SPARQ_MSG_SEQ_FORK = 34,
@@ -323,6 +325,17 @@ struct sparq_msg_cache_stat { /* reply */
 	uint64_t dense_row_bytes; /* the same in f16 */
 };
 
+#define SPARQ_MAX_CHANNELS 256u
+#define SPARQ_MAX_OUTLIERS 8u
+struct sparq_msg_cache_table { /* the reply is a head */
+	struct sparq_msg head;
+	uint64_t cache;
+	uint32_t layer, kv_head;
+	uint32_t n_k, n_v;        /* channels below: k_dim and v_dim, or 0: as they come */
+	uint32_t n_outliers, rsv; /* the first of k_channels, kept in f16 in sealed tiles */
+	uint8_t k_channels[SPARQ_MAX_CHANNELS], v_channels[SPARQ_MAX_CHANNELS];
+};
+
 struct sparq_msg_seq_create { /* SEQ_CREATE, SEQ_ATTACH */
 	struct sparq_msg head;
 	uint64_t cache;
@@ -380,6 +393,9 @@ SPARQ_AT(sparq_daemon_page, poller, 2 * SPARQ_LINE_BYTES);
 SPARQ_ASSERT(sizeof(struct sparq_msg) == 16, "msg");
 SPARQ_ASSERT(sizeof(struct sparq_msg_error) == 256, "msg_error");
 SPARQ_ASSERT(sizeof(struct sparq_msg_hello) == 64, "msg_hello");
+SPARQ_ASSERT(sizeof(struct sparq_msg_cache_table) == 560, "msg_cache_table");
+SPARQ_AT(sparq_msg_cache_table, k_channels, 48);
+SPARQ_AT(sparq_msg_cache_table, v_channels, 304);
 SPARQ_ASSERT(sizeof(struct sparq_msg_hello_reply) == 16 + 8 + 16 + 24 + 32 + 24 * SPARQ_MAX_QUEUES,
 	     "msg_hello_reply");
 

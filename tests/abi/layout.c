@@ -129,6 +129,12 @@ static void print_cache_messages(void)
 	F(sparq_msg_cache_stat, bytes) F(sparq_msg_cache_stat, budget_bytes)
 	F(sparq_msg_cache_stat, row_bytes) F(sparq_msg_cache_stat, dense_row_bytes)
 	END(sparq_msg_cache_stat);
+	F(sparq_msg_cache_table, head) F(sparq_msg_cache_table, cache)
+	F(sparq_msg_cache_table, layer) F(sparq_msg_cache_table, kv_head)
+	F(sparq_msg_cache_table, n_k) F(sparq_msg_cache_table, n_v)
+	F(sparq_msg_cache_table, n_outliers) F(sparq_msg_cache_table, rsv)
+	F(sparq_msg_cache_table, k_channels) F(sparq_msg_cache_table, v_channels)
+	END(sparq_msg_cache_table);
 	F(sparq_msg_seq_create, head) F(sparq_msg_seq_create, cache)
 	F(sparq_msg_seq_create, name)
 	END(sparq_msg_seq_create);
@@ -143,7 +149,8 @@ static void print_cache_messages(void)
 static void print_numbers(void)
 {
 	NUMBER(SPARQ_MAGIC) NUMBER(SPARQ_ABI_MAJOR) NUMBER(SPARQ_FEATURE_LSE)
-	NUMBER(SPARQ_FEATURE_REPORT) NUMBER(SPARQ_FEATURES_COMPAT)
+	NUMBER(SPARQ_FEATURE_REPORT) NUMBER(SPARQ_FEATURE_TABLE)
+	NUMBER(SPARQ_FEATURES_COMPAT)
 	NUMBER(SPARQ_FEATURES_INCOMPAT) NUMBER(SPARQ_MAX_QUEUES) NUMBER(SPARQ_MAX_SQ_ENTRIES)
 	NUMBER(SPARQ_MAX_ITEMS) NUMBER(SPARQ_MAX_ROWS) NUMBER(SPARQ_MAX_DECODE_Q)
 	NUMBER(SPARQ_ROW_LIMIT) NUMBER(SPARQ_NAME_MAX) NUMBER(SPARQ_OP_NOP) NUMBER(SPARQ_OP_STEP)
@@ -155,6 +162,7 @@ static void print_numbers(void)
 	NUMBER(SPARQ_ADDR_OFFSET_BITS) NUMBER(SPARQ_CQE_REPEATED) NUMBER(SPARQ_CQE_DENSE)
 	NUMBER(SPARQ_LINE_BYTES) NUMBER(SPARQ_MSG_REPLY) NUMBER(SPARQ_ERROR_TEXT)
 	NUMBER(SPARQ_DTYPE_F32) NUMBER(SPARQ_DTYPE_F16) NUMBER(SPARQ_DTYPE_BF16)
+	NUMBER(SPARQ_MAX_CHANNELS) NUMBER(SPARQ_MAX_OUTLIERS)
 }
 
 static void print_enumerations(void)
@@ -173,6 +181,7 @@ static void print_enumerations(void)
 	NUMBER(SPARQ_MSG_HELLO) NUMBER(SPARQ_MSG_MAPPED) NUMBER(SPARQ_MSG_NAME)
 	NUMBER(SPARQ_MSG_INFO) NUMBER(SPARQ_MSG_QUEUE_FD) NUMBER(SPARQ_MSG_CACHE_CREATE)
 	NUMBER(SPARQ_MSG_CACHE_UNREF) NUMBER(SPARQ_MSG_CACHE_SET) NUMBER(SPARQ_MSG_CACHE_STAT)
+	NUMBER(SPARQ_MSG_CACHE_TABLE)
 	NUMBER(SPARQ_MSG_SEQ_CREATE) NUMBER(SPARQ_MSG_SEQ_ATTACH) NUMBER(SPARQ_MSG_SEQ_FORK)
 	NUMBER(SPARQ_MSG_SEQ_DROP) NUMBER(SPARQ_MSG_SEQ_TRUNCATE) NUMBER(SPARQ_MSG_SEQ_STAT)
 }

@@ -74,6 +74,7 @@ static void test_refused(void **state)
 	REFUSE(heads, 7, -EINVAL, "heads=7: allowed is a multiple of kv_heads, 2, up to 65535");
 	REFUSE(heads, 0, -EINVAL, "heads=0: allowed is a multiple of kv_heads, 2, up to 65535");
 	REFUSE(sinks, 17, -EINVAL, "sinks=17: allowed is 0 to 16");
+	REFUSE(outliers, 9, -EINVAL, "outliers=9: allowed is 0 to 8");
 	REFUSE(scale, -1, -EINVAL, "scale=-1: allowed is a positive number, or 0 for the default");
 	REFUSE(scale, NAN, -EINVAL,
 	       "scale=nan: allowed is a positive number, or 0 for the default");

@@ -198,6 +198,9 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		message_fail(m, &asked->head, -EINVAL, "%s=%s: at most 4096", asked->cache_set.key,
 			     asked->cache_set.value);
 		break;
+	case SPARQ_MSG_CACHE_TABLE:
+		f->cache_table = asked->cache_table;
+		break;
 	case SPARQ_MSG_SEQ_CREATE:
 	case SPARQ_MSG_SEQ_ATTACH:
 	case SPARQ_MSG_SEQ_FORK:

@@ -31,6 +31,7 @@ struct fake {
 	uint64_t completed; /* atomic */
 	uint64_t sleeps;    /* atomic */
 	struct sparq_msg_cache_create cache_create;
+	struct sparq_msg_cache_table cache_table;
 	uint64_t dropped; /* id of the last SEQ_DROP */
 	uint32_t n_drops, n_unrefs;
 };

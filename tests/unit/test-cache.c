@@ -65,11 +65,12 @@ static void assert_refused(struct store_fixture *f, const struct sparq_msg_cache
 static void created(void **state)
 {
 	struct store_fixture *f = *state;
-	struct cache *c = make(f, "a", "sinks=3 rollback=7  on_disconnect=park");
+	struct cache *c = make(f, "a", "sinks=3 rollback=7 outliers=5  on_disconnect=park");
 
 	assert_int_not_equal(c->id, 0);
 	assert_int_equal(cache_shape(c)->sinks, 3);
 	assert_int_equal(c->rollback, 7);
+	assert_int_equal(cache_shape(c)->outliers, 5);
 	assert_int_equal(c->on_disconnect, ON_DISCONNECT_PARK);
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	assert_int_equal(c->record->uid, FIXTURE_UID);
@@ -175,11 +176,13 @@ static void refused_options(void **state)
 		{ "sinks=1x", "1x", EINVAL },
 		{ "sinks=99999999999999999999999999", "0 to 16", EINVAL },
 		{ "rollback=129", "0 to 128", EINVAL },
+		{ "outliers=9", "outliers=9: 0 to 8", EINVAL },
 		{ "on_disconnect=keep", "drop and park", EINVAL },
 		{ "sinks", "key=value", EINVAL },
 		{ "=1", "key=value", EINVAL },
 		{ "rr=3",
-		  "unknown option \"rr\": cache options are sinks, rollback, on_disconnect; "
+		  "unknown option \"rr\": cache options are sinks, rollback, outliers, "
+		  "on_disconnect; "
 		  "policy \"sparq\" takes r, k, l",
 		  EINVAL },
 		{ "r=0", "r", EINVAL },
@@ -262,6 +265,7 @@ static void differing(void **state)
 	DIFFERS(strcpy(m.policy, "dense"); m.options[0] = 0, "policy sparq, not dense");
 	DIFFERS(strcpy(m.options, "r=17"), "r 16, not 17");
 	DIFFERS(strcpy(m.options, "r=16 sinks=0"), "sinks 16, not 0");
+	DIFFERS(strcpy(m.options, "r=16 outliers=1"), "outliers 0, not 1");
 	DIFFERS(strcpy(m.options, "r=16 on_disconnect=park"), "on_disconnect drop, not park");
 #undef DIFFERS
 	assert_int_equal(c->n_sessions, 1);

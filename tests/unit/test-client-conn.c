@@ -243,6 +243,68 @@ static void test_cache(void **state)
 	fake_stop(&f);
 }
 
+/* The message has what the program said, and what it cannot hold is refused here. */
+static void test_tables(void **state)
+{
+	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
+	uint8_t order[SPARQ_MAX_CHANNELS];
+	struct sparq_cache_table_params t = { .size = sizeof(t), .layer = 3, .kv_head = 2,
+					      .n_outliers = 1, .n_k = 64, .k_channels = order };
+	struct fake f = {};
+	sparq_cache *k = NULL;
+	sparq *c = NULL;
+
+	for (unsigned i = 0; i < sizeof(order); i++)
+		order[i] = (uint8_t)(255 - i);
+	fake_start(&f);
+	assert_int_equal(sparq_open(f.path, NULL, &c), 0);
+	assert_int_equal(sparq_cache_create(c, &p, &k), 0);
+	assert_int_equal(sparq_cache_table(k, &t), 0);
+	assert_int_equal(f.cache_table.layer, 3);
+	assert_int_equal(f.cache_table.kv_head, 2);
+	assert_int_equal(f.cache_table.n_outliers, 1);
+	assert_int_equal(f.cache_table.n_k, 64);
+	assert_int_equal(f.cache_table.n_v, 0);
+	assert_memory_equal(f.cache_table.k_channels, order, 64);
+	assert_int_equal(f.cache_table.k_channels[64], 0);
+	t.n_v = 1;
+	assert_int_equal(sparq_cache_table(k, &t), -EINVAL);
+	assert_string_equal(sparq_error(c), "n_v=1, and no channels");
+	t.n_k = 257;
+	assert_int_equal(sparq_cache_table(k, &t), -EINVAL);
+	assert_string_equal(sparq_error(c), "n_k=257: at most 256");
+	t.size = 2;
+	assert_int_equal(sparq_cache_table(k, &t), -EINVAL);
+	sparq_cache_unref(k);
+	sparq_close(c);
+	fake_stop(&f);
+}
+
+static void lie_old(struct sparq_msg_hello_reply *r, page *p)
+{
+	r->features &= ~SPARQ_FEATURE_TABLE;
+	p->features &= ~SPARQ_FEATURE_TABLE;
+}
+
+/* An older daemon would end the session over a message that it does not know. */
+static void test_tables_unknown(void **state)
+{
+	struct sparq_cache_table_params t = { .size = sizeof(t) };
+	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
+	struct fake f = { .lie = lie_old };
+	sparq_cache *k = NULL;
+	sparq *c = NULL;
+
+	fake_start(&f);
+	assert_int_equal(sparq_open(f.path, NULL, &c), 0);
+	assert_int_equal(sparq_cache_create(c, &p, &k), 0);
+	assert_int_equal(sparq_cache_table(k, &t), -EOPNOTSUPP);
+	assert_string_equal(sparq_error(c), "this daemon has no channel tables");
+	sparq_cache_unref(k);
+	sparq_close(c);
+	fake_stop(&f);
+}
+
 /* Who lets go of a named sequence means to come back to it. */
 static void test_sequences(void **state)
 {
@@ -400,6 +462,8 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_cache),
+		cmocka_unit_test(test_tables),
+		cmocka_unit_test(test_tables_unknown),
 		cmocka_unit_test(test_sequences),
 		cmocka_unit_test(test_buffers),
 		cmocka_unit_test(test_dead_daemon),

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Channel tables in the catalogue: see channels.h. */
+#include "daemon/channels.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "daemon/cache.h"
+#include "daemon/name.h"
+#include "daemon/record.h"
+#include "daemon/store.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+_Static_assert(sizeof(((struct sparq_msg_cache_table *)0)->k_channels) == KV_MAX_DIM &&
+		       sizeof(((struct sparq_msg_cache_table *)0)->v_channels) == KV_MAX_DIM,
+	       "channels of a message");
+
+static struct channels_block *block_of(const struct cache *c, uint32_t block)
+{
+	return catalogue_block(c->store->catalogue, block);
+}
+
+/* ---- what was asked for ------------------------------------------------------------ */
+
+/* The channels of one tensor: all of its places, or none at all: as they come. */
+static int read_order(const char *what, const uint8_t *given, uint32_t n, uint32_t dim,
+		      uint8_t ret[KV_MAX_DIM], char *why)
+{
+	if (n && n != dim)
+		return why_fail(why, EINVAL, "%u %s: the cache has %u, or 0 for as they come", n,
+				what, dim);
+	for (uint32_t i = n; i < KV_MAX_DIM; i++)
+		if (given[i])
+			return why_fail(why, EINVAL, "%s[%u] is not 0, after the last of %u", what,
+					i, n);
+	memset(ret, 0, KV_MAX_DIM);
+	for (uint32_t i = 0; i < dim; i++)
+		ret[i] = n ? given[i] : (uint8_t)i;
+	return 0;
+}
+
+static int check_place(const struct cache *c, const struct sparq_msg_cache_table *m, char *why)
+{
+	const struct cache_record *r = c->record;
+
+	if (m->rsv)
+		return why_fail(why, EINVAL, "a reserved field of the request is not 0");
+	if (m->layer >= r->layers)
+		return why_fail(why, EINVAL, "layer %u: the cache has %u, from 0", m->layer,
+				r->layers);
+	if (m->kv_head >= r->kv_heads)
+		return why_fail(why, EINVAL, "kv_head %u: the cache has %u, from 0", m->kv_head,
+				r->kv_heads);
+	if (c->n_sequences)
+		return why_fail(why, EBUSY,
+				"table of layer %u, KV head %u: the cache has sequences; load it "
+				"before the first",
+				m->layer, m->kv_head);
+	return 0;
+}
+
+static int read_table(const struct cache *c, const struct sparq_msg_cache_table *m,
+		      struct kv_channels *ret, char *why)
+{
+	struct kv_channels t = { .n_outliers = m->n_outliers };
+	const struct cache_record *r = c->record;
+	int error;
+
+	error = check_place(c, m, why);
+	if (error == 0)
+		error = read_order("k_channels", m->k_channels, m->n_k, r->k_dim, t.k, why);
+	if (error == 0)
+		error = read_order("v_channels", m->v_channels, m->n_v, r->v_dim, t.v, why);
+	if (error == 0)
+		error = kv_channels_check(cache_layer(c, m->layer), &t, why);
+	if (error == 0)
+		*ret = t;
+	return error;
+}
+
+/* ---- room ---------------------------------------------------------------------------- */
+
+static uint64_t index_bytes(const struct cache *c)
+{
+	return (uint64_t)c->record->layers * c->record->kv_heads * sizeof(*c->channels.table);
+}
+
+static int take_index(struct cache *c)
+{
+	int r;
+
+	if (c->channels.table)
+		return 0;
+	r = cache_charge(c, index_bytes(c));
+	if (r < 0)
+		return r;
+	c->channels.table = calloc(1, index_bytes(c));
+	if (c->channels.table)
+		return 0;
+	cache_refund(c, index_bytes(c));
+	return -ENOMEM;
+}
+
+/* An empty block behind the last. */
+static int take_block(struct cache *c)
+{
+	uint32_t block;
+	int r;
+
+	r = cache_charge(c, CATALOGUE_BLOCK);
+	if (r < 0)
+		return r;
+	r = catalogue_take_block(c->store->catalogue, &block);
+	if (r < 0) {
+		cache_refund(c, CATALOGUE_BLOCK);
+		return r;
+	}
+	memset(block_of(c, block), 0, CATALOGUE_BLOCK);
+	if (c->channels.last)
+		block_of(c, c->channels.last)->next = block;
+	else
+		c->record->channels = block;
+	c->channels.last = block;
+	return 0;
+}
+
+/* Room for one more record, where the cache's record need not change any more. */
+static int take_room(struct cache *c)
+{
+	int r;
+
+	r = take_index(c);
+	if (r < 0)
+		return r;
+	if (c->channels.last && block_of(c, c->channels.last)->n < CHANNELS_PER_BLOCK)
+		return 0;
+	return take_block(c);
+}
+
+/* ---- loading --------------------------------------------------------------------------- */
+
+static const struct kv_channels **index_at(const struct cache *c, uint32_t layer, uint32_t kv_head)
+{
+	return &c->channels.table[(size_t)layer * c->record->kv_heads + kv_head];
+}
+
+/* Blocks are as large as their alignment. */
+static struct channels_block *block_with(const struct channels_record *record)
+{
+	return (struct channels_block *)((uintptr_t)record & ~(uintptr_t)(CATALOGUE_BLOCK - 1));
+}
+
+/* The one there is, or the next free one. */
+static struct channels_record *record_for(const struct cache *c, uint32_t layer, uint32_t kv_head)
+{
+	const struct kv_channels *have = *index_at(c, layer, kv_head);
+	struct channels_block *b;
+
+	if (have)
+		return container_of(have, struct channels_record, channels);
+	b = block_of(c, c->channels.last);
+	return &b->record[b->n++];
+}
+
+static void seal(struct channels_block *b)
+{
+	b->checksum = XXH3_64bits(b->record, CATALOGUE_BLOCK - sizeof(*b));
+}
+
+int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *why)
+{
+	struct channels_record *record;
+	struct kv_channels t;
+	int r;
+
+	r = read_table(c, m, &t, why);
+	if (r < 0)
+		return r;
+	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
+	store_release(&c->record->state, RECORD_BUILDING);
+	r = take_room(c);
+	if (r == 0) {
+		record = record_for(c, m->layer, m->kv_head);
+		*record = (struct channels_record){ m->layer, m->kv_head, t };
+		seal(block_with(record));
+		*index_at(c, m->layer, m->kv_head) = &record->channels;
+	}
+	catalogue_publish_cache(c->store->catalogue, id_slot(c->id));
+	if (r < 0)
+		return why_fail(why, -r, "table of layer %u, KV head %u: no room for it%s",
+				m->layer, m->kv_head,
+				r == -EDQUOT ? " in the budget or the quota" : "");
+	return 0;
+}
+
+void channels_clear(struct cache *c)
+{
+	uint32_t block = c->record->channels, next;
+
+	for (; block != BLOCK_NONE; block = next) {
+		next = block_of(c, block)->next;
+		catalogue_put_block(c->store->catalogue, block);
+		cache_refund(c, CATALOGUE_BLOCK);
+	}
+	if (c->channels.table)
+		cache_refund(c, index_bytes(c));
+	free(c->channels.table);
+	c->channels = (struct channels){ 0 };
+}
+
+const struct kv_channels *const *channels_layer(const struct cache *c, uint32_t layer)
+{
+	return c->channels.table ? index_at(c, layer, 0) : NULL;
+}
