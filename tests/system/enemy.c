@@ -126,7 +126,6 @@ void enter(struct enemy *e)
 void own_something(struct enemy *e)
 {
 	union message m;
-	uint64_t cache;
 	int r;
 
 	message_init(&m, SPARQ_MSG_CACHE_CREATE);
@@ -140,7 +139,14 @@ void own_something(struct enemy *e)
 	r = ask(e, &m, NULL, 0, NULL);
 	if (r < 0)
 		die("cache: %s", strerror(-r));
-	cache = m.cache.cache;
+	own_sequence(e, m.cache.cache);
+}
+
+void own_sequence(struct enemy *e, uint64_t cache)
+{
+	union message m;
+	int r;
+
 	message_init(&m, SPARQ_MSG_SEQ_CREATE);
 	m.seq_create.cache = cache;
 	r = ask(e, &m, NULL, 0, NULL);

@@ -42,6 +42,7 @@ int ask(struct enemy *e, union message *m, int *fds, unsigned n_fds, char *text)
 /* An ordinary session with one ring; a cache and a sequence in it; the end of it. */
 void enter(struct enemy *e);
 void own_something(struct enemy *e);
+void own_sequence(struct enemy *e, uint64_t cache);
 void leave(struct enemy *e);
 
 /* True if the daemon hangs up within `ms`. */

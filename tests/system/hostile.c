@@ -355,6 +355,93 @@ static void attack_ids(struct enemy *e)
 		die("%u of 4096 guessed ids answered", answers[0]);
 }
 
+/* A cache with one layer and many heads, so that what is asked for is often nearly right. */
+static uint64_t own_cache(struct enemy *e)
+{
+	union message m;
+	int r;
+
+	message_init(&m, SPARQ_MSG_CACHE_CREATE);
+	m.cache_create.layers = 2;
+	m.cache_create.heads = m.cache_create.kv_heads = 16;
+	m.cache_create.k_dim = m.cache_create.v_dim = 64;
+	strcpy(m.cache_create.k_format, "hier4");
+	strcpy(m.cache_create.policy, "dense");
+	strcpy(m.cache_create.options, "outliers=3");
+	r = ask(e, &m, NULL, 0, NULL);
+	if (r < 0)
+		die("cache: %s", strerror(-r));
+	return m.cache.cache;
+}
+
+/* Half of the tables are permutations, and then one thing of most is not right. */
+static void some_table(struct enemy *e, uint64_t cache, union message *m)
+{
+	uint64_t r = draw(e);
+	uint32_t *word = &m->cache_table.layer;
+
+	message_init(m, SPARQ_MSG_CACHE_TABLE);
+	m->cache_table.cache = r >> 60 ? cache : draw(e);
+	m->cache_table.layer = r & 1;
+	m->cache_table.kv_head = r >> 1 & 15;
+	m->cache_table.n_k = m->cache_table.n_v = 64;
+	m->cache_table.n_outliers = r >> 5 & 3;
+	for (unsigned i = 0; i < 64; i++)
+		m->cache_table.k_channels[i] = m->cache_table.v_channels[i] =
+			(uint8_t)((i + (r >> 7)) % 64);
+	if (r >> 13 & 1)
+		m->cache_table.k_channels[r >> 14 & 255] = (uint8_t)(r >> 22);
+	if (r >> 30 & 1)
+		m->cache_table.v_channels[r >> 31 & 255] = (uint8_t)(r >> 39);
+	if (r >> 47 & 1)
+		word[(r >> 48) % 5] = (uint32_t)draw(e);
+}
+
+/* Tables right and wrong, over and over: each is answered, and a step over those taken is sane. */
+static void attack_tables(struct enemy *e)
+{
+	double end = now() + e->seconds;
+	unsigned taken = 0, refused = 0;
+	char text[SPARQ_ERROR_TEXT];
+
+	while (now() < end) {
+		uint64_t cache;
+		union message m;
+		int r;
+
+		enter(e);
+		cache = own_cache(e);
+		for (unsigned i = 0; i < 300; i++) {
+			some_table(e, cache, &m);
+			text[0] = '\0';
+			r = ask(e, &m, NULL, 0, text);
+			if (r < 0 && (r == -EPROTO || r == -ECONNRESET || !*text))
+				die("table: %s, \"%s\"", strerror(-r), text);
+			taken += r == 0;
+			refused += r < 0;
+		}
+		own_sequence(e, cache);
+		some_table(e, cache, &m);
+		if (ask(e, &m, NULL, 0, NULL) == 0)
+			die("a table was taken by a cache with a sequence");
+		for (unsigned i = 0; i < 64; i++) {
+			struct sparq_sqe sqe;
+
+			some_entry(e, &sqe);
+			publish(e, &sqe);
+		}
+		doorbell_ring(&e->doorbell);
+		for (double limit = now() + 5; e->head < e->tail && now() < limit; usleep(100))
+			reap(e);
+		if (e->head < e->tail)
+			die("%u of 64 entries answered", 64 - (e->tail - e->head));
+		leave(e);
+	}
+	if (!taken || !refused)
+		die("%u tables taken, %u refused", taken, refused);
+	printf("%u tables taken, %u refused\n", taken, refused);
+}
+
 /* ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -367,6 +454,7 @@ static const struct {
 	{ "messages", attack_messages }, { "packets", attack_packets },
 	{ "seals", attack_seals },	 { "ids", attack_ids },
 	{ "torn", attack_torn },	 { "bell", attack_bell },
+	{ "tables", attack_tables },
 };
 
 int main(int argc, char **argv)

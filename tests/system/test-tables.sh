@@ -1,0 +1,14 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Channel tables through the ring: a cache with them answers as one without, through forks and
+# cuts; outliers make K with a few wide channels exact; who may load them, when, and what is told.
+# shellcheck source=tests/system/functions.sh
+. "$(dirname "$0")/functions.sh"
+
+start_daemon
+before=$(probe info | grep -E '^(used|charged)')
+for policy in dense sparq; do
+	"$build/tests/system/tables" "$socket" "$policy" || fail "$policy"
+done
+[ "$(probe info | grep -E '^(used|charged)')" = "$before" ] || fail "something is still held"
+stop_daemon
