@@ -85,6 +85,24 @@ static void walk_fill(struct walk *w, struct block *b)
 	}
 }
 
+/* What comes next is asked for while the end of this is computed. */
+static void piece_follow(struct kv_piece *p, const struct kv_piece *next)
+{
+	if (p->kk != next->kk || p->kv != next->kv || p->k.tiles != next->k.tiles ||
+	    p->k.tile_rows != next->k.tile_rows || p->k.base == next->k.base)
+		return;
+	p->k.next = next->k.base;
+	p->v.next = next->v.base;
+}
+
+static void block_follow(const struct block *b, const struct block *next)
+{
+	for (uint32_t i = 0; i + 1 < b->pieces; i++)
+		piece_follow(&b->piece[i], &b->piece[i + 1]);
+	if (next->pieces)
+		piece_follow(&b->piece[b->pieces - 1], &next->piece[0]);
+}
+
 static uint32_t block_end(const struct block *b)
 {
 	const struct kv_piece *last = &b->piece[b->pieces - 1];
@@ -261,6 +279,8 @@ void exec_attend(struct state *s, const struct attend *what, struct part *part, 
 		struct block done = b;
 
 		walk_fill(&w, &next);
+		if (!b.scattered)
+			block_follow(&b, &next);
 		block_attend(s, what, &b, part, work);
 		b = next;
 		next = done;

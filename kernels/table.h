@@ -23,8 +23,9 @@ struct kv_block {
 	uint16_t tiles;     /* slots: decides strides of channel-major planes */
 	uint16_t tile_rows; /* KV_TILE_ROWS; chunks: 64 or 16, plain formats only */
 	uint32_t needs;     /* KV_NEED_* the block was laid out with */
-	const void *next;   /* base of the block, laid out alike, that k_score_dims gets after this
-			     * one with the same channels: asked for meanwhile. NULL: none */
+	const void *next;   /* base of the block, laid out alike, that the same stage gets after
+			     * this one (k_score_dims with the same channels): asked for
+			     * meanwhile. NULL: none */
 };
 
 /* Rows are addressed by their place in the block: slot * tile_rows + row within the tile. A call

@@ -75,7 +75,7 @@ KV_FN struct kv_rows fmt_v_rows(const struct kv_block *b, uint32_t row)
 	return fmt_k_rows(b, row);
 }
 
-KV_FN vf fmt_k_load(const struct kv_rows *rows, uint32_t at, uint32_t c)
+KV_FN vf fmt_k_load(const struct kv_rows *rows, uint32_t at, size_t c)
 {
 	return plain_load((const ELEMENT *)(const void *)(rows->upper + at * rows->stride) + c);
 }

@@ -21,7 +21,8 @@ struct axpy {
 	const float *bias; /* by head, NULL: none */
 	uint32_t dim, n;
 	unsigned level;
-	bool ahead; /* the next block is as long: its rows are asked for */
+	const struct ahead *ahead; /* plain rows as they lie, else NULL */
+	bool follows;              /* the next block is as long: its rows are asked for */
 	float *y;
 	size_t y_stride;
 };
@@ -53,19 +54,20 @@ KV_FN void axpy_tile(const struct axpy *a, uint32_t c, uint32_t head, unsigned v
 	const float *w = a->w + head * a->w_stride;
 	float *y = a->y + head * a->y_stride + c;
 	size_t from = c * a->rows.stride / a->dim, end = (c + vecs * VL) * a->rows.stride / a->dim;
-	bool ahead = a->ahead && head == 0;
-	vf acc[4][4];
+	vf acc[4][8];
 
-	KV_EACH (h, heads) {
-		vf bias = vf_set(a->bias ? a->bias[head + h] : 0);
-
-		KV_EACH (v, vecs)
-			acc[h][v] = vf_add(vf_load(y + h * a->y_stride + v * VL), bias);
-	}
+	KV_EACH (h, heads)
+		KV_EACH (v, vecs) {
+			acc[h][v] = vf_load(y + h * a->y_stride + v * VL);
+			if (a->bias)
+				acc[h][v] = vf_add(acc[h][v], vf_set(a->bias[head + h]));
+		}
 	for (uint32_t i = 0; i < a->n; i++) {
-		vf x[4];
+		vf x[8];
 
-		if (ahead)
+		if (a->ahead && head == 0)
+			ahead_ask(a->ahead, a->rows.upper + i * a->rows.stride + from, end - from);
+		if (a->follows && head == 0)
 			axpy_prefetch(a, a->n + i, from, end);
 
 		KV_EACH (v, vecs)
@@ -100,6 +102,9 @@ KV_FN void axpy_rows(const struct axpy *a, uint32_t heads, bool decoded)
 {
 	uint32_t c = 0;
 
+	if (heads <= 2) /* the registers hold twice as many channels */
+		for (; c + 2 * KV_AXPY_VECS * VL <= a->dim; c += 2 * KV_AXPY_VECS * VL)
+			axpy_strip(a, c, 2 * KV_AXPY_VECS, heads, decoded);
 	for (; c + KV_AXPY_VECS * VL <= a->dim; c += KV_AXPY_VECS * VL)
 		axpy_strip(a, c, KV_AXPY_VECS, heads, decoded);
 	for (; c < a->dim; c += VL)
@@ -130,6 +135,8 @@ KV_FN void axpy_fold(const struct kv_block *b, uint32_t row, uint32_t n, const f
 KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 		       size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
+	struct ahead ahead = ahead_v(b);
+
 	for (uint32_t i = 0; i < n; i += KV_AXPY_ROWS) {
 		struct axpy a = { .rows = fmt_v_rows(b, row + i),
 				  .w = p + i,
@@ -137,7 +144,8 @@ KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const
 				  .dim = b->dim,
 				  .n = MIN(n - i, KV_AXPY_ROWS),
 				  .level = level,
-				  .ahead = !FMT_PLAIN && i + 2 * KV_AXPY_ROWS <= n,
+				  .ahead = FMT_PLAIN ? &ahead : NULL,
+				  .follows = !FMT_PLAIN && i + 2 * KV_AXPY_ROWS <= n,
 				  .y = y,
 				  .y_stride = y_stride };
 #if !FMT_PLAIN && !FMT_GROUP
@@ -155,6 +163,8 @@ KV_FN void axpy_direct(const struct kv_block *b, uint32_t row, uint32_t n, const
 static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
+	struct kv_rows rows = fmt_v_rows(b, row);
+	struct ahead ahead = ahead_v(b);
 	float x[KV_DECODE_ROWS * KV_MAX_DIM];
 
 	for (uint32_t i = 0; i < n; i += KV_DECODE_ROWS) {
@@ -167,6 +177,8 @@ static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, con
 				  .y = y,
 				  .y_stride = y_stride };
 
+		if (FMT_PLAIN)
+			ahead_ask(&ahead, rows.upper + i * rows.stride, m * rows.stride);
 		read_v(b, row + i, m, level, x);
 		axpy_rows(&a, heads, true);
 	}

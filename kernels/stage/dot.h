@@ -11,6 +11,7 @@
 #pragma once
 
 #include "kernels/codec.h"
+#include "kernels/stage/ahead.h"
 #include "kernels/stage/read.h"
 #include "kernels/stage/scan.h"
 
@@ -26,37 +27,65 @@ struct dot {
 	uint32_t dim;
 	float *p;
 	size_t p_stride;
+	struct ahead ahead;  /* plain rows as they lie */
+	const float *packed; /* q, for tiles of several rows */
 };
 
-KV_FN vf dot_load(const struct dot *d, uint32_t at, uint32_t c, bool decoded)
+/* `rows` begin with the row wanted, or the first of a few. */
+KV_FN vf dot_load(const struct dot *d, const struct kv_rows *rows, unsigned i, size_t c,
+		  bool decoded)
 {
-	const void *rows = d->rows.upper;
+	const void *x = rows->upper;
 
 	if (decoded)
-		return vf_load((const float *)rows + (size_t)at * d->dim + c);
-	return fmt_k_load(&d->rows, at, c);
+		return vf_load((const float *)x + i * (size_t)d->dim + c);
+	return fmt_k_load(rows, i, c);
 }
 
+KV_FN struct kv_rows dot_rows_at(const struct dot *d, uint32_t at, bool decoded)
+{
+	struct kv_rows rows = d->rows;
+
+	rows.upper += at * (decoded ? d->dim * sizeof(float) : rows.stride);
+	if (!decoded && rows.lower)
+		rows.lower += at * rows.stride;
+	return rows;
+}
+
+/* packed: what the heads of a tile have for the same channels lies side by side. One address and
+ * constants reach it; with a register for each head, addresses are spilled. */
 KV_FN void dot_tile(const struct dot *d, uint32_t at, uint32_t head, unsigned rows, unsigned heads,
 		    bool decoded)
 {
-	const float *q = d->q + head * d->q_stride;
-	vf acc[4][4];
+	const bool packed = rows > 1 && !decoded;
+	const struct kv_rows from = dot_rows_at(d, at, decoded);
+	const float *q = packed ? d->packed + head * (size_t)d->dim : d->q + head * d->q_stride;
+	const size_t share = KV_DOT_ROWS * fmt_k_stride(VL);
+	vf acc[4][KV_DOT_ROWS];
 
 	KV_EACH (h, heads)
 		KV_EACH (i, rows)
 			acc[h][i] = vf_set(0);
-	for (uint32_t c = 0; c < d->dim; c += VL) {
-		vf x[4];
+	for (size_t c = 0; c < d->dim; c += VL) {
+		vf x[KV_DOT_ROWS];
 
 		KV_EACH (i, rows)
-			x[i] = dot_load(d, at + i, c, decoded);
+			x[i] = dot_load(d, &from, i, c, decoded);
 		KV_EACH (h, heads) {
-			vf w = vf_load(q + h * d->q_stride + c);
+			vf w = vf_load(packed ? q + h * VL : q + h * d->q_stride + c);
 
 			KV_EACH (i, rows)
 				acc[h][i] = vf_fma(x[i], w, acc[h][i]);
 		}
+		if (packed)
+			q += heads * VL;
+		if (FMT_PLAIN && packed && head == 0)
+			ahead_ask(&d->ahead, from.upper + c / VL * share, share);
+	}
+	if (rows == KV_DOT_ROWS && heads == 4) {
+		vf_sum_tile(d->p + head * d->p_stride + at, d->p_stride, acc,
+			    d->bias ? d->bias + head : NULL);
+		return;
 	}
 	KV_EACH (h, heads) {
 		float *p = d->p + (head + h) * d->p_stride + at;
@@ -97,9 +126,26 @@ KV_FN void dot_prefetch(const struct dot *d, uint32_t at)
 		__builtin_prefetch(row + i);
 }
 
-KV_FN void dot_rows(const struct dot *d, uint32_t n, uint32_t heads, bool decoded)
+/* By tiles of heads as dot_heads takes them: [dim / VL][heads of the tile][VL]. */
+KV_FN void dot_pack(const struct dot *d, uint32_t heads, float *to)
 {
+	for (uint32_t h = 0, n; h < heads; h += n, to += (size_t)n * d->dim) {
+		n = heads - h >= 4 ? 4 : heads - h >= 2 ? 2 : 1;
+		for (uint32_t c = 0; c < d->dim; c += VL)
+			for (uint32_t i = 0; i < n; i++)
+				vf_store(to + (size_t)c * n + i * VL,
+					 vf_load(d->q + (h + i) * d->q_stride + c));
+	}
+}
+
+KV_FN void dot_rows(struct dot *d, uint32_t n, uint32_t heads, bool decoded)
+{
+	float packed[KV_DIRECT_HEADS * KV_MAX_DIM];
 	uint32_t i = 0;
+
+	d->packed = packed;
+	if (!decoded && n >= KV_DOT_ROWS)
+		dot_pack(d, heads, packed);
 
 	for (; i + KV_DOT_ROWS <= n; i += KV_DOT_ROWS) {
 		if (!FMT_PLAIN && !decoded && i + KV_DOT_AHEAD < n)
@@ -142,7 +188,13 @@ static void dot_folded(const struct kv_block *b, uint32_t row, uint32_t n, const
 	while (n) {
 		uint32_t tile = row / b->tile_rows;
 		uint32_t m = MIN(n, (tile + 1) * b->tile_rows - row);
-		struct dot d = { fmt_k_rows(b, row), coef, b->dim, bias, b->dim, p, p_stride };
+		struct dot d = { .rows = fmt_k_rows(b, row),
+				 .q = coef,
+				 .q_stride = b->dim,
+				 .bias = bias,
+				 .dim = b->dim,
+				 .p = p,
+				 .p_stride = p_stride };
 
 		dot_fold(b, tile, q, q_stride, heads, coef, bias);
 		dot_rows(&d, m, heads, false);
@@ -156,14 +208,21 @@ static void dot_folded(const struct kv_block *b, uint32_t row, uint32_t n, const
 static void dot_decoded(const struct kv_block *b, uint32_t row, uint32_t n, const float *q,
 			size_t q_stride, uint32_t heads, float *p, size_t p_stride)
 {
+	struct kv_rows rows = fmt_k_rows(b, row);
+	struct ahead ahead = ahead_k(b);
 	float x[KV_DECODE_ROWS * KV_MAX_DIM];
 
 	for (uint32_t i = 0; i < n; i += KV_DECODE_ROWS) {
 		uint32_t m = MIN(n - i, KV_DECODE_ROWS);
-		struct dot d = {
-			{ (const uint8_t *)x, NULL, 0 }, q, q_stride, NULL, b->dim, p + i, p_stride
-		};
+		struct dot d = { .rows = { (const uint8_t *)x, NULL, 0 },
+				 .q = q,
+				 .q_stride = q_stride,
+				 .dim = b->dim,
+				 .p = p + i,
+				 .p_stride = p_stride };
 
+		if (FMT_PLAIN)
+			ahead_ask(&ahead, rows.upper + i * rows.stride, m * rows.stride);
 		stage_k_read(b, row + i, m, x);
 		dot_rows(&d, m, heads, true);
 	}
@@ -178,7 +237,13 @@ static void stage_k_dot(const struct kv_block *b, uint32_t row, uint32_t n, cons
 		dot_decoded(b, row, n, q, q_stride, heads, p, p_stride);
 	} else {
 #if FMT_PLAIN || FMT_GROUP
-		struct dot d = { fmt_k_rows(b, row), q, q_stride, NULL, b->dim, p, p_stride };
+		struct dot d = { .rows = fmt_k_rows(b, row),
+				 .q = q,
+				 .q_stride = q_stride,
+				 .dim = b->dim,
+				 .p = p,
+				 .p_stride = p_stride,
+				 .ahead = ahead_k(b) };
 
 		dot_rows(&d, n, heads, false);
 #else

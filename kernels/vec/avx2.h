@@ -54,6 +54,35 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 	_mm_storeu_ps(to, _mm_hadd_ps(ab, cd));
 }
 
+static inline vf vf_halves(vf a, vf b)
+{
+	return _mm256_add_ps(_mm256_blend_ps(a, b, 0xf0), _mm256_permute2f128_ps(a, b, 0x21));
+}
+
+static inline vf vf_neighbours(vf a, vf b)
+{
+	return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+}
+
+static inline void vf_sum_tile(float *to, size_t stride, vf a[4][KV_DOT_ROWS], const float *bias)
+{
+	/* heads 0 and 1, and in the upper half 2 and 3 */
+	vf even = vf_neighbours(vf_halves(a[0][0], a[2][0]), vf_halves(a[0][1], a[2][1]));
+	vf odd = vf_neighbours(vf_halves(a[1][0], a[3][0]), vf_halves(a[1][1], a[3][1]));
+	vf s = vf_neighbours(even, odd);
+	__m128 low, high;
+
+	if (bias)
+		s = _mm256_add_ps(s, _mm256_setr_ps(bias[0], bias[0], bias[1], bias[1], bias[2],
+						    bias[2], bias[3], bias[3]));
+	low = _mm256_castps256_ps128(s);
+	high = _mm256_extractf128_ps(s, 1);
+	_mm_storel_pi((__m64 *)(void *)to, low);
+	_mm_storeh_pi((__m64 *)(void *)(to + stride), low);
+	_mm_storel_pi((__m64 *)(void *)(to + 2 * stride), high);
+	_mm_storeh_pi((__m64 *)(void *)(to + 3 * stride), high);
+}
+
 static inline float vf_top(vf a)
 {
 	__m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -56,6 +56,40 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 	_mm_storeu_ps(to, _mm_hadd_ps(ab, cd));
 }
 
+static inline vf vf_quarters(vf a, vf b, vf c, vf d)
+{
+	const __mmask16 upper = 0xff00;
+	vf ab = _mm512_add_ps(_mm512_mask_blend_ps(upper, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+	vf cd = _mm512_add_ps(_mm512_mask_blend_ps(upper, c, d), _mm512_shuffle_f32x4(c, d, 0x4e));
+
+	return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88),
+			     _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+
+static inline vf vf_neighbours(vf a, vf b)
+{
+	return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+static inline void vf_sum_tile(float *to, size_t stride, vf a[4][KV_DOT_ROWS], const float *bias)
+{
+	vf row[4], s;
+
+	for (unsigned i = 0; i < 4; i++)
+		row[i] = vf_quarters(a[0][i], a[1][i], a[2][i], a[3][i]);
+	s = vf_neighbours(vf_neighbours(row[0], row[1]), vf_neighbours(row[2], row[3]));
+	if (bias) {
+		__m512i head = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+		vf four = _mm512_castps128_ps512(_mm_loadu_ps(bias));
+
+		s = _mm512_add_ps(s, _mm512_permutexvar_ps(head, four));
+	}
+	_mm_storeu_ps(to, _mm512_castps512_ps128(s));
+	_mm_storeu_ps(to + stride, _mm512_extractf32x4_ps(s, 1));
+	_mm_storeu_ps(to + 2 * stride, _mm512_extractf32x4_ps(s, 2));
+	_mm_storeu_ps(to + 3 * stride, _mm512_extractf32x4_ps(s, 3));
+}
+
 static inline float vf_top(vf a) { return _mm512_reduce_max_ps(a); }
 
 static inline float vf_from_f16(uint16_t h) { return _cvtsh_ss(h); }

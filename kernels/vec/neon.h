@@ -45,6 +45,15 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 	vst1q_f32(to, vf_pairs(vf_pairs(a, b), vf_pairs(c, d)));
 }
 
+static inline void vf_sum_tile(float *to, size_t stride, vf a[4][KV_DOT_ROWS], const float *bias)
+{
+	for (unsigned h = 0; h < 4; h++) {
+		vf s = vf_pairs(vf_pairs(a[h][0], a[h][1]), vf_pairs(a[h][2], a[h][3]));
+
+		vst1q_f32(to + h * stride, bias ? vaddq_f32(s, vdupq_n_f32(bias[h])) : s);
+	}
+}
+
 static inline float vf_top(vf a)
 {
 	vf s = vf_max(a, vextq_f32(a, a, 2));

@@ -50,6 +50,14 @@ static inline void vf_sum4(float *to, vf a, vf b, vf c, vf d)
 	to[3] = d;
 }
 
+/* to[h * stride + i] = sum of a[h][i] + bias[h], for 4 heads; bias NULL: 0 */
+static inline void vf_sum_tile(float *to, size_t stride, vf a[4][KV_DOT_ROWS], const float *bias)
+{
+	for (unsigned h = 0; h < 4; h++)
+		for (unsigned i = 0; i < KV_DOT_ROWS; i++)
+			to[h * stride + i] = a[h][i] + (bias ? bias[h] : 0);
+}
+
 /* One number, not a vector. */
 static inline float vf_from_f16(uint16_t h) { return kv_from_f16(h); }
 
