@@ -97,7 +97,7 @@ static struct shape pick_shape(uint64_t *random)
 	x.full = below(random, 8) == 0;
 	x.draft = below(random, 8) == 0;
 	x.ordered = below(random, 3) == 0;
-	x.outliers = below(random, 3) ? 0 : below(random, KV_MAX_OUTLIERS + 1);
+	x.outliers = below(random, 2) ? 0 : below(random, KV_MAX_OUTLIERS + 1);
 	pick_policy(&x, random);
 	return x;
 }
