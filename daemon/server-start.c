@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -199,16 +200,29 @@ static int open_faults(struct server *s)
 
 /* ---- all of it ------------------------------------------------------------ */
 
+static int limit_isa(const char *limit)
+{
+	int r = kv_isa_limit(limit);
+	char have[80] = "";
+	size_t n = 0;
+
+	if (r == 0)
+		return 0;
+	for (unsigned i = 0; kv_isa_at(i) && n < sizeof(have); i++)
+		if (kv_isa_usable(kv_isa_at(i)))
+			n += (size_t)snprintf(have + n, sizeof(have) - n, "%s%s", n ? ", " : "",
+					      kv_isa_at(i));
+	log_error("isa = %s: %s; it can be %s", limit,
+		  r == -EOPNOTSUPP ? "this CPU does not have it" : "unknown", have);
+	return r;
+}
+
 static int server_start(struct server *s)
 {
-	const char *limit = s->config.isa;
-	int r = kv_isa_limit(limit[0] ? limit : NULL);
+	int r = limit_isa(s->config.isa);
 
-	if (r < 0) {
-		log_error("isa = %s: %s", limit,
-			  r == -EOPNOTSUPP ? "this CPU does not have it" : "unknown");
+	if (r < 0)
 		return r;
-	}
 	block_signals();
 	raise_descriptors();
 	r = open_sockets(s);

@@ -51,6 +51,7 @@ enum { /* bytes read, by plane */
 int kv_isa_limit(const char *limit);
 const char *kv_isa_name(void);         /* the one in use */
 const char *kv_isa_at(unsigned i);     /* those built in, NULL ends */
+bool kv_isa_usable(const char *isa);   /* this CPU has it */
 
 const char *kv_format_at(unsigned i);  /* NULL ends */
 

@@ -118,4 +118,3 @@ const struct kv_ops *kv_ops_find(void);
 /* Every row built in, for tests and benchmarks, whatever the mask; NULL ends. */
 const struct kv_kernels *kv_kernels_at(unsigned i);
 const struct kv_ops *kv_ops_at(unsigned i);
-bool kv_isa_usable(const char *isa); /* this CPU has it */

@@ -21,7 +21,7 @@ says 'unrecognized option' 2 "$sparqd" --no-such-option
 says 'options are all it takes' 2 "$sparqd" something
 says 'workers = "many": a whole number from 0 to 64 is expected' 2 "$sparqd" --workers many
 says '"worker" is not a key of sparqd.conf(5)' 2 "$sparqd" --set worker=1
-says 'isa = neon9: unknown' 1 "$sparqd" --isa neon9 --socket "$socket" --control "$scratch/c"
+says 'isa = neon9: unknown; it can be scalar' 1 "$sparqd" --isa neon9 --socket "$socket" --control "$scratch/c"
 says "No such file or directory" 1 "$sparqd" --config "$scratch/none" --check-config
 printf 'workers = 1\n\nhuge_pages = perhaps\n' >"$scratch/bad.conf"
 says "bad.conf:3: huge_pages = \"perhaps\": yes or no is expected" 1 \
