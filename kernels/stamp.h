@@ -6,6 +6,7 @@
 #include "kernels/stage/axpy.h"
 #include "kernels/stage/bytes.h"
 #include "kernels/stage/dot.h"
+#include "kernels/stage/group.h"
 #include "kernels/stage/read.h"
 #include "kernels/stage/scan.h"
 

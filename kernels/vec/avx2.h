@@ -147,6 +147,24 @@ static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t 
 	return vf_from_bytes(_mm_unpacklo_epi8(even, odd));
 }
 
+/* Nibble k of each of eight words. */
+typedef struct { __m256i words; vf scale, min; } vg;
+
+static inline vg vg_load(const uint8_t *p, float scale, float min)
+{
+	return (vg){ _mm256_loadu_si256((const __m256i *)p), vf_set(scale), vf_set(min) };
+}
+
+static inline vf vg_get(vg x, unsigned k)
+{
+	__m256i code = _mm256_srl_epi32(x.words, _mm_cvtsi32_si128((int)(4 * k)));
+
+	code = _mm256_and_si256(code, _mm256_set1_epi32(15));
+	return vf_fma(_mm256_cvtepi32_ps(code), x.scale, x.min);
+}
+
+static inline unsigned vg_channel(unsigned k, unsigned i) { return 8 * i + (k ^ 1); }
+
 /* The 32-bit word around element `at` of each row; elements are `log` = log2 bytes. */
 static inline __m256i vf_gather_word(const void *p, size_t stride, size_t at, unsigned log)
 {

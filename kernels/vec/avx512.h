@@ -148,6 +148,30 @@ static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t 
 	return vf_from_bytes(_mm_unpacklo_epi8(even, odd));
 }
 
+/* Nibble k of each of eight words, and k + 4 of the same: only the low bits of an index count. */
+typedef struct { __m512i words; vf numbers; } vg;
+
+static inline vg vg_load(const uint8_t *p, float scale, float min)
+{
+	const __m512i upper = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0,
+						16, 16, 16, 16, 16, 16, 16, 16);
+	const vf codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+	__m512i x = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
+
+	return (vg){ _mm512_srlv_epi32(x, upper), vf_fma(codes, vf_set(scale), vf_set(min)) };
+}
+
+static inline vf vg_get(vg x, unsigned k)
+{
+	return _mm512_permutexvar_ps(_mm512_srl_epi32(x.words, _mm_cvtsi32_si128((int)(4 * k))),
+				     x.numbers);
+}
+
+static inline unsigned vg_channel(unsigned k, unsigned i)
+{
+	return 8 * (i % 8) + ((k + i / 8 * 4) ^ 1);
+}
+
 /* The 32-bit word around element `at` of each row; elements are `log` = log2 bytes. */
 static inline __m512i vf_gather_word(const void *p, size_t stride, size_t at, unsigned log)
 {

@@ -106,6 +106,29 @@ static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t 
 	return vf_from_words(vsliq_n_u32(vf_nibbles(lower, i), vf_nibbles(upper, i), 4));
 }
 
+/* Nibble k % 8 of each of four words: the first four, then the others. */
+typedef struct { uint32x4_t words[2]; vf scale, min; } vg;
+
+static inline vg vg_load(const uint8_t *p, float scale, float min)
+{
+	const uint8x16_t low = vld1q_u8(p), high = vld1q_u8(p + 16);
+
+	return (vg){ { vreinterpretq_u32_u8(low), vreinterpretq_u32_u8(high) },
+		     vf_set(scale), vf_set(min) };
+}
+
+static inline vf vg_get(vg x, unsigned k)
+{
+	uint32x4_t code = vshlq_u32(x.words[k / 8], vdupq_n_s32(-4 * (int)(k % 8)));
+
+	return vf_fma(vf_from_words(vandq_u32(code, vdupq_n_u32(15))), x.scale, x.min);
+}
+
+static inline unsigned vg_channel(unsigned k, unsigned i)
+{
+	return 8 * (k / 8 * 4 + i) + (k % 8 ^ 1);
+}
+
 static inline vf vf_gather_f32(const void *p, size_t stride, size_t at)
 {
 	float x[VL];

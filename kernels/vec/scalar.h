@@ -6,6 +6,8 @@
  *   vf              VL floats; sums of a vector have one stated order per ISA
  *   vf_load_X       VL elements of X, widened; rows of u4 start at an even index
  *   vf_load_u4_high the same of nibble pairs with the even element in the high half
+ *   vg, vg_load     64 numbers of four bits, even element in the high half, as scale x + min
+ *   vg_get          VL of them, k < 64 / VL, in an order of the ISA's: vg_channel(k, i)
  *   vf_gather_X     element `at` of VL rows that lie `stride` bytes apart
  *   vf_store_X      narrowed, nearest even; u8 takes numbers from 0 to 255
  *   vf_max, vf_min  if either is NaN: the second
@@ -82,6 +84,15 @@ static inline vf vf_load_u44(const uint8_t *upper, const uint8_t *lower, size_t 
 
 	return (float)(((upper[i / 2] >> shift) & 15) * 16 + ((lower[i / 2] >> shift) & 15));
 }
+
+typedef struct { const uint8_t *p; float scale, min; } vg;
+
+static inline vg vg_load(const uint8_t *p, float scale, float min)
+{
+	return (vg){ p, scale, min };
+}
+static inline vf vg_get(vg x, unsigned k) { return vf_load_u4_high(x.p, k) * x.scale + x.min; }
+static inline unsigned vg_channel(unsigned k, unsigned i) { return k + i; }
 
 static inline vf vf_gather_f32(const void *p, size_t stride, size_t at)
 {
