@@ -110,25 +110,38 @@ KV_FN vf fmt_code(vf x, vf scale, vf min)
 	return vf_fma(u, vf_set(16), vf_add(l, vf_set(8)));
 }
 
+/* KU of a tile from its codes: 16 channels of 32 rows make 16 bytes of 16 runs. */
+static void encode_runs(const struct kv_block *b, unsigned slot, const uint8_t *ke)
+{
+	size_t stride = fmt_k_stride(b->dim), run = (size_t)b->tiles * RUN;
+	write_bytes x[16];
+
+	for (uint32_t c = 0; c < b->dim; c += 16)
+		for (uint32_t at = 0; at < RUN; at += 16) {
+			uint8_t *to = (uint8_t *)b->base + c * run + slot * RUN + at;
+			const uint8_t *from = ke + 2 * at * stride + c;
+
+			KV_EACH(i, 16)
+				x[i] = write_load(from + 2 * i * stride) >> 4 |
+				       (write_load(from + (2 * i + 1) * stride) & 0xf0);
+			write_turn(x);
+			KV_EACH(i, 16)
+				memcpy(to + i * run, &x[i], sizeof(x[i]));
+		}
+}
+
 static void fmt_k_encode(const struct kv_block *b, unsigned slot, const float *x)
 {
-	uint8_t codes[TILE * VL], *ku = b->base, *ke = (uint8_t *)b->base + ke_at(b);
+	size_t stride = fmt_k_stride(b->dim);
+	uint8_t *ke = (uint8_t *)b->base + ke_at(b) + slot * TILE * stride;
 	struct kv_pair pair[VL];
 
-	ke += slot * TILE * fmt_k_stride(b->dim);
 	for (uint32_t c = 0; c < b->dim; c += VL) {
-		write_columns(x + c, b->dim, TILE, codes, pair);
-		for (uint32_t i = 0; i < TILE; i++)
-			memcpy(ke + i * fmt_k_stride(b->dim) + c, codes + i * VL, VL);
-		for (uint32_t j = 0; j < VL; j++) {
-			uint8_t *run = ku + ((size_t)(c + j) * b->tiles + slot) * RUN;
-
+		write_columns(x + c, b->dim, TILE, ke + c, stride, pair);
+		for (uint32_t j = 0; j < VL; j++)
 			*k_pair(b, slot, c + j) = pair[j];
-			for (uint32_t i = 0; i < RUN; i++)
-				run[i] = codes[2 * i * VL + j] >> 4 |
-					 (codes[(2 * i + 1) * VL + j] & 0xf0);
-		}
 	}
+	encode_runs(b, slot, ke);
 }
 
 static void fmt_v_encode(const struct kv_block *b, unsigned slot, const float *x)
@@ -137,13 +150,10 @@ static void fmt_v_encode(const struct kv_block *b, unsigned slot, const float *x
 	uint8_t codes[KV_MAX_DIM];
 
 	for (uint32_t i = 0; i < TILE; i++) {
-		uint8_t *u = (uint8_t *)b->base + (slot * TILE + i) * stride, *l = u + lower;
+		uint8_t *u = (uint8_t *)b->base + (slot * TILE + i) * stride;
 
 		*v_pair(b, slot * TILE + i) = write_row(x + (size_t)i * b->dim, b->dim, codes);
-		for (uint32_t c = 0; c < b->dim; c += 2) {
-			u[c / 2] = codes[c] >> 4 | (codes[c + 1] & 0xf0);
-			l[c / 2] = (codes[c] & 15) | (uint8_t)(codes[c + 1] << 4);
-		}
+		write_nibbles(codes, b->dim, u, u + lower);
 	}
 }
 

@@ -106,24 +106,37 @@ KV_FN vf fmt_code(vf x, vf scale, vf min)
 	return vf_rint(vf_min(vf_max(steps, vf_set(0)), vf_set(255)));
 }
 
+/* KC of a tile from its codes. */
+static void encode_runs(const struct kv_block *b, unsigned slot, const uint8_t *ke)
+{
+	size_t stride = fmt_k_stride(b->dim), run = (size_t)b->tiles * TILE;
+	write_bytes x[16];
+
+	for (uint32_t c = 0; c < b->dim; c += 16)
+		for (uint32_t at = 0; at < TILE; at += 16) {
+			uint8_t *to = (uint8_t *)b->base + kc_at(b) + c * run + slot * TILE + at;
+
+			KV_EACH (i, 16)
+				x[i] = write_load(ke + (at + i) * stride + c);
+			write_turn(x);
+			KV_EACH (i, 16)
+				memcpy(to + i * run, &x[i], sizeof(x[i]));
+		}
+}
+
 static void fmt_k_encode(const struct kv_block *b, unsigned slot, const float *x)
 {
-	uint8_t codes[TILE * VL], *ke = b->base, *kc = (uint8_t *)b->base + kc_at(b);
+	size_t stride = fmt_k_stride(b->dim);
+	uint8_t *ke = (uint8_t *)b->base + slot * TILE * stride;
 	struct kv_pair pair[VL];
 
-	ke += slot * TILE * fmt_k_stride(b->dim);
 	for (uint32_t c = 0; c < b->dim; c += VL) {
-		write_columns(x + c, b->dim, TILE, codes, pair);
-		for (uint32_t i = 0; i < TILE; i++)
-			memcpy(ke + i * fmt_k_stride(b->dim) + c, codes + i * VL, VL);
-		for (uint32_t j = 0; j < VL; j++) {
-			uint8_t *run = kc + ((size_t)(c + j) * b->tiles + slot) * TILE;
-
+		write_columns(x + c, b->dim, TILE, ke + c, stride, pair);
+		for (uint32_t j = 0; j < VL; j++)
 			*k_pair(b, slot, c + j) = pair[j];
-			for (uint32_t i = 0; i < TILE && b->needs & KV_NEED_K_CHANNELS; i++)
-				run[i] = codes[i * VL + j];
-		}
 	}
+	if (b->needs & KV_NEED_K_CHANNELS)
+		encode_runs(b, slot, ke);
 }
 
 static void fmt_v_encode(const struct kv_block *b, unsigned slot, const float *x)

@@ -19,6 +19,51 @@ struct kv_pair {
 	uint16_t scale, min;
 };
 
+/* ---- bytes: the same in every ISA, for the compiler knows vectors of 16 of them ------------- */
+
+typedef uint8_t write_bytes __attribute__((vector_size(16)));
+
+KV_FN write_bytes write_load(const uint8_t *p)
+{
+	write_bytes x;
+
+	memcpy(&x, p, sizeof(x));
+	return x;
+}
+
+/* Turns 16 rows of 16 bytes into columns: four times, each half is woven into the other. */
+KV_FN void write_turn(write_bytes x[16])
+{
+	const write_bytes low = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 };
+	const write_bytes high = { 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
+	write_bytes y[16];
+
+	KV_EACH(twice, 2) {
+		KV_EACH(i, 8) {
+			y[2 * i] = __builtin_shuffle(x[i], x[i + 8], low);
+			y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 8], high);
+		}
+		KV_EACH(i, 8) {
+			x[2 * i] = __builtin_shuffle(y[i], y[i + 8], low);
+			x[2 * i + 1] = __builtin_shuffle(y[i], y[i + 8], high);
+		}
+	}
+}
+
+/* Codes of n elements to nibbles, the even element in the low half. */
+KV_FN void write_nibbles(const uint8_t *restrict codes, uint32_t n, uint8_t *restrict ret_upper,
+			 uint8_t *restrict ret_lower)
+{
+	for (uint32_t i = 0; i < n / 2; i++) {
+		uint8_t even = codes[2 * i], odd = codes[2 * i + 1];
+
+		ret_upper[i] = (uint8_t)(even >> 4 | (odd & 0xf0));
+		ret_lower[i] = (uint8_t)((even & 15) | odd << 4);
+	}
+}
+
+/* ---- groups ------------------------------------------------------------------ */
+
 static inline struct kv_pair fmt_pair(float min, float max);
 KV_FN vf fmt_code(vf x, vf scale, vf min);
 
@@ -34,9 +79,10 @@ KV_FN struct kv_pair write_pair(float low, float high, float *ret_scale, float *
 	return pair;
 }
 
-/* VL channels of a tile from x (`dim` floats from row to row): codes[rows][VL] and VL pairs. */
+/* VL channels of a tile from x (`dim` floats from row to row): VL pairs, and codes `stride` bytes
+ * from row to row. */
 KV_FN void write_columns(const float *x, uint32_t dim, uint32_t rows, uint8_t *ret_codes,
-			 struct kv_pair *ret_pair)
+			 size_t stride, struct kv_pair *ret_pair)
 {
 	vf min = vf_set(INFINITY), max = vf_set(-INFINITY), scale;
 	float low[VL], high[VL];
@@ -54,7 +100,8 @@ KV_FN void write_columns(const float *x, uint32_t dim, uint32_t rows, uint8_t *r
 	scale = vf_load(high);
 	min = vf_load(low);
 	for (uint32_t i = 0; i < rows; i++)
-		vf_store_u8(ret_codes + i * VL, fmt_code(vf_load(x + (size_t)i * dim), scale, min));
+		vf_store_u8(ret_codes + i * stride,
+			    fmt_code(vf_load(x + (size_t)i * dim), scale, min));
 }
 
 /* One row. */
