@@ -120,6 +120,8 @@ static int open_session(struct bench_remote *r)
 	const struct kv_space *s = &r->rows->space;
 	size_t head_bytes = s->k_dim * kv_dtype_bytes(s->dtype);
 	struct sparq_open_params params = { .size = sizeof(params) };
+	struct sparq_queue_params queue = { .size = sizeof(queue),
+					    .spin_us = r->rows->shape.options->spin_us };
 	int e;
 
 	r->q_bytes = r->rows->shape.options->queries * s->heads * head_bytes;
@@ -127,7 +129,7 @@ static int open_session(struct bench_remote *r)
 	params.arena_bytes = 2 * r->q_bytes + r->kv_bytes + MIB;
 	e = sparq_open(r->daemon.socket, &params, &r->connection);
 	if (e >= 0)
-		e = sparq_queue_create(r->connection, NULL, &r->queue);
+		e = sparq_queue_create(r->connection, &queue, &r->queue);
 	if (e >= 0)
 		e = sparq_buf_alloc(r->connection, 2 * r->q_bytes + r->kv_bytes, &r->buf);
 	if (e < 0)

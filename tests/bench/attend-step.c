@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One step of `sparq-bench attend`, shared by a crew as the daemon's workers share it. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "tests/bench/attend.h"
 
@@ -55,7 +56,8 @@ bool bench_step_init(struct bench_step *s, const struct bench_rows *rows, bool d
 	if (kv_plan_step(space, view, &query, 0, 1, dense, &plan))
 		return false;
 	s->scratch_bytes = kv_exec_scratch_bytes(space, &plan, view, &query);
-	s->scratch = aligned_alloc(64, space->kv_heads * s->scratch_bytes);
+	/* As the daemon's lane is: scores of long sequences need many pages. */
+	s->scratch = rig_map(space->kv_heads * s->scratch_bytes, RIG_THP);
 	s->exec = calloc(space->kv_heads, sizeof(*s->exec));
 	s->left = calloc(space->kv_heads, sizeof(*s->left));
 	return s->scratch && s->exec && s->left;
@@ -63,7 +65,8 @@ bool bench_step_init(struct bench_step *s, const struct bench_rows *rows, bool d
 
 void bench_step_deinit(struct bench_step *s)
 {
-	free(s->scratch);
+	if (s->scratch)
+		munmap(s->scratch, s->rows->space.kv_heads * s->scratch_bytes);
 	free(s->exec);
 	free(s->left);
 	*s = (struct bench_step){ 0 };

@@ -17,7 +17,7 @@ struct attend_options {
 	struct bench_numbers seqlen, threads;
 	struct bench_words format, policy;
 	const char *isa, *pages, *daemon;
-	uint32_t dim, heads, kv_heads, r, k, level, queries, cold_mib, memory_mib;
+	uint32_t dim, heads, kv_heads, r, k, level, queries, cold_mib, memory_mib, spin_us;
 	double seconds;
 	bool through_daemon, poll, break_even, planes, json;
 };

@@ -286,6 +286,8 @@ static const struct bench_option table[] = {
 	{ "through-daemon", BENCH_SWITCH, AT(through_daemon), 0, 0, NULL,
 	  "the same steps through a daemon, too" },
 	{ "poll", BENCH_SWITCH, AT(poll), 0, 0, NULL, "its client polls, and never sleeps" },
+	{ "spin", BENCH_NUMBER, AT(spin_us), 0, 1000000, "US",
+	  "it polls so long, then sleeps; 0: as advised" },
 	{ "daemon", BENCH_TEXT, AT(daemon), 0, 0, "PROGRAM", "another sparqd than this build's" },
 	{ "break-even", BENCH_SWITCH, AT(break_even), 0, 0, NULL,
 	  "from how many rows sparq is faster" },
