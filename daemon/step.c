@@ -13,7 +13,7 @@
 
 #define MAX_WAVE_HEADS 4096u
 /* A wave that reads less is over before a sleeping worker is awake. */
-#define WORTH_A_WAKE_BYTES (4 * MIB)
+#define WORTH_A_WAKE_BYTES MIB
 
 int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 {
