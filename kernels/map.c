@@ -15,8 +15,6 @@
 #include "kernels/outliers.h"
 #include "shm/base.h"
 
-#define SUM_DIMS 16u
-
 /* ---- finding --------------------------------------------------------------- */
 
 void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_view *view,
@@ -228,20 +226,6 @@ void kv_copy(const struct kv_space *s, const struct kv_view *from, const struct 
 
 /* ---- sums of V ------------------------------------------------------------- */
 
-/* Row by row, SUM_DIMS channels at a time in registers; they divide every dimension. */
-static void add_rows(const float *x, uint32_t n, uint32_t dim, double *sum)
-{
-	double part[SUM_DIMS];
-
-	for (uint32_t c = 0; c < dim; c += SUM_DIMS) {
-		memcpy(part, sum + c, sizeof(part));
-		for (uint32_t i = 0; i < n; i++)
-			for (unsigned j = 0; j < SUM_DIMS; j++)
-				part[j] += (double)x[(size_t)i * dim + c + j];
-		memcpy(sum + c, part, sizeof(part));
-	}
-}
-
 void kv_map_add_v(const struct kv_map *r, uint32_t from, uint32_t to, double *sum)
 {
 	enum { STEP = 16 };
@@ -253,7 +237,7 @@ void kv_map_add_v(const struct kv_map *r, uint32_t from, uint32_t to, double *su
 		kv_map_find(r, row, to, &p);
 		p.n = MIN(p.n, (uint32_t)STEP);
 		p.kv->v_read(&p.v, p.at, p.n, x);
-		add_rows(x, p.n, dim, sum);
+		r->space->ops->add_rows(x, p.n, dim, sum);
 	}
 }
 
@@ -311,7 +295,7 @@ static void flush_sum(const struct kv_map *r, const float *x, float *ret)
 	uint32_t dim = r->space->v_dim, from;
 
 	kv_map_sum_v(r, r->view->tail_first, sum, &from);
-	add_rows(x, KV_TILE_ROWS, dim, sum);
+	r->space->ops->add_rows(x, KV_TILE_ROWS, dim, sum);
 	for (uint32_t c = 0; c < dim; c++)
 		ret[c] = (float)sum[c];
 }

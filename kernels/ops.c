@@ -289,6 +289,31 @@ static void op_add_columns(const uint16_t *column, size_t stride, const uint16_t
 	add_rows(wide, n, coef, coef_stride, heads, rows - i, a + i, a_stride);
 }
 
+/* Doubles, which the vocabulary lacks: vectors as long as its own, or of two. */
+#define WIDE_BYTES (sizeof(vf) < 16 ? 16 : sizeof(vf))
+#define WIDES (16 * sizeof(double) / WIDE_BYTES) /* 16 channels */
+
+static void op_add_rows(const float *x, uint32_t n, uint32_t dim, double *sum)
+{
+	typedef double wide __attribute__((vector_size(WIDE_BYTES)));
+	typedef float narrow __attribute__((vector_size(WIDE_BYTES / 2)));
+
+	for (uint32_t c = 0; c < dim; c += 16, sum += 16) {
+		const float *row = x + c;
+		wide part[WIDES];
+
+		memcpy(part, sum, sizeof(part));
+		for (uint32_t i = 0; i < n; i++, row += dim)
+			KV_EACH (j, WIDES) {
+				narrow v;
+
+				memcpy(&v, row + j * (16 / WIDES), sizeof(v));
+				part[j] += __builtin_convertvector(v, wide);
+			}
+		memcpy(sum, part, sizeof(part));
+	}
+}
+
 static void op_to_f32(unsigned dtype, const void *from, float *to, size_t n)
 {
 	const uint16_t *half = from;
@@ -350,6 +375,7 @@ const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.merge = op_merge,
 	.blend = op_blend,
 	.add_columns = op_add_columns,
+	.add_rows = op_add_rows,
 	.to_f32 = op_to_f32,
 	.from_f32 = op_from_f32,
 };

@@ -107,6 +107,8 @@ struct kv_ops {
 	void (*add_columns)(const uint16_t *column, size_t stride, const uint16_t *which,
 			    uint32_t n, const float *coef, size_t coef_stride, uint32_t heads,
 			    uint32_t rows, float *a, size_t a_stride);
+	/* sum[c] += x[i][c] in double precision, row by row; dim a multiple of 16. */
+	void (*add_rows)(const float *x, uint32_t n, uint32_t dim, double *sum);
 	void (*to_f32)(unsigned dtype, const void *from, float *to, size_t n);
 	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
 };

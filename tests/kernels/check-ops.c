@@ -291,6 +291,24 @@ static void check_columns(struct check *c, const struct kv_ops *o, uint32_t n)
 }
 
 /* Every 16-bit pattern there and back; floats against the one that is nearest. */
+/* To the bit: what a tile keeps must not depend on who sums. */
+static void check_add_rows(struct check *c, const struct kv_ops *o)
+{
+	double sum[112], want[112];
+	struct guarded g = floats(c, 131 * 112, 3);
+	const float *x = g.data;
+
+	check_case(c, "ops %s add_rows", o->isa);
+	for (unsigned j = 0; j < 112; j++)
+		want[j] = sum[j] = (double)check_normal(c);
+	o->add_rows(x, 131, 80, sum);
+	for (unsigned i = 0; i < 131; i++)
+		for (unsigned j = 0; j < 80; j++)
+			want[j] += (double)x[i * 80 + j];
+	check_true(c, "sums of columns", !memcmp(sum, want, sizeof(sum)));
+	guarded_free(&g);
+}
+
 static void check_dtypes(struct check *c, const struct kv_ops *o)
 {
 	static uint16_t half[65536], back[65536];
@@ -366,6 +384,7 @@ void check_ops(struct check *c, const struct kv_ops *o)
 	check_all_minus_infinity(c, o);
 	check_exp(c, o);
 	check_merge(c, o);
+	check_add_rows(c, o);
 	check_dtypes(c, o);
 }
 
