@@ -26,7 +26,7 @@ static const char usage[] =
 	"  --count N          bytes of each window that are then predicted (all)\n"
 	"  --windows N        windows of each text (0: all)\n"
 	"  --policy P         dense, window or sparq (sparq)\n"
-	"  --format F         f32, f16, int8, int4 or hier4 (hier4)\n"
+	"  --format F         f32, f16, int8, int4, hier4; by layer: hier4,f16:0-1 (hier4)\n"
 	"  --r N              sparq: channels that score a row (16)\n"
 	"  --k N              sparq: rows attended; window: newest rows (64)\n"
 	"  --options WORDS    further \"key=value\" words for the cache\n"

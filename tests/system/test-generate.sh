@@ -51,6 +51,7 @@ with=(--socket "$socket" --model "$model")
 # Names that the daemon does not know come back in its words.
 refuses "nonsense" "${with[@]}" "${job[@]}" --policy nonsense
 refuses "nonsense" "${with[@]}" "${job[@]}" --format nonsense
+refuses "layers are 0 to 3" "${with[@]}" "${job[@]}" --format hier4,f16:4
 refuses "nonsense" "${with[@]}" "${job[@]}" --options nonsense=1
 refuses "r=65" "${with[@]}" "${job[@]}" --r 65
 
