@@ -203,7 +203,8 @@ int bench_break_even(const struct attend_options *o, enum rig_pages pages)
 			r = bench_format(&e, array);
 	}
 	if (o->json && !r)
-		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY));
+		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
+								   JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(array);
 	return r ? 1 : 0;
 }

@@ -32,9 +32,16 @@ static float heavy(uint64_t *state)
 
 /* ---- what a cache is made of ---------------------------------------------------- */
 
+static bool has_upper_planes(const char *format)
+{
+	const struct kv_kernels *k = kv_kernels_find(format);
+
+	return k && k->levels > 1;
+}
+
 int bench_format_parse(const char *word, unsigned level, struct bench_format *ret, char *why)
 {
-	struct bench_format f = { .level = level };
+	struct bench_format f = { 0 };
 	size_t length = strlen(word), k;
 
 	if (length >= sizeof(f.name) - 2) {
@@ -50,6 +57,8 @@ int bench_format_parse(const char *word, unsigned level, struct bench_format *re
 	snprintf(f.k, sizeof(f.k), "%.*s", (int)k, word);
 	snprintf(f.v, sizeof(f.v), "%.*s", (int)(k < length ? length - k - 1 : k),
 		 k < length ? word + k + 1 : word);
+	if (level && (has_upper_planes(f.k) || has_upper_planes(f.v)))
+		f.level = 1;
 	snprintf(f.name, sizeof(f.name), "%.*s%s", (int)length, word, f.level ? "/U" : "");
 	*ret = f;
 	return 0;

@@ -157,7 +157,9 @@ void report_add(struct report *r, const struct figures *f)
 void report_end(struct report *r)
 {
 	if (r->options->json)
-		puts(json_object_to_json_string_ext(r->array, JSON_C_TO_STRING_PRETTY));
+		puts(json_object_to_json_string_ext(r->array,
+						    JSON_C_TO_STRING_PRETTY |
+							    JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(r->array);
 	free(r);
 }

@@ -50,7 +50,8 @@ struct bench_rows {
 };
 #define BENCH_QUERIES 8u
 
-/* -EINVAL with `why` (KV_ERROR_TEXT bytes). */
+/* `level` 1: as if it had /U, where it has upper planes. -EINVAL with `why` (KV_ERROR_TEXT bytes).
+ */
 int bench_format_parse(const char *word, unsigned level, struct bench_format *ret, char *why);
 /* -errno with `why` (KV_ERROR_TEXT bytes). */
 int bench_rows_init(struct bench_rows *b, const struct bench_shape *shape, char *why);

@@ -202,7 +202,8 @@ int bench_append(int argc, char **argv)
 	for (unsigned i = 0; i < o.format.n && !r; i++)
 		r = bench_entries(&o, o.format.word[i], array);
 	if (o.json && !r)
-		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY));
+		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
+								   JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(array);
 	return r;
 }

@@ -6,7 +6,6 @@
  * length's is what its figures are compared with.
  */
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,6 @@
 
 #define MOST_SAMPLES 4096u
 #define LEAST_SAMPLES 5u
-#define MOST_FIGURES 1024u
 #define TURNS 8u     /* here, before as many through the daemon */
 #define REST_US 2000 /* until workers without work sleep */
 
@@ -244,7 +242,7 @@ static int bench_length(struct measuring *m, uint32_t rows, struct report *repor
 		const struct bench_format *format = &m->format[i % o->format.n];
 		bool same = !strcmp(policy, "dense") && !strcmp(format->name, "f16");
 
-		asked |= same;
+		asked |= same && !o->through_daemon;
 		if (!same || o->through_daemon)
 			r = bench_cell(m, rows, policy, format, o->through_daemon);
 	}
@@ -269,7 +267,7 @@ static const struct bench_option table[] = {
 	{ "kv-heads", BENCH_NUMBER, AT(kv_heads), 1, 1024, "N", "KV heads, 8" },
 	{ "format", BENCH_WORDS, AT(format), 0, 0, "NAME,...",
 	  "f16,hier4; K/V for two, /U for upper planes" },
-	{ "level", BENCH_NUMBER, AT(level), 0, 1, "N", "1: all formats as with /U, for drafts" },
+	{ "level", BENCH_NUMBER, AT(level), 0, 1, "N", "1: as with /U where it is possible" },
 	{ "policy", BENCH_WORDS, AT(policy), 0, 0, "NAME,...", "dense,sparq" },
 	{ "r", BENCH_NUMBER, AT(r), 1, KV_MAX_DIM, "N", "sparq: channels that score, 32" },
 	{ "k", BENCH_NUMBER, AT(k), 1, 65536, "N", "sparq: rows attended, 128" },
@@ -295,21 +293,23 @@ static const struct bench_option table[] = {
 	{ "json", BENCH_SWITCH, AT(json), 0, 0, NULL, "all of it, for programs" },
 };
 
+/* As the daemon's are where it has one: its pool is shared memory. */
 static int take_pages(const struct attend_options *o, enum rig_pages *ret)
 {
-	if (!strcmp(o->pages, "thp"))
-		/* As the daemon's are: its pool is shared memory. */
-		*ret = o->through_daemon ? RIG_SHARED : RIG_THP;
-	else if (!strcmp(o->pages, "4k"))
-		*ret = RIG_SMALL;
-	else if (!strcmp(o->pages, "2m"))
-		*ret = RIG_HUGE;
-	else
-		return fprintf(stderr,
-			       "sparq-bench: attend: --pages \"%s\": allowed are thp, 4k, 2m\n",
-			       o->pages),
-		       2;
-	return 0;
+	static const struct {
+		const char *name;
+		enum rig_pages pages;
+	} kinds[] = { { "thp", RIG_THP }, { "4k", RIG_SMALL }, { "2m", RIG_HUGE } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (strcmp(o->pages, kinds[i].name))
+			continue;
+		*ret = kinds[i].pages == RIG_HUGE || !o->through_daemon ? kinds[i].pages
+									: RIG_SHARED;
+		return 0;
+	}
+	fprintf(stderr, "sparq-bench: attend: --pages \"%s\": allowed are thp, 4k, 2m\n", o->pages);
+	return 2;
 }
 
 static int check_heads(const struct attend_options *o)
@@ -322,22 +322,37 @@ static int check_heads(const struct attend_options *o)
 	return 2;
 }
 
+static int parse_formats(struct measuring *m)
+{
+	const struct attend_options *o = m->options;
+	char why[KV_ERROR_TEXT];
+
+	for (unsigned i = 0; i < o->format.n; i++)
+		if (bench_format_parse(o->format.word[i], o->level, &m->format[i], why)) {
+			fprintf(stderr, "sparq-bench: attend: --format: %s\n", why);
+			return 2;
+		}
+	return 0;
+}
+
 static int measuring_init(struct measuring *m)
 {
 	const struct attend_options *o = m->options;
 	unsigned cells = o->policy.n * o->format.n + 1;
-	char why[KV_ERROR_TEXT];
+	bool complete;
 
 	m->format = calloc(o->format.n, sizeof(*m->format));
 	m->figures = calloc(cells * o->threads.n, sizeof(*m->figures));
-	for (unsigned t = 0; t < o->threads.n; t++)
+	complete = m->format && m->figures;
+	for (unsigned t = 0; t < o->threads.n; t++) {
 		m->roof[t] = calloc(cells + 1, sizeof(double));
-	for (unsigned i = 0; m->format && i < o->format.n; i++)
-		if (bench_format_parse(o->format.word[i], o->level, &m->format[i], why))
-			return fprintf(stderr, "sparq-bench: attend: --format: %s\n", why), 2;
+		complete &= m->roof[t] != NULL;
+	}
+	if (!complete)
+		return bench_fail(-ENOMEM, "attend");
 	m->roofline = roofline_new(m->pages);
 	if (m->roofline)
-		return 0;
+		return parse_formats(m);
 	fprintf(stderr, "sparq-bench: attend: 256 MiB to measure the roofline: %s\n",
 		m->pages == RIG_HUGE ? "too few huge pages: reserve more with "
 				       "\"sysctl vm.nr_hugepages=N\", 2 MiB each"
@@ -363,6 +378,8 @@ static int bench_all(const struct attend_options *o, enum rig_pages pages)
 	if (r)
 		return r;
 	report = report_new(o, pages == RIG_SHARED ? "shared" : o->pages);
+	if (!report)
+		return bench_fail(-ENOMEM, "attend");
 	for (unsigned i = 0; i < o->seqlen.n && !r; i++)
 		r = bench_length(&m, o->seqlen.value[i], report);
 	report_end(report);

@@ -44,6 +44,9 @@ for field in median_ms min_ms bytes_read percent_of_roofline ratio_to_dense_f16 
 done
 ! grep -E '(nan|inf|Infinity|NaN)' <<<"$out" || fail "a figure is no number"
 
+out=$("$bench" attend "${small[@]}" --seqlen 2000 --format f16,hier4 --policy dense --level 1)
+[[ $out == *'"f16"'*'"hier4/U"'* ]] || fail "--level 1 is of formats that have upper planes"
+
 out=$("$bench" attend "${small[@]}" --seqlen 2000 --format hier4 --policy sparq --queries 3 \
 	--through-daemon --daemon "$daemon")
 grep -q '"daemon_adds_us":' <<<"$out" || fail "nothing went through the daemon"
