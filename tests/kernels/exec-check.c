@@ -17,10 +17,13 @@
 
 #include "kernels/exec-private.h"
 #include "shm/base.h"
+#include "tests/kernels/crew.h"
 #include "tests/kernels/exec-bytes.h"
 #include "tests/kernels/exec-reference.h"
 
 #define KV_HEADS 2u
+#define GUARD 64u /* bytes on both sides of the scratch */
+#define GUARD_BYTE 0x5a
 #define ALPHA_REL 2e-5
 /* Where a kernel may round coefficients (score_max_rel in table.h): a few times what is seen. */
 #define ROUNDED_REL 2e-2
@@ -35,8 +38,8 @@ struct run_of {
 	struct bytes_apart apart; /* of the KV head being checked */
 	struct kv_query query;
 	struct kv_plan plan;
-	float *sent, *q; /* f32, as rounded to dtype */
-	char *scratch, *other;
+	float *sent, *q;           /* f32, as rounded to dtype */
+	char *memory[2], *scratch; /* in the first, between guards */
 	uint64_t scratch_bytes;
 	struct kv_result result[KV_HEADS];
 	unsigned failed;
@@ -436,21 +439,19 @@ static void check_kv_head(struct run_of *t, uint32_t head)
 
 /* ---- the whole ------------------------------------------------------------- */
 
-/* Bit for bit: the order of the shares, and what lay in the scratch, leave no trace. */
-static void check_order(struct run_of *t, const struct kv_result *backwards)
+/* Bit for bit: who ran which share when, and what lay in the scratch, leave no trace. */
+static void check_crew(struct run_of *t, unsigned workers, char *scratch)
 {
 	size_t heads = (size_t)t->x->n_q * t->x->group;
+	struct kv_result result[KV_HEADS];
 
+	memset(scratch, 0xff, KV_HEADS * t->scratch_bytes);
+	crew_attend(&t->rig, &t->plan, &t->query, scratch, workers, t->x->random + workers, result);
 	for (uint32_t h = 0; h < KV_HEADS; h++) {
-		struct kv_result a = t->result[h], b = backwards[h];
+		const char *what = crew_differs(&t->result[h], &result[h], heads, t->x->dim);
 
-		if (memcmp(a.y, b.y, heads * t->x->dim * sizeof(*a.y)) ||
-		    memcmp(a.lse, b.lse, heads * sizeof(*a.lse)))
-			complain(t, "the order of the shares shows");
-		a.y = b.y = a.lse = b.lse = NULL;
-		if (a.n_selected != b.n_selected || a.alpha_min != b.alpha_min ||
-		    a.alpha_sum != b.alpha_sum || memcmp(a.bytes, b.bytes, sizeof(a.bytes)))
-			complain(t, "the order of the shares shows in the report");
+		if (what)
+			complain(t, "%u workers: %s of another", workers, what);
 	}
 }
 
@@ -469,22 +470,40 @@ static bool make_plan(struct run_of *t)
 	return !r;
 }
 
+static char *scratch_new(const struct run_of *t)
+{
+	size_t bytes = KV_HEADS * t->scratch_bytes;
+	char *p = aligned_alloc(64, bytes + 2 * GUARD);
+
+	memset(p, GUARD_BYTE, bytes + 2 * GUARD);
+	return p;
+}
+
+static void check_guards(struct run_of *t, const char *p)
+{
+	const char *end = p + GUARD + KV_HEADS * t->scratch_bytes;
+
+	for (unsigned i = 0; i < GUARD; i++)
+		if (p[i] != GUARD_BYTE || end[i] != GUARD_BYTE)
+			complain(t, "bytes outside the scratch changed");
+}
+
 static void run(struct run_of *t)
 {
-	struct kv_result backwards[KV_HEADS];
-
 	t->scratch_bytes = kv_exec_scratch_bytes(&t->space, &t->plan, &t->rig.view, &t->query);
 	if (t->scratch_bytes % 64)
 		complain(t, "scratch of %llu bytes", (unsigned long long)t->scratch_bytes);
-	t->scratch = aligned_alloc(64, KV_HEADS * t->scratch_bytes);
-	t->other = aligned_alloc(64, KV_HEADS * t->scratch_bytes);
+	t->memory[0] = scratch_new(t);
+	t->memory[1] = scratch_new(t);
+	t->scratch = t->memory[0] + GUARD;
 	memset(t->scratch, 0x00, KV_HEADS * t->scratch_bytes);
-	memset(t->other, 0xff, KV_HEADS * t->scratch_bytes);
-	rig_attend(&t->rig, &t->plan, &t->query, t->scratch, false, t->result);
-	rig_attend(&t->rig, &t->plan, &t->query, t->other, true, backwards);
-	check_order(t, backwards);
+	rig_attend(&t->rig, &t->plan, &t->query, t->scratch, t->x->random % 2, t->result);
+	for (unsigned workers = 1; workers <= 4; workers *= 2)
+		check_crew(t, workers, t->memory[1] + GUARD);
 	for (uint32_t h = 0; h < KV_HEADS; h++)
 		check_kv_head(t, h);
+	check_guards(t, t->memory[0]);
+	check_guards(t, t->memory[1]);
 }
 
 bool exec_check(const struct shape *x)
@@ -499,7 +518,7 @@ bool exec_check(const struct shape *x)
 	}
 	free(t.sent);
 	free(t.q);
-	free(t.scratch);
-	free(t.other);
+	free(t.memory[0]);
+	free(t.memory[1]);
 	return !t.failed;
 }
