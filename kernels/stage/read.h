@@ -34,25 +34,45 @@ KV_FN void read_v(const struct kv_block *b, uint32_t row, uint32_t n, unsigned l
 
 	read_groups(b, &rows, row, n, x);
 }
-#else
+#elif FMT_PLAIN
 static void stage_k_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
 {
 	struct kv_rows rows = fmt_k_rows(b, row);
 
-	for (uint32_t i = 0; i < n; i++) {
-		for (uint32_t c = 0; c < b->dim; c += VL) {
-			vf v = fmt_k_load(&rows, i, c);
-#if !FMT_PLAIN
-			vf scale, min;
+	for (uint32_t i = 0; i < n; i++, x += b->dim)
+		for (uint32_t c = 0; c < b->dim; c += VL)
+			vf_store(x + c, fmt_k_load(&rows, i, c));
+}
+#else
+/* Rows of one tile: a channel's parameters, which lie apart, serve all of them. */
+KV_FN void read_tile(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
+{
+	struct kv_rows rows = fmt_k_rows(b, row);
 
-			fmt_k_params(b, (row + i) / b->tile_rows, c, &scale, &min);
-			v = vf_fma(v, scale, min);
-#endif
-			vf_store(x + (size_t)i * b->dim + c, v);
-		}
+	for (uint32_t c = 0; c < b->dim; c += VL) {
+		vf scale, min;
+
+		fmt_k_params(b, row / b->tile_rows, c, &scale, &min);
+		for (uint32_t i = 0; i < n; i++)
+			vf_store(x + (size_t)i * b->dim + c,
+				 vf_fma(fmt_k_load(&rows, i, c), scale, min));
 	}
 }
 
+static void stage_k_read(const struct kv_block *b, uint32_t row, uint32_t n, float *x)
+{
+	while (n) {
+		uint32_t m = MIN(n, (row / b->tile_rows + 1) * b->tile_rows - row);
+
+		read_tile(b, row, m, x);
+		row += m;
+		n -= m;
+		x += (size_t)m * b->dim;
+	}
+}
+#endif
+
+#if !FMT_GROUP
 KV_FN void read_v(const struct kv_block *b, uint32_t row, uint32_t n, unsigned level, float *x)
 {
 	struct kv_rows rows = fmt_v_rows(b, row);
