@@ -235,9 +235,19 @@ KV_FN void fmt_v_params(const struct kv_block *b, uint32_t row, unsigned level, 
 	*scale = level ? s4 : s4 / 16;
 }
 
+/* Pairs as they are stored, to scales and mins. */
+KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
+{
+	if (level)
+		return;
+	*min = vf_fma(*scale, vf_set(-0.5f), *min);
+	*scale = vf_mul(*scale, vf_set(1.0f / 16));
+}
+
 #if KV_ISA_IS(avx512)
 #include "kernels/fast/scan-hier4-avx512.h"
 #elif KV_ISA_IS(avx2)
+#include "kernels/fast/dense-axpy-avx2.h"
 #include "kernels/fast/scan-hier4-avx2.h"
 #endif
 #include "kernels/stamp.h"

@@ -221,4 +221,12 @@ KV_FN void fmt_v_params(const struct kv_block *b, uint32_t row, unsigned level, 
 	*min = vf_from_f16(pair->min);
 }
 
+/* Pairs as they are stored, to scales and mins. */
+KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
+{
+}
+
+#if KV_ISA_IS(avx2)
+#include "kernels/fast/dense-axpy-avx2.h"
+#endif
 #include "kernels/stamp.h"

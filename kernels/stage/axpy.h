@@ -184,8 +184,9 @@ static void axpy_decoded(const struct kv_block *b, uint32_t row, uint32_t n, con
 	}
 }
 
-static void stage_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
-			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
+static inline void stage_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
+				size_t p_stride, uint32_t heads, float *y, size_t y_stride,
+				unsigned level)
 {
 	if (heads > KV_DIRECT_HEADS || FMT_GROUP)
 		axpy_decoded(b, row, n, p, p_stride, heads, y, y_stride, level);

@@ -205,7 +205,7 @@ static inline vf vf_gather_u8(const void *p, size_t stride, size_t at)
 
 static inline void vf_gather_pair(const void *p, size_t stride, vf *ret_a, vf *ret_b)
 {
-	__m256i x = vf_gather_word(p, stride, 0, 2);
+	__m256i x = stride == 4 ? _mm256_loadu_si256(p) : vf_gather_word(p, stride, 0, 2);
 
 	*ret_a = vf_from_low_f16(x);
 	*ret_b = vf_from_low_f16(_mm256_srli_epi32(x, 16));
