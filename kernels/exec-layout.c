@@ -32,25 +32,50 @@ static uint64_t topk_words(uint32_t n, uint32_t k)
 	return n / 64 + 2 * (uint64_t)k + 64;
 }
 
+/* Of the scores that are not kept all: those that will be wanted, most likely. */
+static void lay_out_aside(struct state *s, struct layout *l)
+{
+	uint32_t groups = s->keeps ? 0 : s->blocks * ASIDE_GROUPS;
+
+	s->a_stride = score_stride(s->visible);
+	s->a = take(l, s->heads * (uint64_t)s->a_stride, sizeof(*s->a));
+	s->aside_group = take(l, groups, sizeof(*s->aside_group));
+	s->aside = take(l, (uint64_t)groups * s->heads, KV_GROUP_ROWS * sizeof(*s->aside));
+	s->low_stride = s->high_stride = s->a_stride;
+	s->low = s->a;
+	s->high = l->base ? s->a + s->rank_end : NULL;
+	if (s->keeps)
+		return;
+	s->low_stride = ALIGN_UP(s->rank_first, 16);
+	s->low = take(l, s->heads * (uint64_t)s->low_stride, sizeof(*s->low));
+	s->high_stride = ALIGN_UP(s->visible - s->rank_end, 16);
+	s->high = take(l, s->heads * (uint64_t)s->high_stride, sizeof(*s->high));
+}
+
 static void lay_out_score(struct state *s, const struct kv_plan *p, struct layout *l)
 {
-	uint32_t k = s->r; /* the channels are a topk of their own */
+	uint32_t k = s->r, n; /* the channels are a topk of their own */
 
 	for (unsigned i = 0; i < p->n_ops; i++)
 		if (p->op[i].kind == KV_OP_TOPK)
 			k = MAX(k, MIN(p->op[i].n[0], s->visible));
-	s->a_stride = score_stride(s->visible);
+	n = MAX(s->visible, s->blocks * BLOCK_GROUPS);
+	lay_out_aside(s, l);
+	s->buffer_floats = (s->keeps ? 1 : s->heads + 1) * (size_t)BLOCK_STRIDE;
 	s->channel = take(l, s->r, sizeof(*s->channel));
 	s->coef = take(l, (uint64_t)s->heads * s->r, sizeof(*s->coef));
-	s->a = take(l, s->heads * (uint64_t)s->a_stride, sizeof(*s->a));
-	s->c = take(l, s->heads > 1 ? s->visible : 0, sizeof(*s->c));
-	s->block_max = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_max));
+	s->buffer = take(l, s->shares * (uint64_t)s->buffer_floats, sizeof(*s->buffer));
+	s->block_ref = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_ref));
 	s->block_sum = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_sum));
-	s->weight = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->weight));
+	s->group_max = take(l, (uint64_t)s->blocks * BLOCK_GROUPS, sizeof(*s->group_max));
 	s->score_lse = take(l, s->heads, sizeof(*s->score_lse));
+	s->sum = take(l, s->heads, sizeof(*s->sum));
+	s->weights = take(l, s->blocks, sizeof(*s->weights));
+	s->near = take(l, (uint64_t)s->blocks * BLOCK_GROUPS, sizeof(*s->near));
+	s->c = take(l, n, sizeof(*s->c));
 	s->index = take(l, k, sizeof(*s->index));
-	s->topk = take(l, topk_words(MAX(s->visible, KV_MAX_DIM), k), sizeof(uint32_t));
-	s->gathered = take(l, MAX(s->visible, s->blocks), sizeof(*s->gathered));
+	s->topk = take(l, topk_words(MAX(n, KV_MAX_DIM), k), sizeof(uint32_t));
+	s->gathered = take(l, s->visible, sizeof(*s->gathered));
 }
 
 static struct work take_work(const struct state *s, struct layout *l, uint32_t rows)

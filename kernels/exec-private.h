@@ -22,7 +22,12 @@
 #include "kernels/table.h"
 
 #define SCORE_ROWS 8192u  /* of a share: about 130 KiB of a 4-bit plane at r = 32 */
-#define SCORE_BLOCK 1024u /* rows with a maximum of their own; divides SCORE_ROWS */
+#define SCORE_BLOCK 1024u /* rows that are scored and used up at once; divides SCORE_ROWS */
+#define BLOCK_STRIDE (SCORE_BLOCK + KV_MAX_SINKS + 16u) /* of its scores; no power of two */
+#define BLOCK_GROUPS DIV_UP(SCORE_BLOCK + KV_MAX_SINKS, KV_GROUP_ROWS)
+#define REF_TOO_LOW 64.0f /* a sum from here up: another reference, or bounds get wide */
+#define ASIDE_GROUPS 4u /* of a block: by chance one or two have a row to choose */
+#define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
 #define ATTEND_ROWS 4096u /* of a share */
 #define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
 #define BLOCK_ROWS 256u   /* whose logits are held at once */
@@ -33,6 +38,14 @@ enum kv_exec_mode { KV_EXEC_SCORE, KV_EXEC_ATTEND, KV_EXEC_PROMPT };
 
 struct run { /* rows [first, first + n) */
 	uint32_t first, n;
+};
+struct weights { /* of the heads in one block of scores: exp(ref - lse) */
+	float least, most;
+};
+struct near { /* ranked rows of a group, and their scores */
+	uint32_t first, n;
+	const float *a; /* [heads][stride] */
+	size_t stride;
 };
 struct run_list {
 	struct run *run;
@@ -63,19 +76,30 @@ struct state {
 	float *q; /* [heads][k_dim], times scale */
 	/* SCORE: of the plan's one score operation */
 	uint32_t r; /* channels; 0: all of them, exactly */
-	uint16_t *channel; /* their places (channels.h), ascending */
-	float *coef; /* [heads][r] */
-	float *a;    /* [heads][a_stride]: scores ... */
-	bool exps;   /* ... or exp(score - maximum of its block), to be weighed */
+	uint16_t *channel;             /* their places (channels.h), ascending */
+	float *coef;                   /* [heads][r] */
+	uint32_t rank_first, rank_end; /* rows that its one topk ranks */
+	bool softmax;                  /* by the sum of the heads' softmax; else of their scores */
+	bool keeps;                    /* all scores stay in a */
+	float *a;                      /* [heads][a_stride]: all scores, or those made again */
 	size_t a_stride;
+	float *low, *high; /* scores of the rows that are not ranked: [heads][stride] */
+	size_t low_stride, high_stride;
+	float *aside;         /* [blocks][ASIDE_GROUPS][heads][KV_GROUP_ROWS]: of the best groups */
+	uint8_t *aside_group; /* [blocks][ASIDE_GROUPS]: which */
 	uint32_t blocks;
-	float *block_max, *block_sum;     /* [heads][blocks]: of exp(score - maximum) */
-	float *weight;                    /* [blocks][heads]: softmax is weight * a */
-	float *score_lse;                 /* [heads] */
-	float *c;                         /* [visible]: what topk ranks */
-	uint32_t *index;                  /* what it returns */
-	void *topk;                       /* its scratch */
-	float *gathered;                  /* a few numbers at a time: [visible] */
+	float *buffer; /* [shares][buffer_floats]: what ranks a block, and its scores */
+	size_t buffer_floats;
+	float *block_ref, *block_sum; /* [blocks][heads]: sum of exp(score - ref) */
+	float *group_max;             /* [blocks][BLOCK_GROUPS]: of what ranks their rows */
+	float *score_lse, *sum;       /* [heads] */
+	struct weights *weights;      /* [blocks] */
+	struct near *near;            /* groups that may have a chosen row, ascending */
+	uint32_t n_near;
+	float *c;        /* what topk ranks: bounds of groups, then the rows of near */
+	uint32_t *index; /* what it returns */
+	void *topk;      /* its scratch */
+	float *gathered; /* scores of chosen rows */
 	struct run_list sel[KV_PLAN_OPS]; /* by operation */
 	struct part *part;                /* [shares], or one; the first becomes the result */
 	struct work *work;
@@ -89,13 +113,6 @@ struct state {
 static inline uint32_t exec_block_row(const struct state *s, uint32_t b)
 {
 	return b == 0 ? 0 : b < s->blocks ? s->map.view->n_sinks + b * SCORE_BLOCK : s->visible;
-}
-
-static inline uint32_t exec_block_of(const struct state *s, uint32_t row)
-{
-	uint32_t sinks = s->map.view->n_sinks, b = row < sinks ? 0 : (row - sinks) / SCORE_BLOCK;
-
-	return b < s->blocks ? b : s->blocks - 1;
 }
 
 static inline uint32_t exec_limit(const struct state *s, uint32_t query)
@@ -112,11 +129,31 @@ void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q);
 /* exec-layout.c */
 uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base);
 /* exec-score.c */
+struct scored { /* a block */
+	float *a, *c; /* scores, [heads][stride]; what ranks the rows, [n] */
+	size_t stride;
+	float *ref, *sum; /* [heads] */
+	uint32_t first, n;
+};
 void exec_score_prepare(struct state *s); /* channels and coefficients */
 void exec_score_share(struct state *s, uint32_t share);
 void exec_score_reduce(struct state *s);
+/* Scores of rows [row, end), a[0] of `row`; `onward`: the rows that follow come next. */
+void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, float *a,
+		     size_t stride);
+/* exec-rank.c */
+void exec_rank_block(const struct state *s, const struct scored *x, uint32_t block);
+/* Appends the k best of the ranked rows. */
+void exec_rank(struct state *s, uint32_t k, struct run_list *ret);
+/* What part of the approximate mass, over all rows a head sees, the chosen ones hold. */
 void exec_score_alpha(struct state *s, const struct run_list *rows);
 /* exec-select.c */
+struct ranked { /* what a topk ranks, and the newest rows that it takes unseen */
+	uint32_t first, end, k, recent;
+};
+struct ranked exec_select_ranked(const struct state *s, const struct kv_op *op);
+/* Appends rows at or after the last run's start; runs that touch become one. */
+void exec_append(struct run_list *to, uint32_t first, uint32_t n);
 uint32_t exec_select_bound(const struct state *s, const struct kv_plan *p, unsigned op);
 void exec_select(struct state *s, const struct kv_plan *p, unsigned op);
 uint32_t exec_select_below(const struct run_list *rows, uint32_t limit); /* how many rows */

@@ -3,6 +3,10 @@
  * Approximate scores: SparQ's lines 1-5 and 7 (arXiv 2312.04985), or the
  * exact product with every row.
  *
+ * A block of scores is used up while it is in the cache: what stays of it is,
+ * for each head, its sum of exponentials relative to a reference, and for each
+ * group of rows the largest number that ranks them (exec-rank.c).
+ *
  * One channel set for all queries and heads of a KV head, so that a channel is
  * read once. The temperature is folded into the coefficients: tau is
  * sqrt(cover) / scale, which is the paper's sqrt(d cover) at the default scale.
@@ -61,16 +65,15 @@ void exec_score_prepare(struct state *s)
 
 /* ---- shares ---------------------------------------------------------------- */
 
-static void score_piece(struct state *s, const struct kv_piece *p)
+static void score_piece(struct state *s, const struct kv_piece *p, float *a, size_t stride)
 {
 	const struct kv_ops *ops = s->map.space->ops;
-	float *a = s->a + p->first;
 	uint32_t dim = s->map.space->k_dim;
 
 	if (s->r)
-		kv_piece_score(ops, p, s->coef, s->r, s->channel, s->r, s->heads, a, s->a_stride);
+		kv_piece_score(ops, p, s->coef, s->r, s->channel, s->r, s->heads, a, stride);
 	else
-		kv_piece_dot(ops, p, s->q, dim, s->heads, a, s->a_stride, 0);
+		kv_piece_dot(ops, p, s->q, dim, s->heads, a, stride, 0);
 }
 
 /* The walk over r runs at once is what limits, so a block is told which comes next, even where
@@ -87,125 +90,133 @@ static void name_next(const struct state *s, struct kv_piece *p)
 		p->k.next = next.k.base;
 }
 
-static void score_rows(struct state *s, uint32_t row, uint32_t end)
+void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, float *a,
+		     size_t stride)
 {
 	struct kv_piece p = { 0 };
+	uint32_t first = row;
 
 	for (; row < end; row += p.n) {
 		kv_map_find(&s->map, row, end, &p);
-		name_next(s, &p);
-		score_piece(s, &p);
+		if (onward)
+			name_next(s, &p);
+		score_piece(s, &p, a + (row - first), stride);
+	}
+	for (uint32_t h = 0; h < s->heads; h++) { /* rows that a query may not see */
+		uint32_t limit = MAX(exec_limit(s, h / s->group), first);
+
+		for (uint32_t i = limit; i < end; i++)
+			a[h * stride + (i - first)] = -INFINITY;
 	}
 }
 
-/* Rows that a query may not see have no weight. */
-static void sum_block(struct state *s, uint32_t block, uint32_t row, uint32_t end)
+/* A head's lse over the block; 0 where the scores have none. */
+static void refer(const struct state *s, const struct scored *x)
 {
-	const struct kv_ops *ops = s->map.space->ops;
-
 	for (uint32_t h = 0; h < s->heads; h++) {
-		uint32_t limit = exec_limit(s, h / s->group);
-		uint32_t n = limit > row ? MIN(limit, end) - row : 0;
-		float *a = s->a + h * s->a_stride + row;
-		size_t at = (size_t)h * s->blocks + block;
+		float max, sum;
 
-		if (!s->exps) {
-			ops->max_expsum(a, n, &s->block_max[at], &s->block_sum[at]);
-			continue;
-		}
-		ops->exps(a, n, &s->block_max[at], &s->block_sum[at]);
-		memset(a + n, 0, (end - row - n) * sizeof(*a));
+		s->map.space->ops->max_expsum(x->a + h * x->stride, x->n, &max, &sum);
+		x->ref[h] = isfinite(max) && sum > 0 ? max + logf(sum) : 0;
+	}
+}
+
+static bool too_low(const struct state *s, const struct scored *x)
+{
+	for (uint32_t h = 0; h < s->heads; h++)
+		if (!(x->sum[h] < REF_TOO_LOW))
+			return true;
+	return false;
+}
+
+static void softmax(const struct state *s, const struct scored *x)
+{
+	s->map.space->ops->softmax_sum(x->a, x->stride, s->heads, x->ref, x->n, x->sum, x->c);
+}
+
+/* Scores and their softmax in one go, for what most blocks are: an extent that all queries see. */
+static bool score_whole(struct state *s, const struct scored *x)
+{
+	struct kv_piece p = { 0 };
+	uint32_t end = x->first + x->n;
+
+	kv_map_find(&s->map, x->first, end, &p);
+	if (!s->r || p.n < x->n || p.n_outliers || x->n % KV_TILE_ROWS || p.at % KV_TILE_ROWS ||
+	    !p.kk->k_score_softmax || exec_limit(s, 0) < end)
+		return false;
+	name_next(s, &p);
+	p.kk->k_score_softmax(&p.k, p.at, p.n, s->coef, s->r, s->channel, s->r, s->heads, x->a,
+			      x->stride, x->ref, x->sum, x->c);
+	return true;
+}
+
+/* The reference of the block before does where that is near enough. */
+static void score_block(struct state *s, const struct scored *x, const float *before)
+{
+	if (before)
+		memcpy(x->ref, before, s->heads * sizeof(*before));
+	if (!before || !score_whole(s, x)) {
+		exec_score_rows(s, x->first, x->first + x->n, true, x->a, x->stride);
+		if (!before)
+			refer(s, x);
+		softmax(s, x);
+	}
+	if (before && too_low(s, x)) {
+		refer(s, x);
+		softmax(s, x);
 	}
 }
 
 void exec_score_share(struct state *s, uint32_t share)
 {
-	const uint32_t each = SCORE_ROWS / SCORE_BLOCK;
-	uint32_t last = share + 1 < s->shares ? (share + 1) * each : s->blocks;
+	const uint32_t each = SCORE_ROWS / SCORE_BLOCK, first = share * each;
+	uint32_t last = share + 1 < s->shares ? first + each : s->blocks;
+	float *buffer = s->buffer + (size_t)share * s->buffer_floats;
 
-	for (uint32_t b = share * each; b < last; b++) {
+	for (uint32_t b = first; b < last; b++) {
 		uint32_t row = exec_block_row(s, b), end = exec_block_row(s, b + 1);
+		float *ref = s->block_ref + (size_t)b * s->heads;
+		struct scored x = {
+			.c = buffer,
+			.a = s->keeps ? s->a + row : buffer + BLOCK_STRIDE,
+			.stride = s->keeps ? s->a_stride : BLOCK_STRIDE,
+			.ref = ref,
+			.sum = s->block_sum + (size_t)b * s->heads,
+			.first = row,
+			.n = end - row,
+		};
 
-		score_rows(s, row, end);
-		sum_block(s, b, row, end);
+		score_block(s, &x, b > first ? ref - s->heads : NULL);
+		exec_rank_block(s, &x, b);
 	}
 }
 
 /* ---- after the shares ------------------------------------------------------ */
 
-/* A head's lse over all its blocks, and what each block weighs: exp(maximum - lse). */
-static void weigh_blocks(struct state *s, uint32_t head)
+/* A head's lse over all its blocks. References change seldom. */
+static float sum_head(const struct state *s, uint32_t head)
 {
-	const struct kv_ops *ops = s->map.space->ops;
-	const float *max = s->block_max + (size_t)head * s->blocks;
-	const float *sum = s->block_sum + (size_t)head * s->blocks;
-	float *w = s->gathered, top, unused;
-	double all = 0;
+	float top = -INFINITY, ref = 0;
+	double all = 0, factor = 0;
 
-	ops->max_expsum(max, s->blocks, &top, &unused);
-	ops->add_softmax(max, s->blocks, top > -INFINITY ? top : 0, true, w);
 	for (uint32_t b = 0; b < s->blocks; b++)
-		all += (double)w[b] * (double)sum[b];
-	s->score_lse[head] = (float)((double)top + log(all));
-	for (uint32_t b = 0; b < s->blocks && s->exps; b++)
-		s->weight[(size_t)b * s->heads + head] = all > 0 ? (float)((double)w[b] / all) : 0;
+		if (s->block_sum[(size_t)b * s->heads + head] > 0)
+			top = MAX(top, s->block_ref[(size_t)b * s->heads + head]);
+	if (top == -INFINITY)
+		return top;
+	for (uint32_t b = 0; b < s->blocks; b++) {
+		size_t at = (size_t)b * s->heads + head;
+
+		if (b == 0 || s->block_ref[at] != ref)
+			factor = exp((double)(s->block_ref[at] - top));
+		ref = s->block_ref[at];
+		all += factor * (double)s->block_sum[at];
+	}
+	return (float)((double)top + log(all));
 }
 
 void exec_score_reduce(struct state *s)
 {
 	for (uint32_t h = 0; h < s->heads; h++)
-		weigh_blocks(s, h);
-}
-
-/* Gathers a head's scores of the rows below a limit. */
-static uint32_t gather(const struct run_list *rows, uint32_t limit, const float *a, float *ret)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < rows->n && rows->run[i].first < limit; i++) {
-		const struct run *x = &rows->run[i];
-		uint32_t end = MIN(x->first + x->n, limit);
-
-		for (uint32_t row = x->first; row < end; row++)
-			ret[n++] = a[row];
-	}
-	return n;
-}
-
-static float alpha_of_scores(struct state *s, const struct run_list *rows, uint32_t head)
-{
-	uint32_t limit = exec_limit(s, head / s->group);
-	uint32_t n = gather(rows, limit, s->a + head * s->a_stride, s->gathered);
-	float max, sum;
-
-	s->map.space->ops->max_expsum(s->gathered, n, &max, &sum);
-	return n ? sum * expf(max - s->score_lse[head]) : 0;
-}
-
-static float alpha_of_exps(const struct state *s, const struct run_list *rows, uint32_t head)
-{
-	const float *a = s->a + head * s->a_stride;
-	double sum = 0;
-
-	for (uint32_t i = 0; i < rows->n; i++) {
-		uint32_t end = rows->run[i].first + rows->run[i].n;
-
-		for (uint32_t row = rows->run[i].first; row < end; row++)
-			sum += (double)(a[row] *
-					s->weight[(size_t)exec_block_of(s, row) * s->heads + head]);
-	}
-	return (float)sum;
-}
-
-/* What part of the approximate mass, over all rows a head sees, the chosen ones hold. */
-void exec_score_alpha(struct state *s, const struct run_list *rows)
-{
-	for (uint32_t h = 0; h < s->heads; h++) {
-		uint32_t limit = exec_limit(s, h / s->group);
-		float alpha = 1;
-
-		if (exec_select_below(rows, limit) < limit)
-			alpha = s->exps ? alpha_of_exps(s, rows, h) : alpha_of_scores(s, rows, h);
-		s->alpha[h] = alpha > 1 ? 1 : alpha; /* rounding */
-	}
+		s->score_lse[h] = sum_head(s, h);
 }

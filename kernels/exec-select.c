@@ -15,8 +15,7 @@ uint32_t exec_select_below(const struct run_list *rows, uint32_t limit)
 	return n;
 }
 
-/* Appends rows at or after the last run's start; runs that touch become one. */
-static void append(struct run_list *to, uint32_t first, uint32_t n)
+void exec_append(struct run_list *to, uint32_t first, uint32_t n)
 {
 	struct run *last = to->n ? &to->run[to->n - 1] : NULL;
 	uint32_t end = first + n;
@@ -43,7 +42,7 @@ static void select_range(struct state *s, const struct kv_op *op, struct run_lis
 {
 	uint32_t first = MIN(op->n[0], s->visible);
 
-	append(ret, first, MIN(op->n[1], s->visible - first));
+	exec_append(ret, first, MIN(op->n[1], s->visible - first));
 }
 
 static void select_window(struct state *s, const struct kv_op *op, struct run_list *ret)
@@ -52,8 +51,8 @@ static void select_window(struct state *s, const struct kv_op *op, struct run_li
 	uint32_t first = op->n[0] == KV_WINDOW_STEP ? s->map.view->n_sinks : op->n[0];
 	uint32_t recent = MIN(op->n[1] == KV_WINDOW_STEP ? tail : op->n[1], s->visible);
 
-	append(ret, 0, MIN(first, s->visible));
-	append(ret, s->visible - recent, recent);
+	exec_append(ret, 0, MIN(first, s->visible));
+	exec_append(ret, s->visible - recent, recent);
 }
 
 static void select_union(const struct run_list *a, const struct run_list *b, struct run_list *ret)
@@ -64,68 +63,30 @@ static void select_union(const struct run_list *a, const struct run_list *b, str
 		bool from_a = j == b->n || (i < a->n && a->run[i].first <= b->run[j].first);
 		const struct run *x = from_a ? &a->run[i++] : &b->run[j++];
 
-		append(ret, x->first, x->n);
+		exec_append(ret, x->first, x->n);
 	}
-}
-
-static void rank_exps(struct state *s, uint32_t first, uint32_t end)
-{
-	for (uint32_t row = first; row < end;) {
-		uint32_t b = exec_block_of(s, row), to = MIN(exec_block_row(s, b + 1), end);
-
-		s->map.space->ops->weigh(s->a + row, s->a_stride, s->heads,
-					 s->weight + (size_t)b * s->heads, to - row,
-					 s->c + (row - first));
-		row = to;
-	}
-}
-
-/* The last query sees all there is, so it goes first: it leaves no row unset. */
-static void rank_scores(struct state *s, uint32_t first, uint32_t end)
-{
-	bool fresh = true;
-
-	for (uint32_t h = s->heads; h-- > 0; fresh = false) {
-		uint32_t limit = MIN(exec_limit(s, h / s->group), end);
-
-		if (limit > first)
-			s->map.space->ops->add(s->a + h * s->a_stride + first, limit - first, fresh,
-					       s->c);
-	}
-}
-
-/* What topk ranks: the sum over the heads of the softmax of their scores, or of the scores. A
- * lone head's scores rank as they are. */
-static const float *rank_rows(struct state *s, uint32_t first, uint32_t end)
-{
-	if (s->heads == 1)
-		return s->a + first;
-	if (s->exps)
-		rank_exps(s, first, end);
-	else
-		rank_scores(s, first, end);
-	return s->c;
 }
 
 /* The forced rows are an index range: a constant added to their scores would cost the low bits. */
-static void select_topk(struct state *s, const struct kv_op *op, struct run_list *ret)
+struct ranked exec_select_ranked(const struct state *s, const struct kv_op *op)
 {
 	bool sealed = op->n[3];
 	uint32_t first = sealed ? MIN(s->map.view->n_sinks, s->visible) : 0;
 	uint32_t end = sealed ? sealed_end(s) : s->visible;
 	uint32_t n = end > first ? end - first : 0, k = MIN(op->n[0], n), recent = MIN(op->n[1], k);
-	uint32_t found = 0;
 
-	if (k == n) {
-		append(ret, first, n);
-		return;
-	}
-	if (k > recent)
-		found = s->map.space->ops->topk(rank_rows(s, first, end), n - recent, k - recent,
-						s->index, s->topk);
-	for (uint32_t i = 0; i < found; i++)
-		append(ret, first + s->index[i], 1);
-	append(ret, end - recent, recent);
+	return (struct ranked){ first, first + n - recent, k - recent, recent };
+}
+
+static void select_topk(struct state *s, const struct kv_op *op, struct run_list *ret)
+{
+	struct ranked x = exec_select_ranked(s, op);
+
+	if (x.k == x.end - x.first)
+		exec_append(ret, x.first, x.k);
+	else
+		exec_rank(s, x.k, ret);
+	exec_append(ret, x.end, x.recent);
 }
 
 /* ---- the list of an operation ---------------------------------------------- */
@@ -158,7 +119,7 @@ void exec_select(struct state *s, const struct kv_plan *p, unsigned op)
 	ret->n = ret->rows = 0;
 	switch (x->kind) {
 	case KV_OP_ALL:
-		append(ret, 0, s->visible);
+		exec_append(ret, 0, s->visible);
 		break;
 	case KV_OP_RANGE:
 		select_range(s, x, ret);

@@ -38,10 +38,11 @@ static struct kv_step step_of(const struct kv_space *s, const struct kv_view *vi
 	return step;
 }
 
-/* What this executor can run: at most one scoring, exactly one attention, no policy state. */
+/* What this executor can run: at most one scoring and one ranking, exactly one attention, no policy
+ * state. */
 static int check_runs(const struct kv_plan *p)
 {
-	unsigned scores = 0, attends = 0;
+	unsigned scores = 0, ranks = 0, attends = 0;
 
 	for (unsigned i = 0; i < p->n_ops; i++)
 		switch (p->op[i].kind) {
@@ -49,13 +50,15 @@ static int check_runs(const struct kv_plan *p)
 		case KV_OP_SCORE_DIMS:
 			scores++;
 			break;
+		case KV_OP_TOPK:
+			ranks++;
+			break;
 		case KV_OP_ATTEND:
 			attends++;
 			break;
 		case KV_OP_ALL:
 		case KV_OP_RANGE:
 		case KV_OP_WINDOW:
-		case KV_OP_TOPK:
 		case KV_OP_UNION:
 		case KV_OP_MEAN_REST:
 		case KV_OP_OUTPUT:
@@ -63,7 +66,7 @@ static int check_runs(const struct kv_plan *p)
 		default:
 			return -EOPNOTSUPP;
 		}
-	return scores <= 1 && attends == 1 ? 0 : -EOPNOTSUPP;
+	return scores <= 1 && ranks <= 1 && attends == 1 ? 0 : -EOPNOTSUPP;
 }
 
 int kv_plan_step(const struct kv_space *s, const struct kv_view *view, const struct kv_query *query,
@@ -131,16 +134,27 @@ static enum kv_exec_mode mode_of(const struct state *s, const struct kv_plan *p)
 	return s->n_q > KV_MAX_DECODE_Q && kv_plan_is_dense(p) ? KV_EXEC_PROMPT : KV_EXEC_ATTEND;
 }
 
+static void describe_topk(struct state *s, const struct kv_op *op)
+{
+	struct ranked x = exec_select_ranked(s, op);
+
+	s->rank_first = x.first;
+	s->rank_end = x.end;
+	s->softmax = s->heads > 1 && op->n[2] == KV_GROUP_SOFTMAX;
+	s->keeps = x.k == x.end - x.first || (uint64_t)s->heads * s->visible <= KEEP_SCORES;
+}
+
 static void describe(struct state *s, const struct kv_plan *p)
 {
 	s->mode = mode_of(s, p);
+	s->keeps = true;
 	for (unsigned i = 0; i < p->n_ops; i++) {
 		if (p->op[i].kind == KV_OP_SCORE_DIMS)
 			s->r = MIN(p->op[i].n[0], s->map.space->k_dim);
 		if (p->op[i].kind == KV_OP_MEAN_REST && p->op[i].n[0] != KV_MEAN_OFF)
 			s->mean = true;
 		if (p->op[i].kind == KV_OP_TOPK)
-			s->exps = s->heads > 1 && p->op[i].n[2] == KV_GROUP_SOFTMAX;
+			describe_topk(s, &p->op[i]);
 	}
 	s->sums = s->mean ? s->n_q : 0;
 }

@@ -5,44 +5,16 @@
  * is treated alike wherever it stands.
  */
 #include "kernels/codec.h"
+#include "kernels/stage/exp.h"
 #include "kernels/stage/select.h"
 
-/* e^f for |f| <= ln2 / 2 by Taylor to the seventh power: below 1 ulp of f32. */
-KV_FN vf exp_accurate(vf x)
-{
-	static const float c[] = { 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
-				   1.0f / 6,    0.5f,       1.0f,       1.0f };
-	vf least = vf_set(-87.3f); /* from here down the result is 0 */
-	vf t = vf_min(vf_max(x, least), vf_set(88.7f));
-	vf n = vf_rint(vf_mul(t, vf_set(0x1.715476p+0f)));
-	vf f = vf_fma(n, vf_set(-0x1.62e4p-1f), t);
-	vf y = vf_set(c[0]);
-
-	f = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), f);
-	KV_EACH (i, ARRAY_SIZE(c) - 1)
-		y = vf_fma(y, f, vf_set(c[i + 1]));
-	return vf_if_ge(x, least, vf_scale(y, n), vf_set(0)); /* NaN: 0 as well */
-}
-
-/* 2^f for |f| <= 1/2 by a minimax quartic: 2.6e-6 relative. NaN passes through. */
-KV_FN vf exp_fast(vf x)
-{
-	vf t = vf_mul(vf_max(vf_set(-87), x), vf_set(0x1.715476p+0f));
-	vf n = vf_rint(t);
-	vf f = vf_sub(t, n);
-	vf y = vf_fma(f, vf_set(0.00957010201f), vf_set(0.0559178603f));
-
-	y = vf_fma(y, f, vf_set(0.240247448f));
-	y = vf_fma(y, f, vf_set(0.693121815f));
-	y = vf_fma(y, f, vf_set(0.999999261f));
-	return vf_scale(y, n);
-}
-
-/* The last n < VL numbers, completed with `pad`. */
+/* The last n <= VL numbers, completed with `pad`. */
 KV_FN vf load_rest(const float *a, uint32_t n, float pad)
 {
 	float rest[VL];
 
+	if (n == VL)
+		return vf_load(a);
 	for (uint32_t i = 0; i < VL; i++)
 		rest[i] = i < n ? a[i] : pad;
 	return vf_load(rest);
@@ -52,8 +24,12 @@ KV_FN void store_rest(float *a, uint32_t n, vf x)
 {
 	float rest[VL];
 
+	if (n == VL) {
+		vf_store(a, x);
+		return;
+	}
 	vf_store(rest, x);
-	memcpy(a, rest, n * sizeof(*a));
+	memcpy(a, rest, MIN(n, VL) * sizeof(*a));
 }
 
 /* The largest number; NaN is none. */
@@ -101,58 +77,46 @@ static void op_max_expsum(const float *a, uint32_t n, float *ret_max, float *ret
 	*ret_sum = vf_sum(vf_add(sum[0], sum[1]));
 }
 
-static void op_exps(float *a, uint32_t n, float *ret_max, float *ret_sum)
+/* Vectors of up to four heads, `first`: nothing is in c yet. */
+KV_FN void softmax_heads(const float *a, size_t stride, unsigned heads, const float *ref,
+			 uint32_t n, bool first, float *ret_sum, float *c)
 {
-	float top = top_of(a, n);
-	vf max = vf_set(top), sum[2] = { vf_set(0), vf_set(0) };
-	uint32_t i = 0;
+	vf sum[4], at[4];
 
-	*ret_max = top;
-	*ret_sum = 0;
-	if (top == -INFINITY) {
-		memset(a, 0, n * sizeof(*a));
-		return;
+	KV_EACH (h, heads) {
+		sum[h] = vf_set(0);
+		at[h] = vf_set(ref[h]);
 	}
-	for (; i + 2 * VL <= n; i += 2 * VL)
-		KV_EACH (k, 2) {
-			vf e = weight_of(vf_sub(vf_load(a + i + k * VL), max));
+	for (uint32_t i = 0; i < n; i += VL) {
+		uint32_t left = n - i >= VL ? VL : n - i;
+		vf all = first ? vf_set(0) : load_rest(c + i, left, 0);
 
-			vf_store(a + i + k * VL, e);
-			sum[k] = vf_add(sum[k], e);
+		KV_EACH (h, heads) {
+			vf e = exp_near(load_rest(a + h * stride + i, left, -INFINITY), at[h]);
+
+			sum[h] = vf_add(sum[h], e);
+			all = vf_add(all, e);
 		}
-	for (; i < n; i += VL) {
-		vf x = n - i >= VL ? vf_load(a + i) : load_rest(a + i, n - i, -INFINITY);
-		vf e = weight_of(vf_sub(x, max));
-
-		store_rest(a + i, n - i >= VL ? VL : n - i, e);
-		sum[0] = vf_add(sum[0], e);
+		store_rest(c + i, left, all);
 	}
-	*ret_sum = vf_sum(vf_add(sum[0], sum[1]));
+	KV_EACH (h, heads)
+		ret_sum[h] = vf_sum(sum[h]);
 }
 
-static void op_weigh(const float *e, size_t stride, uint32_t heads, const float *w, uint32_t n,
-		     float *c)
+static void op_softmax_sum(const float *a, size_t stride, uint32_t heads, const float *ref,
+			   uint32_t n, float *ret_sum, float *c)
 {
-	uint32_t i = 0;
+	uint32_t h = 0;
 
-	for (; i + 2 * VL <= n; i += 2 * VL) {
-		vf sum[2] = { vf_set(0), vf_set(0) };
+	for (; h + 4 <= heads; h += 4)
+		softmax_heads(a + h * stride, stride, 4, ref + h, n, h == 0, ret_sum + h, c);
+	for (; h < heads; h++)
+		softmax_heads(a + h * stride, stride, 1, ref + h, n, h == 0, ret_sum + h, c);
+}
 
-		for (uint32_t h = 0; h < heads; h++)
-			KV_EACH (k, 2)
-				sum[k] = vf_fma(vf_load(e + h * stride + i + k * VL), vf_set(w[h]),
-						sum[k]);
-		vf_store(c + i, sum[0]);
-		vf_store(c + i + VL, sum[1]);
-	}
-	for (; i < n; i += VL) {
-		uint32_t left = n - i >= VL ? VL : n - i;
-		vf sum = vf_set(0);
-
-		for (uint32_t h = 0; h < heads; h++)
-			sum = vf_fma(load_rest(e + h * stride + i, left, 0), vf_set(w[h]), sum);
-		store_rest(c + i, left, sum);
-	}
+static void op_maxima(const float *c, uint32_t n, float *ret_max)
+{
+	select_maxima(c, n, ret_max);
 }
 
 /* NaN stays NaN, so that top-k puts it last. */
@@ -366,8 +330,8 @@ extern const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA);
 const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.isa = KV_STRING(KV_ISA),
 	.max_expsum = op_max_expsum,
-	.exps = op_exps,
-	.weigh = op_weigh,
+	.softmax_sum = op_softmax_sum,
+	.maxima = op_maxima,
 	.add_softmax = op_add_softmax,
 	.add = op_add,
 	.topk = op_topk,

@@ -14,6 +14,9 @@
 #ifndef FMT_SCORE_DIMS
 #define FMT_SCORE_DIMS stage_k_score_dims
 #endif
+#ifndef FMT_SCORE_SOFTMAX
+#define FMT_SCORE_SOFTMAX NULL
+#endif
 #ifndef FMT_K_DOT
 #define FMT_K_DOT stage_k_dot
 #endif
@@ -36,6 +39,7 @@ const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA) = {
 	.k_write = fmt_k_encode,
 	.v_write = fmt_v_encode,
 	.k_score_dims = FMT_SCORE_DIMS,
+	.k_score_softmax = FMT_SCORE_SOFTMAX,
 	.k_dot = FMT_K_DOT,
 	.v_axpy = FMT_V_AXPY,
 	.k_read = stage_k_read,

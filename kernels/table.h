@@ -53,6 +53,11 @@ struct kv_kernels {
 	void (*k_score_dims)(const struct kv_block *b, uint32_t row, uint32_t n, const float *coef,
 			     size_t coef_stride, const uint16_t *channel, uint32_t r,
 			     uint32_t heads, float *a, size_t a_stride);
+
+	void (*k_score_softmax)(const struct kv_block *b, uint32_t row, uint32_t n,
+				const float *coef, size_t coef_stride, const uint16_t *channel,
+				uint32_t r, uint32_t heads, float *a, size_t a_stride,
+				const float *ref, float *ret_sum, float *ret_c);
 	/* p[h][i] = q[h] . K[row + i] */
 	void (*k_dot)(const struct kv_block *b, uint32_t row, uint32_t n, const float *q,
 		      size_t q_stride, uint32_t heads, float *p, size_t p_stride, unsigned level);
@@ -82,11 +87,14 @@ struct kv_ops {
 	/* Largest a[i] and sum of exp(a[i] - max); n = 0: -inf and 0. The fast exponential of the
 	 * scores: relative error at most KV_FAST_EXP_REL. */
 	void (*max_expsum)(const float *a, uint32_t n, float *ret_max, float *ret_sum);
-	/* The same, and a[i] = exp(a[i] - max), 0 where that is not a number. */
-	void (*exps)(float *a, uint32_t n, float *ret_max, float *ret_sum);
-	/* c[i] = sum over h of w[h] * e[h][i] */
-	void (*weigh)(const float *e, size_t stride, uint32_t heads, const float *w, uint32_t n,
-		      float *c);
+	/* One pass over the scores of all heads: ret_sum[h] = sum of exp(a[h][i] - ref[h]), c[i] =
+	 * the same summed over h. The fast exponential; NaN is 0. A sum beyond KV_REF_TOO_LOW, or
+	 * that is no number, says that exponents were cut off. */
+	void (*softmax_sum)(const float *a, size_t stride, uint32_t heads, const float *ref,
+			    uint32_t n, float *ret_sum, float *c);
+	/* The largest of each KV_GROUP_ROWS numbers, the last group may be shorter; -inf if there
+	 * is none. */
+	void (*maxima)(const float *c, uint32_t n, float *ret_max);
 	/* c[i] += exp(a[i] - lse); `first`: c[i] = */
 	void (*add_softmax)(const float *a, uint32_t n, float lse, bool first, float *c);
 	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */
@@ -113,6 +121,8 @@ struct kv_ops {
 	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
 };
 #define KV_FAST_EXP_REL 1e-5f
+#define KV_REF_TOO_LOW 0x1p100f
+#define KV_GROUP_ROWS 64u /* whose maximum stands for them in a selection */
 
 /* By name and the ISA in use (cpu.h); NULL: no such format. */
 const struct kv_kernels *kv_kernels_find(const char *format);

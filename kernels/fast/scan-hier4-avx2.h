@@ -89,6 +89,20 @@ KV_FN void fast_store(const __m256i sums[2], float scale, float bias, float *ret
 					 m, b));
 }
 
+/* Some of the next block's runs, whole, at each half of a tile: all of them in the end. */
+KV_FN void fast_prefetch(const struct fast_scan *s, uint32_t half)
+{
+	uint32_t halves = 2 * s->b->tiles, end = (half + 1) * s->r / halves;
+
+	for (uint32_t j = half * s->r / halves; j < end; j++) {
+		const uint8_t *pair = (const uint8_t *)k_pair(s->b, 0, s->channel[j]);
+
+		__builtin_prefetch(pair + s->ahead, 0, 2);
+		for (uint32_t i = 0; i < s->b->tiles; i++)
+			__builtin_prefetch(s->run[j] + s->ahead + i * RUN, 0, 2);
+	}
+}
+
 KV_FN void fast_tile(const struct fast_scan *s, const struct fast_fold *f, uint32_t tile,
 		     uint32_t lane, uint32_t head, unsigned heads)
 {

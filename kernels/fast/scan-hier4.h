@@ -114,24 +114,18 @@ KV_FN void fast_round(const struct fast_scan *s, uint32_t head, unsigned h, stru
 						     _mm256_loadu_ps(f->bias[h])));
 }
 
-/* Some of the next block's runs, whole, at each half of a tile: all of them in the end. */
-KV_FN void fast_prefetch(const struct fast_scan *s, uint32_t half)
-{
-	uint32_t halves = 2 * s->b->tiles, end = (half + 1) * s->r / halves;
-
-	for (uint32_t j = half * s->r / halves; j < end; j++) {
-		const uint8_t *pair = (const uint8_t *)k_pair(s->b, 0, s->channel[j]);
-
-		__builtin_prefetch(pair + s->ahead, 0, 2);
-		for (uint32_t i = 0; i < s->b->tiles; i++)
-			__builtin_prefetch(s->run[j] + s->ahead + i * RUN, 0, 2);
-	}
-}
-
 /* The rows of one tile that were asked for, of `heads` <= FAST_HEADS heads; `lane`: its place in
  * the fold. */
 KV_FN void fast_tile(const struct fast_scan *s, const struct fast_fold *f, uint32_t tile,
 		     uint32_t lane, uint32_t head, unsigned heads);
+
+KV_FN void fast_fold(const struct fast_scan *s, uint32_t tile, uint32_t head, unsigned heads,
+		     struct fast_fold *ret)
+{
+	fast_measure(s, tile, head, heads, ret);
+	KV_EACH (h, heads)
+		fast_round(s, head, h, ret);
+}
 
 KV_FN void fast_heads(const struct fast_scan *s, uint32_t head, unsigned heads)
 {
@@ -139,29 +133,40 @@ KV_FN void fast_heads(const struct fast_scan *s, uint32_t head, unsigned heads)
 	uint32_t first = s->first / TILE, end = DIV_UP(s->end, TILE);
 
 	for (uint32_t group = first / FAST_TILES * FAST_TILES; group < end; group += FAST_TILES) {
-		fast_measure(s, group, head, heads, &f);
-		KV_EACH (h, heads)
-			fast_round(s, head, h, &f);
+		fast_fold(s, group, head, heads, &f);
 		for (uint32_t tile = MAX(group, first); tile < MIN(group + FAST_TILES, end); tile++)
 			fast_tile(s, &f, tile, tile - group, head, heads);
 	}
+}
+
+KV_FN void fast_begin(struct fast_scan *s, const struct kv_block *b, uint32_t row, uint32_t n,
+		      const float *coef, size_t coef_stride, const uint16_t *channel, uint32_t r,
+		      float *a, size_t a_stride)
+{
+	s->b = b;
+	s->coef = coef;
+	s->coef_stride = coef_stride;
+	s->channel = channel;
+	s->r = r;
+	s->a = a;
+	s->a_stride = a_stride;
+	s->first = row;
+	s->end = row + n;
+	s->ahead = b->next ? (const char *)b->next - (const char *)b->base : 0;
+	for (uint32_t j = 0; j < ALIGN_UP(r, 4); j++)
+		s->run[j] = fmt_run(b, channel[MIN(j, r - 1)]);
 }
 
 static void fast_score_dims(const struct kv_block *b, uint32_t row, uint32_t n, const float *coef,
 			    size_t coef_stride, const uint16_t *channel, uint32_t r, uint32_t heads,
 			    float *a, size_t a_stride)
 {
-	struct fast_scan s = {
-		b, coef, coef_stride, channel, r, a, a_stride, row, row + n, 0, { 0 }
-	};
+	struct fast_scan s; /* mostly room for more channels: not cleared */
 	uint32_t h = 0;
 
 	if (n == 0)
 		return;
-	if (b->next)
-		s.ahead = (const char *)b->next - (const char *)b->base;
-	for (uint32_t j = 0; j < ALIGN_UP(r, 4); j++)
-		s.run[j] = fmt_run(b, channel[MIN(j, r - 1)]);
+	fast_begin(&s, b, row, n, coef, coef_stride, channel, r, a, a_stride);
 	for (; h + 4 <= heads; h += 4) {
 		fast_heads(&s, h, 4);
 		s.ahead = 0; /* has been asked for */

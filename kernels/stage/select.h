@@ -17,7 +17,7 @@
 
 #include "kernels/codec.h"
 
-#define SELECT_GROUP 64u
+#define SELECT_GROUP KV_GROUP_ROWS
 
 struct select {
 	const float *c;

@@ -126,6 +126,29 @@ static void wrong_columns(const uint16_t *column, size_t stride, const uint16_t 
 			       a_stride); /* forgets the last */
 }
 
+static void wrong_softmax_sum(const float *a, size_t stride, uint32_t heads, const float *ref,
+			      uint32_t n, float *ret_sum, float *c)
+{
+	right_ops->softmax_sum(a, stride, heads, ref, n, ret_sum, c);
+	if (n)
+		c[n - 1] *= 1.001f;
+}
+
+static void wrong_maxima(const float *c, uint32_t n, float *ret_max)
+{
+	right_ops->maxima(c, n - (n > 0), ret_max); /* forgets the last */
+}
+
+static void wrong_score_softmax(const struct kv_block *b, uint32_t row, uint32_t n,
+				const float *coef, size_t coef_stride, const uint16_t *channel,
+				uint32_t r, uint32_t heads, float *a, size_t a_stride,
+				const float *ref, float *ret_sum, float *ret_c)
+{
+	right->k_score_softmax(b, row, n, coef, coef_stride, channel, r, heads, a, a_stride, ref,
+			       ret_sum, ret_c);
+	ret_sum[heads - 1] *= 1.001f;
+}
+
 static void must_fail(struct check *c, const char *what, const struct kv_kernels *k,
 		      const struct kv_ops *o)
 {
@@ -142,7 +165,8 @@ static void must_fail(struct check *c, const char *what, const struct kv_kernels
 void check_control(struct check *c, const struct kv_kernels *k, const struct kv_ops *o)
 {
 	struct kv_kernels wrong[8];
-	struct kv_ops wrong_ops[5] = { *o, *o, *o, *o, *o };
+	struct kv_ops wrong_ops[7] = { *o, *o, *o, *o, *o, *o, *o };
+	struct kv_kernels fused = *k;
 	static const char *const name[] = { "k_write", "v_write", "score",  "score's edge",
 					    "k_dot",   "v_axpy",  "v_read", "level" };
 
@@ -160,11 +184,16 @@ void check_control(struct check *c, const struct kv_kernels *k, const struct kv_
 	wrong[7].k_dot = wrong_dot_level;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong) - (k->levels == 1); i++)
 		must_fail(c, name[i], &wrong[i], NULL);
+	fused.k_score_softmax = wrong_score_softmax;
+	if (k->k_score_softmax)
+		must_fail(c, "score and softmax", &fused, NULL);
 	wrong_ops[0].max_expsum = wrong_expsum;
 	wrong_ops[1].topk = wrong_topk;
 	wrong_ops[2].softmax_block = wrong_softmax;
 	wrong_ops[3].merge = wrong_merge;
 	wrong_ops[4].add_columns = wrong_columns;
+	wrong_ops[5].softmax_sum = wrong_softmax_sum;
+	wrong_ops[6].maxima = wrong_maxima;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong_ops) && !strcmp(k->format, "f32"); i++)
 		must_fail(c, "ops", NULL, &wrong_ops[i]);
 }

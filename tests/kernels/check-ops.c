@@ -10,6 +10,8 @@
 
 static const uint32_t sizes[] = { 0, 1, 7, 16, 127, 128, 129, 1023, 1025, 4097, 20000 };
 
+#define MOST_HEADS 7u
+
 static struct guarded floats(struct check *c, uint32_t n, float width)
 {
 	struct guarded g = guarded_new(n * sizeof(float));
@@ -59,54 +61,86 @@ static void check_expsum(struct check *c, const struct kv_ops *o, uint32_t n)
 }
 
 /* The executor ranks rows by these. */
-static void check_exps(struct check *c, const struct kv_ops *o, uint32_t n)
+static void check_softmax_sum(struct check *c, const struct kv_ops *o, uint32_t n, uint32_t heads)
 {
-	enum { HEADS = 3 };
-	struct guarded a = floats(c, n, 6), s = guarded_new(n * sizeof(float));
-	struct guarded e = floats(c, HEADS * (n + 5), 1);
-	const float w[HEADS] = { 0.5f, 2, 1e-3f };
-	float *x = a.data, *out = s.data, max = 5, sum = 5, want_max, want_sum;
+	uint32_t stride = n + 5;
+	struct guarded a = floats(c, heads * stride, 6), s = guarded_new(n * sizeof(float));
+	float *x = a.data, *out = s.data, sum[MOST_HEADS], ref[MOST_HEADS];
+	double all[MOST_HEADS] = { 0 };
 
+	for (uint32_t h = 0; h < heads; h++)
+		ref[h] = check_normal(c);
 	if (n > 10) {
 		x[3] = -INFINITY;
 		x[7] = NAN;
 		x[9] = -400;
 	}
-	memcpy(out, x, n * sizeof(*x));
-	o->max_expsum(x, n, &want_max, &want_sum);
-	o->exps(out, n, &max, &sum);
-	check_near(c, "exps: maximum", max, want_max, 0);
-	check_near(c, "exps: sum", sum, want_sum, 1e-6 * want_sum);
+	o->softmax_sum(x, stride, heads, ref, n, sum, out);
 	for (uint32_t i = 0; i < n; i++) {
-		double want = isnan(x[i]) ? 0 : exp(x[i] - max);
-
-		check_near(c, "exps", out[i], want, KV_FAST_EXP_REL * want + 1e-30);
-	}
-	o->weigh(e.data, n + 5, HEADS, w, n, out);
-	for (uint32_t i = 0; i < n; i++) {
-		const float *y = e.data;
 		double want = 0;
 
-		for (unsigned h = 0; h < HEADS; h++)
-			want += (double)w[h] * y[h * (n + 5) + i];
-		check_near(c, "weigh", out[i], want, 1e-5);
+		for (uint32_t h = 0; h < heads; h++) {
+			double y = (double)x[h * stride + i] - (double)ref[h];
+
+			all[h] += isnan(y) ? 0 : exp(y);
+			want += isnan(y) ? 0 : exp(y);
+		}
+		check_near(c, "softmax_sum: row", out[i], want, KV_FAST_EXP_REL * want + 1e-30);
 	}
-	check_true(c, "bytes before the exponentials changed", guarded_intact(&s));
+	for (uint32_t h = 0; h < heads; h++)
+		check_near(c, "softmax_sum: head", sum[h], all[h],
+			   (KV_FAST_EXP_REL + n * 0x1p-24) * all[h]);
+	check_true(c, "bytes before the sums changed", guarded_intact(&s));
 	guarded_free(&a);
 	guarded_free(&s);
-	guarded_free(&e);
+}
+
+/* Exponents that do not fit are cut off, and the sum says so. */
+static void check_cut_off(struct check *c, const struct kv_ops *o)
+{
+	const float a[3] = { 1, 300, 2 }, inf[3] = { 1, INFINITY, 2 }, ref = 0;
+	float sum, out[3];
+
+	o->softmax_sum(a, 3, 1, &ref, 3, &sum, out);
+	check_true(c, "cut off", sum >= KV_REF_TOO_LOW && out[1] >= KV_REF_TOO_LOW);
+	o->softmax_sum(inf, 3, 1, &ref, 3, &sum, out);
+	check_true(c, "cut off at infinity", sum >= KV_REF_TOO_LOW && out[1] >= KV_REF_TOO_LOW);
+}
+
+static void check_maxima(struct check *c, const struct kv_ops *o, uint32_t n)
+{
+	struct guarded a = floats(c, n, 6);
+	struct guarded s = guarded_new(DIV_UP(n, KV_GROUP_ROWS) * sizeof(float));
+	float *x = a.data, *out = s.data;
+
+	for (uint32_t i = 0; i < n; i++)
+		x[i] = check_below(c, 50) ? x[i] : check_below(c, 2) ? NAN : -INFINITY;
+	for (uint32_t i = KV_GROUP_ROWS; i < MIN(n, 2 * KV_GROUP_ROWS); i++)
+		x[i] = NAN;
+	o->maxima(x, n, out);
+	for (uint32_t g = 0; g * KV_GROUP_ROWS < n; g++) {
+		float want = -INFINITY;
+
+		for (uint32_t i = g * KV_GROUP_ROWS; i < MIN(n, (g + 1) * KV_GROUP_ROWS); i++)
+			want = x[i] > want ? x[i] : want;
+		check_true(c, "maxima", out[g] == want);
+	}
+	check_true(c, "bytes before the maxima changed", guarded_intact(&s));
+	guarded_free(&a);
+	guarded_free(&s);
 }
 
 static void check_all_minus_infinity(struct check *c, const struct kv_ops *o)
 {
-	float a[40], p[40], y[32], m = -INFINITY, l = 0, max, sum;
+	float a[40], p[40], y40[40], y[32], m = -INFINITY, l = 0, max, sum;
 
 	for (unsigned i = 0; i < 40; i++)
 		a[i] = p[i] = -INFINITY;
 	o->max_expsum(a, 40, &max, &sum);
 	check_true(c, "nothing to sum", max == -INFINITY && sum == 0);
-	o->exps(a, 40, &max, &sum);
-	check_true(c, "no weight", max == -INFINITY && sum == 0 && a[0] == 0 && a[39] == 0);
+	max = 0;
+	o->softmax_sum(a, 40, 1, &max, 40, &sum, y40);
+	check_true(c, "no weight", sum == 0 && y40[0] == 0 && y40[39] == 0);
 	o->softmax_block(p, 40, &m, &l, y, 32);
 	check_true(c, "nothing seen", m == -INFINITY && l == 0 && p[0] == 0 && p[39] == 0);
 }
@@ -350,17 +384,19 @@ static void check_dtypes(struct check *c, const struct kv_ops *o)
 void check_op_case(struct check *c, const struct kv_ops *o)
 {
 	uint32_t n = check_below(c, check_below(c, 8) ? 700 : 9000);
-	unsigned stage = check_below(c, 5);
+	unsigned stage = check_below(c, 6);
 
 	check_case(c, "ops %s random stage %u n %u", o->isa, stage, n);
 	if (stage == 0)
 		check_expsum(c, o, n);
 	else if (stage == 1)
-		check_exps(c, o, n);
+		check_softmax_sum(c, o, n, 1 + check_below(c, MOST_HEADS));
 	else if (stage == 2)
 		check_softmax(c, o, n % 1500, 0.1f + 30 * (float)check_below(c, 1000) / 1000);
 	else if (stage == 3)
 		check_merge(c, o);
+	else if (stage == 4)
+		check_maxima(c, o, n);
 	else
 		check_topk(c, o, n, 1 + check_below(c, check_below(c, 2) ? 40 : n + 2));
 }
@@ -372,8 +408,10 @@ void check_ops(struct check *c, const struct kv_ops *o)
 	for (unsigned i = 0; i < ARRAY_SIZE(sizes) && !check_enough(c); i++) {
 		check_case(c, "ops %s n %u", o->isa, sizes[i]);
 		check_expsum(c, o, sizes[i]);
-		check_exps(c, o, sizes[i]);
 		check_columns(c, o, MIN(sizes[i], 1025));
+		for (uint32_t heads = 1; heads <= MOST_HEADS; heads += 3)
+			check_softmax_sum(c, o, sizes[i], heads);
+		check_maxima(c, o, sizes[i]);
 		check_softmax(c, o, MIN(sizes[i], 1025), 1 + 20 * (float)(i & 1));
 		for (unsigned j = 0; j < ARRAY_SIZE(ks); j++)
 			check_topk(c, o, sizes[i], ks[j]);
@@ -382,6 +420,7 @@ void check_ops(struct check *c, const struct kv_ops *o)
 		return;
 	check_case(c, "ops %s", o->isa);
 	check_all_minus_infinity(c, o);
+	check_cut_off(c, o);
 	check_exp(c, o);
 	check_merge(c, o);
 	check_add_rows(c, o);

@@ -281,7 +281,7 @@ static double score_bound(const struct kv_kernels *k, const struct field *f, con
 }
 
 /* r of dim channels, ascending. */
-static void check_channels(struct check *c, uint32_t dim, uint32_t r, uint16_t *ret)
+void check_channels(struct check *c, uint32_t dim, uint32_t r, uint16_t *ret)
 {
 	for (uint32_t i = 0, n = 0; n < r; i++)
 		if (check_below(c, dim - i) < r - n)
@@ -420,6 +420,7 @@ static void check_calls(struct check *c, const struct kv_kernels *k, const struc
 		}
 		check_score(c, k, kf, &a, 1);
 		check_score(c, k, kf, &a, 2 + check_below(c, 40));
+		check_score_softmax(c, k, kf, MIN(a.heads, 16), 1 + check_below(c, 40));
 	}
 	check_same_bits(c, k, kf);
 }
