@@ -36,10 +36,13 @@ struct kv_kernels {
 	bool plain;          /* rows of a dtype as they are: usable for chunks */
 	unsigned group;      /* 0: K is quantised by channel over a tile, V by row; n: both by n
 			      * channels of a row, the last group filled up with zeros */
-	float k_max_rel, v_max_rel; /* largest error of an element, as part of its group's range */
+	/* Largest error of an element, as part of its group's range. If codes, k_dot may round
+	 * coefficients and v_axpy weights as well: by up to 2^-16 a channel (row) of the largest
+	 * |q| * range of a head in a tile (|p| * range in 64 rows counted from the first). */
+	float k_max_rel, v_max_rel;
 	float score_max_rel;        /* the same of what k_score_dims and level 1 read. If codes,
-				     * k_score_dims may round coefficients as well: by up to 1/16
-				     * of this a channel, of the largest |coef| * range of a head */
+				     * they may round more coarsely: by up to 1/16 of this of
+				     * the largest |coef| * range of a head */
 
 	size_t (*k_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
 	size_t (*v_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);

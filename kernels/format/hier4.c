@@ -246,6 +246,9 @@ KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
 
 #if KV_ISA_IS(avx512)
 #include "kernels/fast/scan-hier4-avx512.h"
+
+#include "kernels/fast/dense-axpy-avx512.h"
+#include "kernels/fast/dense-dot-avx512.h"
 #elif KV_ISA_IS(avx2)
 #include "kernels/fast/dense-axpy-avx2.h"
 #include "kernels/fast/scan-hier4-avx2.h"

@@ -176,6 +176,8 @@ static void check_attention(struct check *c, const struct kv_kernels *k, const s
 	const struct json *y = json_get(want, level ? "draft_y" : "target_y");
 	float q[DIM] = { 0 }, p[N], out[DIM] = { 0 }, kx[N * N], vx[N * N];
 	double max, sum, file[N], reference[N], lse;
+	/* Where the coarse plane is multiplied in bytes: see score_max_rel. */
+	double rel = level && !strcmp(k->isa, "avx512") ? 5e-3 : 1e-5;
 
 	for (unsigned i = 0; i < N; i++)
 		q[i] = (float)(json_number_at(json_get(want, "q"), i) / sqrt(N));
@@ -189,8 +191,8 @@ static void check_attention(struct check *c, const struct kv_kernels *k, const s
 	quantised(json_get(tile, "K"), true, level, kx);
 	quantised(json_get(tile, "V"), false, level, vx);
 	lse = ref_attend(q, kx, vx, N, N, 1, reference);
-	check_near(c, "y as the reference", distance(out, reference), 0, 1e-5);
-	check_near(c, "lse as the reference", max + log(sum), lse, 1e-5);
+	check_near(c, "y as the reference", distance(out, reference), 0, rel);
+	check_near(c, "lse as the reference", max + log(sum), lse, rel);
 	check_near(c, "y as the file", distance(out, file), 0, 5e-3);
 	check_near(c, "lse as the file", max + log(sum),
 		   json_number_in(want, level ? "draft_lse" : "target_lse"), 2e-3);

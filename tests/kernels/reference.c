@@ -23,6 +23,21 @@ double ref_dot_size(const float *q, const float *x, uint32_t dim)
 	return sum;
 }
 
+double ref_largest(const float *w, const float *range, size_t step, uint32_t n, uint32_t block)
+{
+	double sum = 0;
+
+	for (uint32_t i = 0; i < n; i += block) {
+		uint32_t end = i + block < n ? i + block : n;
+		double largest = 0;
+
+		for (uint32_t j = i; j < end; j++)
+			largest = fmax(largest, fabs((double)w[j]) * range[j * step]);
+		sum += (end - i) * largest;
+	}
+	return sum;
+}
+
 double ref_score(const float *coef, const uint16_t *channel, uint32_t r, const float *x)
 {
 	double sum = 0;

@@ -9,6 +9,8 @@ double ref_dot(const float *q, const float *x, uint32_t dim);
 /* The sum of |q x|: what f32 rounding errors are a part of. */
 double ref_dot_size(const float *q, const float *x, uint32_t dim);
 double ref_score(const float *coef, const uint16_t *channel, uint32_t r, const float *x);
+/* The sum over n numbers of the largest |w| * range among the `block` they are rounded with. */
+double ref_largest(const float *w, const float *range, size_t step, uint32_t n, uint32_t block);
 double ref_axpy(const float *p, const float *x, uint32_t n, uint32_t dim, uint32_t channel);
 
 void ref_max_expsum(const float *a, uint32_t n, double *ret_max, double *ret_sum);
