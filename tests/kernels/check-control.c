@@ -75,6 +75,16 @@ static void wrong_dot_level(const struct kv_block *b, uint32_t row, uint32_t n, 
 	right->k_dot(b, row, n, q, q_stride, heads, p, p_stride, right->levels - 1);
 }
 
+/* Heads computed together: nothing of it shows until one of them is no number. */
+static void wrong_dot_apart(const struct kv_block *b, uint32_t row, uint32_t n, const float *q,
+			    size_t q_stride, uint32_t heads, float *p, size_t p_stride,
+			    unsigned level)
+{
+	right->k_dot(b, row, n, q, q_stride, heads, p, p_stride, level);
+	for (uint32_t i = 0; i < n && heads > 1; i++)
+		p[i] += 0 * p[p_stride + i];
+}
+
 static void wrong_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 		       size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
@@ -149,12 +159,23 @@ static void wrong_score_softmax(const struct kv_block *b, uint32_t row, uint32_t
 	ret_sum[heads - 1] *= 1.001f;
 }
 
+/* Cut off, not rounded to the nearest. */
+static void wrong_from_f32(unsigned dtype, const float *from, void *to, size_t n)
+{
+	right_ops->from_f32(dtype, from, to, n);
+	for (size_t i = 0; i < n && dtype == KV_BF16; i++)
+		memcpy((uint16_t *)to + i, (const char *)(from + i) + 2, 2);
+}
+
+/* In the calls that are always made, or in those of chance. */
 static void must_fail(struct check *c, const char *what, const struct kv_kernels *k,
-		      const struct kv_ops *o)
+		      const struct kv_ops *o, bool chance)
 {
 	struct check trial = { .seed = c->seed, .random = c->seed, .quiet = true };
 
-	if (k)
+	if (chance)
+		check_random_cases(&trial, k, o, 5000);
+	else if (k)
 		check_rows(&trial, k);
 	else
 		check_ops(&trial, o);
@@ -162,16 +183,14 @@ static void must_fail(struct check *c, const char *what, const struct kv_kernels
 	check_true(c, "an error was not seen", trial.failed > 0);
 }
 
-void check_control(struct check *c, const struct kv_kernels *k, const struct kv_ops *o)
+static void check_wrong_rows(struct check *c, const struct kv_kernels *k)
 {
-	struct kv_kernels wrong[8];
-	struct kv_ops wrong_ops[7] = { *o, *o, *o, *o, *o, *o, *o };
-	struct kv_kernels fused = *k;
-	static const char *const name[] = { "k_write", "v_write", "score",  "score's edge",
-					    "k_dot",   "v_axpy",  "v_read", "level" };
+	static const char *const name[] = { "k_write",      "v_write",     "score",
+					    "score's edge", "k_dot",       "v_axpy",
+					    "v_read",       "heads apart", "level" };
+	struct kv_kernels wrong[ARRAY_SIZE(name)], fused = *k;
 
 	right = k;
-	right_ops = o;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++)
 		wrong[i] = *k;
 	wrong[0].k_write = wrong_k_write;
@@ -181,19 +200,46 @@ void check_control(struct check *c, const struct kv_kernels *k, const struct kv_
 	wrong[4].k_dot = wrong_dot;
 	wrong[5].v_axpy = wrong_axpy;
 	wrong[6].v_read = wrong_read;
-	wrong[7].k_dot = wrong_dot_level;
+	wrong[7].k_dot = wrong_dot_apart;
+	wrong[8].k_dot = wrong_dot_level;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong) - (k->levels == 1); i++)
-		must_fail(c, name[i], &wrong[i], NULL);
+		must_fail(c, name[i], &wrong[i], NULL, false);
 	fused.k_score_softmax = wrong_score_softmax;
 	if (k->k_score_softmax)
-		must_fail(c, "score and softmax", &fused, NULL);
-	wrong_ops[0].max_expsum = wrong_expsum;
-	wrong_ops[1].topk = wrong_topk;
-	wrong_ops[2].softmax_block = wrong_softmax;
-	wrong_ops[3].merge = wrong_merge;
-	wrong_ops[4].add_columns = wrong_columns;
-	wrong_ops[5].softmax_sum = wrong_softmax_sum;
-	wrong_ops[6].maxima = wrong_maxima;
-	for (unsigned i = 0; i < ARRAY_SIZE(wrong_ops) && !strcmp(k->format, "f32"); i++)
-		must_fail(c, "ops", NULL, &wrong_ops[i]);
+		must_fail(c, "score and softmax", &fused, NULL, false);
+	must_fail(c, "score by chance", &wrong[2], NULL, true);
+	must_fail(c, "k_dot by chance", &wrong[4], NULL, true);
+	must_fail(c, "v_axpy by chance", &wrong[5], NULL, true);
+}
+
+static void check_wrong_ops(struct check *c, const struct kv_ops *o)
+{
+	static const char *const name[] = {
+		"max_expsum", "topk",     "softmax_block", "merge",
+		"maxima",     "from_f32", "add_columns",   "softmax_sum"
+	};
+	struct kv_ops wrong[ARRAY_SIZE(name)];
+
+	right_ops = o;
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++)
+		wrong[i] = *o;
+	wrong[0].max_expsum = wrong_expsum;
+	wrong[1].topk = wrong_topk;
+	wrong[2].softmax_block = wrong_softmax;
+	wrong[3].merge = wrong_merge;
+	wrong[4].maxima = wrong_maxima;
+	wrong[5].from_f32 = wrong_from_f32;
+	wrong[6].add_columns = wrong_columns;
+	wrong[7].softmax_sum = wrong_softmax_sum;
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++)
+		must_fail(c, name[i], NULL, &wrong[i], false);
+	for (unsigned i = 0; i < 4; i++)
+		must_fail(c, name[i], NULL, &wrong[i], true);
+}
+
+void check_control(struct check *c, const struct kv_kernels *k, const struct kv_ops *o)
+{
+	check_wrong_rows(c, k);
+	if (!strcmp(k->format, "f32"))
+		check_wrong_ops(c, o);
 }
