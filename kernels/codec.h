@@ -29,7 +29,8 @@
  * and, with FMT_GROUP:
  *   fmt_group_pair(block, row, group)                           parameters of K or V, row by row
  * or, if not plain:
- *   k_pair(block, tile, channel)                                where K's parameters lie
+ *   k_pair(block, tile, channel)                                where a scan finds K's parameters
+ *   k_row_pair(block, tile, channel), fmt_pairs_of_line(block)  where a row does; how many a line
  *   fmt_k_params(block, tile, c, &scale, &min)                  of VL channels
  *   fmt_run_params(block, tile, channel, &scale, &min)          of one, for codes of fmt_run_load
  *   fmt_v_params(block, row, level, &scale, &min)

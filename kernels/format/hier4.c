@@ -18,11 +18,12 @@
  *   K   KU  [dim][T][64]            U, channel by channel: a run of 64 T bytes
  *       KE  [128 T][R(dim)]         codes, row by row
  *       KP  [dim][T] {s4, min}      channel by channel too: a scan reads runs
+ *       KT  [T][dim] {s4, min}      again, tile by tile: a row is read with all of its tile's
  *   V   VU  [128 T][R(dim / 2)]     U, row by row
  *       VL  [128 T][R(dim / 2)]     L + 8
  *       VP  [128 T] {s4, min}
  *
- * 2.5 dim + 4 dim / 128 + 4 bytes a row: 328 for dim 128.
+ * 2.5 dim + 8 dim / 128 + 4 bytes a row: 332 for dim 128.
  */
 #include "kernels/codec.h"
 #include "kernels/stage/write.h"
@@ -61,6 +62,11 @@ KV_FN size_t kp_at(const struct kv_block *b)
 	return ke_at(b) + (size_t)b->tiles * TILE * fmt_k_stride(b->dim);
 }
 
+KV_FN size_t kt_at(const struct kv_block *b)
+{
+	return kp_at(b) + (size_t)b->dim * b->tiles * sizeof(struct kv_pair);
+}
+
 KV_FN size_t vp_at(const struct kv_block *b)
 {
 	return 2 * (size_t)b->tiles * TILE * fmt_v_stride(b->dim);
@@ -70,7 +76,7 @@ static size_t fmt_k_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 {
 	struct kv_block b = { NULL, dim, (uint16_t)tiles, TILE, 0, NULL };
 
-	return kv_align_line(kp_at(&b) + (size_t)dim * tiles * sizeof(struct kv_pair));
+	return kv_align_line(kt_at(&b) + (size_t)dim * tiles * sizeof(struct kv_pair));
 }
 
 static size_t fmt_v_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs)
@@ -83,6 +89,16 @@ static size_t fmt_v_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 KV_FN struct kv_pair *k_pair(const struct kv_block *b, uint32_t tile, uint32_t channel)
 {
 	return (struct kv_pair *)((uint8_t *)b->base + kp_at(b)) + channel * b->tiles + tile;
+}
+
+KV_FN struct kv_pair *k_row_pair(const struct kv_block *b, uint32_t tile, uint32_t channel)
+{
+	return (struct kv_pair *)((uint8_t *)b->base + kt_at(b)) + tile * b->dim + channel;
+}
+
+KV_FN uint32_t fmt_pairs_of_line(const struct kv_block *b)
+{
+	return KV_LINE / sizeof(struct kv_pair);
 }
 
 KV_FN struct kv_pair *v_pair(const struct kv_block *b, uint32_t row)
@@ -139,7 +155,7 @@ static void fmt_k_encode(const struct kv_block *b, unsigned slot, const float *x
 	for (uint32_t c = 0; c < b->dim; c += VL) {
 		write_columns(x + c, b->dim, TILE, ke + c, stride, pair);
 		for (uint32_t j = 0; j < VL; j++)
-			*k_pair(b, slot, c + j) = pair[j];
+			*k_row_pair(b, slot, c + j) = *k_pair(b, slot, c + j) = pair[j];
 	}
 	encode_runs(b, slot, ke);
 }
@@ -204,7 +220,7 @@ KV_FN void fmt_k_params(const struct kv_block *b, uint32_t tile, uint32_t c, vf 
 {
 	vf s4;
 
-	vf_gather_pair(k_pair(b, tile, c), b->tiles * sizeof(struct kv_pair), &s4, min);
+	vf_gather_pair(k_row_pair(b, tile, c), sizeof(struct kv_pair), &s4, min);
 	*scale = vf_mul(s4, vf_set(1.0f / 16));
 	*min = vf_fma(s4, vf_set(-0.5f), *min);
 }

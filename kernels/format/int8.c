@@ -72,6 +72,16 @@ KV_FN struct kv_pair *k_pair(const struct kv_block *b, uint32_t tile, uint32_t c
 	return (struct kv_pair *)((uint8_t *)b->base + pairs_at(b)) + channel * b->tiles + tile;
 }
 
+#define k_row_pair k_pair
+
+/* Channel by channel, the parameters of a tile are on many lines. */
+KV_FN uint32_t fmt_pairs_of_line(const struct kv_block *b)
+{
+	uint32_t pairs = KV_LINE / sizeof(struct kv_pair);
+
+	return MAX(1u, pairs / b->tiles);
+}
+
 KV_FN struct kv_pair *v_pair(const struct kv_block *b, uint32_t row)
 {
 	return (struct kv_pair *)((uint8_t *)b->base + pairs_at(b)) + row;

@@ -122,9 +122,8 @@ static void stage_k_prefetch(const struct kv_block *b, uint32_t row)
 #if FMT_GROUP
 	prefetch_groups(b, row);
 #elif !FMT_PLAIN
-	/* Channel by channel, the tile's parameters are on many lines: a line has 16 pairs. */
-	for (uint32_t c = 0; c < b->dim; c += MAX(1u, 16u / b->tiles))
-		__builtin_prefetch(k_pair(b, row / b->tile_rows, c));
+	for (uint32_t c = 0; c < b->dim; c += fmt_pairs_of_line(b))
+		__builtin_prefetch(k_row_pair(b, row / b->tile_rows, c));
 #endif
 }
 

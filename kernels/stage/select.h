@@ -11,13 +11,15 @@
  *    them; a later equal one loses to all of those, so it must be exceeded.
  *
  * The cut finds the k-th key by bisection over its bits: no data-dependent
- * branch, no sort, and the survivors stay in order.
+ * branch, no sort, and the survivors stay in order. Up to SELECT_FEW numbers,
+ * which are in the cache, are bisected as they are.
  */
 #pragma once
 
 #include "kernels/codec.h"
 
 #define SELECT_GROUP KV_GROUP_ROWS
+#define SELECT_FEW 16384u
 
 struct select {
 	const float *c;
@@ -148,6 +150,69 @@ static int32_t select_least(const struct select *s)
 	return least;
 }
 
+KV_FN float select_number(int32_t key)
+{
+	return kv_float((uint32_t)(key ^ ((key >> 31) & INT32_MAX)));
+}
+
+/* How many numbers are at least x; `equal`: at most as well. */
+static uint32_t select_reach(const float *c, uint32_t n, float x, bool equal)
+{
+	vf at = vf_set(x);
+	uint32_t count = 0, i = 0;
+
+	for (; i + VL <= n; i += VL) {
+		vf v = vf_load(c + i);
+		uint32_t mask = equal ? vf_ge(at, v) : UINT32_MAX;
+
+		count += (uint32_t)__builtin_popcount(vf_ge(v, at) & mask);
+	}
+	for (; i < n; i++)
+		count += c[i] >= x && (!equal || x >= c[i]);
+	return count;
+}
+
+/* The k-th key of n > k numbers; less than that of -inf: there are not so many numbers. Where the
+ * thread takes denormals for zero, they are compared as zeros here. */
+static int32_t select_kth_of(const float *c, uint32_t n, uint32_t k)
+{
+	int64_t low = (int64_t)select_key(-INFINITY) - 1, high = (int64_t)select_key(INFINITY) + 1;
+
+	while (high - low > 1) {
+		int64_t mid = low + (high - low) / 2;
+
+		if (select_reach(c, n, select_number((int32_t)mid), false) >= k)
+			low = mid;
+		else
+			high = mid;
+	}
+	return (int32_t)low;
+}
+
+/* All above x, the k-th number, and of those that equal it the first. */
+static uint32_t select_few(const float *c, uint32_t n, uint32_t k, float x, uint32_t *ret_index)
+{
+	uint32_t above = select_reach(c, n, x, false) - select_reach(c, n, x, true);
+	uint32_t ties = k - above, found = 0;
+
+	for (uint32_t i = 0; i < n; i += VL) {
+		uint32_t lanes = MIN(n - i, (uint32_t)VL), mask = (1u << lanes) - 1;
+
+		if (lanes == VL)
+			mask = vf_ge(vf_load(c + i), vf_set(x));
+		for (; mask; mask &= mask - 1) {
+			uint32_t row = i + (uint32_t)__builtin_ctz(mask);
+			bool tie = x >= c[row];
+
+			if (!(c[row] >= x) || (tie && ties == 0))
+				continue;
+			ties -= tie;
+			ret_index[found++] = row;
+		}
+	}
+	return found;
+}
+
 /* Where less than k groups have a number above -inf, every row is looked at: the argument of
  * the title needs numbers. */
 static uint32_t op_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp)
@@ -159,6 +224,12 @@ static uint32_t op_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_in
 
 	if (s.k == 0)
 		return 0;
+	if (n > k && n <= SELECT_FEW) {
+		int32_t kth = select_kth_of(c, n, k);
+
+		if (kth >= select_key(-INFINITY))
+			return select_few(c, n, k, select_number(kth), ret_index);
+	}
 	if (groups > k) {
 		struct select g = { tmp, k, 0, (words - groups) / 2, INT32_MIN, NULL, NULL };
 
