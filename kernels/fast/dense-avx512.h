@@ -102,10 +102,3 @@ KV_FN void dense_lanes(const vf x[4], vf ret[4])
 	ret[2] = _mm512_shuffle_f32x4(t[1], t[3], 0x88);
 	ret[3] = _mm512_shuffle_f32x4(t[1], t[3], 0xdd);
 }
-
-/* The first rows of a call, while parameters are folded: nobody asked for them before. */
-KV_FN void dense_prefetch(const uint8_t *row, unsigned lines)
-{
-	for (unsigned i = 0; i < lines; i++)
-		__builtin_prefetch(row + i * KV_LINE);
-}

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "kernels/fast/dense-avx512.h"
+#include "kernels/stage/ahead.h"
 #include "kernels/stage/axpy.h"
 
 #define DENSE_ROWS 64u
@@ -31,7 +32,9 @@ struct dense_axpy {
 	uint32_t dim, heads;
 	uint32_t groups; /* of 64 channels: 64 bytes of codes, or half of 64 bytes of nibbles */
 	unsigned level;
-	uint32_t row, n; /* the block at hand */
+	uint32_t row, n;       /* the block at hand */
+	struct ahead ahead[2]; /* of the planes */
+	size_t asked, share;   /* bytes of a plane in this block; at each step of four rows */
 	struct kv_rows rows;
 	vf bias[DENSE_SUMS];
 	vf sum[DENSE_SUMS][KV_MAX_DIM / 64][4];
@@ -182,6 +185,24 @@ KV_FN __m512i dense_four(const int8_t *weight)
 	return _mm512_set1_epi32(four);
 }
 
+/* A few lines of each plane, far behind this block. */
+KV_FN void dense_ask(struct dense_axpy *a, unsigned level)
+{
+	ahead_ask(&a->ahead[0], a->rows.upper + a->asked, a->share);
+	if (FMT_LEVELS > 1 && !level)
+		ahead_ask(&a->ahead[1], a->rows.lower + a->asked, a->share);
+	a->asked += a->share;
+}
+
+/* Those of the block after the next: they are all wanted at once, and at its beginning. */
+KV_FN void dense_ask_params(const struct dense_axpy *a)
+{
+	const struct kv_pair *first = v_pair(a->b, a->row + 2 * DENSE_ROWS);
+
+	for (uint32_t i = 0; i < DENSE_ROWS; i += KV_LINE / sizeof(*first))
+		__builtin_prefetch(first + i, 0, 2);
+}
+
 /* One group of heads [h, h + heads). */
 KV_FN void dense_add_rows(struct dense_axpy *a, uint32_t h, unsigned heads, uint32_t column,
 			  bool half, unsigned level)
@@ -194,6 +215,7 @@ KV_FN void dense_add_rows(struct dense_axpy *a, uint32_t h, unsigned heads, uint
 	for (uint32_t at = 0; at < a->n; at += 4) {
 		__m512i x[4];
 
+		dense_ask(a, level);
 		dense_codes(a, at, column, half, level, x);
 		KV_EACH (i, heads) {
 			__m512i c = dense_four(&a->weight[1][h + i][at]);
@@ -236,7 +258,9 @@ KV_FN void dense_add_block(struct dense_axpy *a, unsigned level)
 	struct dense_params params;
 	uint32_t h = 0;
 
+	a->asked = 0;
 	dense_row_params(a, level, &params);
+	dense_ask_params(a);
 	for (uint32_t i = 0; i < a->heads; i++)
 		if (!dense_measure_rows(a, &params, i, parts, w[i]))
 			stage_v_axpy(a->b, a->row, a->n, a->p + i * a->p_stride, a->p_stride, 1,
@@ -310,6 +334,25 @@ KV_FN void dense_axpy_heads(struct dense_axpy *a, uint32_t row, uint32_t n, cons
 		dense_finish(a, h);
 }
 
+/* Of the lower plane, if there is one. */
+KV_FN struct ahead dense_ahead_lower(const struct kv_block *b)
+{
+	struct kv_block next = ahead_next(b);
+	struct kv_rows first = fmt_v_rows(b, 0), then = fmt_v_rows(&next, 0);
+
+	first.upper = first.lower;
+	then.upper = then.lower;
+	return ahead_of(b, first, then);
+}
+
+/* As many lines a step as make a block in all its passes over the rows. */
+KV_FN void dense_ask_evenly(struct dense_axpy *a, unsigned level)
+{
+	uint32_t passes = a->groups * DIV_UP(a->heads, level ? 4 : 2);
+
+	a->share = ALIGN_UP(DIV_UP(4 * fmt_v_stride(a->dim), passes), KV_LINE);
+}
+
 static void dense_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
@@ -323,10 +366,13 @@ static void dense_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, con
 	a.b = b;
 	a.dim = b->dim;
 	a.groups = FMT_LEVELS == 1 ? columns : 2 * columns;
+	a.ahead[0] = ahead_v(b);
+	a.ahead[1] = dense_ahead_lower(b);
 	a.p_stride = p_stride;
 	a.y_stride = y_stride;
 	for (uint32_t h = 0; h < heads; h += DENSE_SUMS) {
 		a.heads = MIN(heads - h, DENSE_SUMS);
+		dense_ask_evenly(&a, level);
 		a.y = y + h * y_stride;
 		if (FMT_LEVELS > 1 && level)
 			dense_axpy_heads(&a, row, n, p + h * p_stride, 1);

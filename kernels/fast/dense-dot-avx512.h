@@ -15,15 +15,17 @@
 #pragma once
 
 #include "kernels/fast/dense-avx512.h"
+#include "kernels/stage/ahead.h"
 #include "kernels/stage/dot.h"
 
 #define DENSE_DOT_ROWS 8u
-#define DENSE_DOT_AHEAD 2048 /* bytes, asked for at even intervals: a burst is slower */
 
 struct dense_dot {
 	struct kv_rows rows;
 	uint32_t n;
 	uint32_t columns; /* of 64 channels */
+	size_t share;     /* bytes of rows that a quarter of a column stands for */
+	struct ahead ahead;
 	struct dense_step step[DENSE_HEADS];
 	vf biases[DENSE_HEADS]; /* sums of 16 channels each */
 	float bias[DENSE_HEADS];
@@ -147,7 +149,7 @@ KV_FN __m512i dense_add_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
 
 /* Rows [at, at + 8), beyond n the last one again: of heads 2 i and 2 i + 1 in ret[i]. */
 KV_FN void dense_products(const struct dense_dot *d, uint32_t at, unsigned heads, bool whole,
-			  __m512i ret[2])
+			  bool asks, __m512i ret[2])
 {
 	dense_ints sum[DENSE_HEADS][2][2];
 	const uint8_t *row[2][4];
@@ -166,7 +168,9 @@ KV_FN void dense_products(const struct dense_dot *d, uint32_t at, unsigned heads
 		KV_EACH (g, 2)
 			dense_four_rows(row[g], column * 64, x[g]);
 		KV_EACH (k, 4) {
-			dense_prefetch(row[0][0] + DENSE_DOT_AHEAD + (column * 4 + k) * 128, 2);
+			if (asks)
+				ahead_ask(&d->ahead, row[0][0] + (column * 4 + k) * d->share,
+					  d->share);
 			KV_EACH (i, heads * 2) {
 				__m512i c = dense_held(d->coef[column][k][i / 2][i % 2]);
 
@@ -200,11 +204,11 @@ KV_FN void dense_store(__m256i sum, float step, float bias, uint32_t n, float *p
 }
 
 KV_FN void dense_dot_rows(const struct dense_dot *d, uint32_t at, unsigned heads, bool whole,
-			  float *p, size_t p_stride)
+			  bool asks, float *p, size_t p_stride)
 {
 	__m512i sums[2];
 
-	dense_products(d, at, heads, whole, sums);
+	dense_products(d, at, heads, whole, asks, sums);
 	KV_EACH (h, heads) {
 		__m256i sum = h % 2 ? _mm512_extracti64x4_epi64(sums[h / 2], 1)
 				    : _mm512_castsi512_si256(sums[h / 2]);
@@ -214,20 +218,21 @@ KV_FN void dense_dot_rows(const struct dense_dot *d, uint32_t at, unsigned heads
 	}
 }
 
-KV_FN void dense_dot_heads(const struct dense_dot *d, unsigned heads, float *p, size_t p_stride)
+KV_FN void dense_dot_heads(const struct dense_dot *d, unsigned heads, bool asks, float *p,
+			   size_t p_stride)
 {
 	uint32_t at = 0;
 
 	for (; at + DENSE_DOT_ROWS <= d->n; at += DENSE_DOT_ROWS)
-		dense_dot_rows(d, at, heads, true, p, p_stride);
+		dense_dot_rows(d, at, heads, true, asks, p, p_stride);
 	if (at < d->n)
-		dense_dot_rows(d, at, heads, false, p, p_stride);
+		dense_dot_rows(d, at, heads, false, asks, p, p_stride);
 }
 
 /* Heads [h, h + heads) of one tile. */
 KV_FN void dense_dot_some(struct dense_dot *d, const struct dense_channels *x,
 			  const struct kv_block *b, uint32_t row, const float *q, size_t q_stride,
-			  unsigned heads, float *p, size_t p_stride)
+			  unsigned heads, bool asks, float *p, size_t p_stride)
 {
 	bool rounds[DENSE_HEADS];
 
@@ -235,7 +240,7 @@ KV_FN void dense_dot_some(struct dense_dot *d, const struct dense_channels *x,
 		rounds[h] = dense_measure(d, x, q + h * q_stride, h);
 	for (uint32_t h = 0; h < heads; h++)
 		dense_fold(d, x, q + h * q_stride, h);
-	dense_dot_heads(d, heads, p, p_stride);
+	dense_dot_heads(d, heads, asks, p, p_stride);
 	for (uint32_t h = 0; h < heads; h++)
 		if (!rounds[h])
 			stage_k_dot(b, row, d->n, q + h * q_stride, q_stride, 1, p + h * p_stride,
@@ -252,21 +257,23 @@ static void dense_dot_tile(const struct kv_block *b, uint32_t row, uint32_t n, c
 	d.rows = fmt_k_rows(b, row);
 	d.n = n;
 	d.columns = DIV_UP(b->dim, 64);
+	d.share = DENSE_DOT_ROWS / 4 * d.rows.stride / d.columns;
+	d.ahead = ahead_k(b);
 	for (uint32_t i = 0; i < heads; i++) /* their lines went while the last tile was read */
 		for (uint32_t j = 0; j < n; j += VL)
 			__builtin_prefetch(p + i * p_stride + j, 1);
 	dense_channel_params(b, row / b->tile_rows, &x);
 	for (; h + 4 <= heads; h += 4)
-		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 4, p + h * p_stride,
-			       p_stride);
+		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 4, h == 0,
+			       p + h * p_stride, p_stride);
 	if (heads & 2) {
-		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 2, p + h * p_stride,
-			       p_stride);
+		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 2, h == 0,
+			       p + h * p_stride, p_stride);
 		h += 2;
 	}
 	if (heads & 1)
-		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 1, p + h * p_stride,
-			       p_stride);
+		dense_dot_some(&d, &x, b, row, q + h * q_stride, q_stride, 1, h == 0,
+			       p + h * p_stride, p_stride);
 }
 
 #if FMT_LEVELS > 1
@@ -304,7 +311,6 @@ static void dense_k_dot(const struct kv_block *b, uint32_t row, uint32_t n, cons
 		return;
 	}
 #endif
-	dense_prefetch(fmt_k_rows(b, row).upper, DENSE_DOT_AHEAD / KV_LINE);
 	while (n) {
 		uint32_t m = MIN(n, b->tile_rows - row % b->tile_rows);
 
