@@ -110,14 +110,15 @@ void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, f
 	}
 }
 
-/* A head's lse over the block; 0 where the scores have none. */
+/* A head's lse over the block. Where it sees nothing: -inf, from which the next block's scores are
+ * too far; where a score is +inf: 0, which says so as well as any other. */
 static void refer(const struct state *s, const struct scored *x)
 {
 	for (uint32_t h = 0; h < s->heads; h++) {
 		float max, sum;
 
 		s->map.space->ops->max_expsum(x->a + h * x->stride, x->n, &max, &sum);
-		x->ref[h] = isfinite(max) && sum > 0 ? max + logf(sum) : 0;
+		x->ref[h] = max == INFINITY ? 0 : max + logf(sum);
 	}
 }
 
