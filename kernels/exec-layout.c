@@ -43,12 +43,12 @@ static void lay_out_aside(struct state *s, struct layout *l)
 	s->aside = take(l, (uint64_t)groups * s->heads, KV_GROUP_ROWS * sizeof(*s->aside));
 	s->low_stride = s->high_stride = s->a_stride;
 	s->low = s->a;
-	s->high = l->base ? s->a + s->rank_end : NULL;
+	s->high = l->base ? s->a + s->high_first : NULL;
 	if (s->keeps)
 		return;
-	s->low_stride = ALIGN_UP(s->rank_first, 16);
+	s->low_stride = ALIGN_UP(s->low_end, 16);
 	s->low = take(l, s->heads * (uint64_t)s->low_stride, sizeof(*s->low));
-	s->high_stride = ALIGN_UP(s->visible - s->rank_end, 16);
+	s->high_stride = ALIGN_UP(s->visible - s->high_first, 16);
 	s->high = take(l, s->heads * (uint64_t)s->high_stride, sizeof(*s->high));
 }
 

@@ -79,11 +79,12 @@ struct state {
 	uint16_t *channel;             /* their places (channels.h), ascending */
 	float *coef;                   /* [heads][r] */
 	uint32_t rank_first, rank_end; /* rows that its one topk ranks */
+	uint32_t low_end, high_first;  /* rows below and from here on may be chosen unranked */
 	bool softmax;                  /* by the sum of the heads' softmax; else of their scores */
 	bool keeps;                    /* all scores stay in a */
 	float *a;                      /* [heads][a_stride]: all scores, or those made again */
 	size_t a_stride;
-	float *low, *high; /* scores of the rows that are not ranked: [heads][stride] */
+	float *low, *high; /* scores of the rows chosen unranked: [heads][stride] */
 	size_t low_stride, high_stride;
 	float *aside;         /* [blocks][ASIDE_GROUPS][heads][KV_GROUP_ROWS]: of the best groups */
 	uint8_t *aside_group; /* [blocks][ASIDE_GROUPS]: which */
@@ -152,6 +153,10 @@ struct ranked { /* what a topk ranks, and the newest rows that it takes unseen *
 	uint32_t first, end, k, recent;
 };
 struct ranked exec_select_ranked(const struct state *s, const struct kv_op *op);
+struct edges { /* first and newest rows that a window takes */
+	uint32_t first, recent;
+};
+struct edges exec_select_edges(const struct state *s, const struct kv_op *op);
 /* Appends rows at or after the last run's start; runs that touch become one. */
 void exec_append(struct run_list *to, uint32_t first, uint32_t n);
 uint32_t exec_select_bound(const struct state *s, const struct kv_plan *p, unsigned op);

@@ -49,16 +49,17 @@ static void copy_scores(const struct state *s, const struct scored *x, uint32_t 
 		memcpy(to + h * stride, x->a + h * x->stride + (row - x->first), n * sizeof(*to));
 }
 
-/* The rows that are not ranked may be chosen all the same. */
+/* Rows that are not ranked, or whose rank does not matter, may be chosen all the same. */
 static void put_aside_others(const struct state *s, const struct scored *x)
 {
-	uint32_t end = x->first + x->n, high = MAX(s->rank_end, x->first);
+	uint32_t end = x->first + x->n, high = MAX(s->high_first, x->first);
 
-	if (x->first < s->rank_first)
-		copy_scores(s, x, x->first, MIN(end, s->rank_first) - x->first, s->low + x->first,
+	if (x->first < s->low_end)
+		copy_scores(s, x, x->first, MIN(end, s->low_end) - x->first, s->low + x->first,
 			    s->low_stride);
 	if (high < end)
-		copy_scores(s, x, high, end - high, s->high + (high - s->rank_end), s->high_stride);
+		copy_scores(s, x, high, end - high, s->high + (high - s->high_first),
+			    s->high_stride);
 }
 
 /* The scores of the block's best groups. */
@@ -257,7 +258,7 @@ void exec_rank(struct state *s, uint32_t k, struct run_list *ret)
 /* A head's scores of the chosen rows. */
 static void gather(const struct state *s, const struct run_list *rows, uint32_t head, float *ret)
 {
-	uint32_t low = s->keeps ? s->visible : s->rank_first; /* all are there, then */
+	uint32_t low = s->keeps ? s->visible : s->low_end; /* all are there, then */
 	const struct near *x = s->near;
 
 	for (uint32_t i = 0; i < rows->n; i++) {
@@ -265,13 +266,13 @@ static void gather(const struct state *s, const struct run_list *rows, uint32_t 
 
 		for (; row < MIN(end, low); row++)
 			*ret++ = s->low[head * s->low_stride + row];
-		for (; row < MIN(end, s->rank_end); row++) {
+		for (; row < MIN(end, s->high_first); row++) {
 			while (row - x->first >= x->n)
 				x++;
 			*ret++ = x->a[head * x->stride + (row - x->first)];
 		}
 		for (; row < end; row++)
-			*ret++ = s->high[head * s->high_stride + (row - s->rank_end)];
+			*ret++ = s->high[head * s->high_stride + (row - s->high_first)];
 	}
 }
 

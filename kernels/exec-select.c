@@ -45,14 +45,21 @@ static void select_range(struct state *s, const struct kv_op *op, struct run_lis
 	exec_append(ret, first, MIN(op->n[1], s->visible - first));
 }
 
-static void select_window(struct state *s, const struct kv_op *op, struct run_list *ret)
+struct edges exec_select_edges(const struct state *s, const struct kv_op *op)
 {
 	uint32_t tail = s->visible - sealed_end(s);
 	uint32_t first = op->n[0] == KV_WINDOW_STEP ? s->map.view->n_sinks : op->n[0];
-	uint32_t recent = MIN(op->n[1] == KV_WINDOW_STEP ? tail : op->n[1], s->visible);
+	uint32_t recent = op->n[1] == KV_WINDOW_STEP ? tail : op->n[1];
 
-	exec_append(ret, 0, MIN(first, s->visible));
-	exec_append(ret, s->visible - recent, recent);
+	return (struct edges){ MIN(first, s->visible), MIN(recent, s->visible) };
+}
+
+static void select_window(struct state *s, const struct kv_op *op, struct run_list *ret)
+{
+	struct edges x = exec_select_edges(s, op);
+
+	exec_append(ret, 0, x.first);
+	exec_append(ret, s->visible - x.recent, x.recent);
 }
 
 static void select_union(const struct run_list *a, const struct run_list *b, struct run_list *ret)

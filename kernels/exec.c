@@ -140,8 +140,24 @@ static void describe_topk(struct state *s, const struct kv_op *op)
 
 	s->rank_first = x.first;
 	s->rank_end = x.end;
+	s->low_end = x.first;
+	s->high_first = x.end;
 	s->softmax = s->heads > 1 && op->n[2] == KV_GROUP_SOFTMAX;
 	s->keeps = x.k == x.end - x.first || (uint64_t)s->heads * s->visible <= KEEP_SCORES;
+}
+
+/* Rows that are chosen whatever their rank: alpha asks for their scores, wherever they lie. */
+static void describe_unranked(struct state *s, const struct kv_op *op)
+{
+	struct edges x;
+
+	if (op->kind == KV_OP_ALL || op->kind == KV_OP_RANGE)
+		s->keeps = true;
+	if (op->kind != KV_OP_WINDOW)
+		return;
+	x = exec_select_edges(s, op);
+	s->low_end = MAX(s->low_end, x.first);
+	s->high_first = MIN(s->high_first, s->visible - x.recent);
 }
 
 static void describe(struct state *s, const struct kv_plan *p)
@@ -156,6 +172,8 @@ static void describe(struct state *s, const struct kv_plan *p)
 		if (p->op[i].kind == KV_OP_TOPK)
 			describe_topk(s, &p->op[i]);
 	}
+	for (unsigned i = 0; i < p->n_ops; i++)
+		describe_unranked(s, &p->op[i]);
 	s->sums = s->mean ? s->n_q : 0;
 }
 
