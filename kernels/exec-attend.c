@@ -158,13 +158,13 @@ static void block_logits(struct state *s, const struct attend *what, const struc
 	if (is_wide(b, work)) {
 		struct kv_block wide = wide_block(work->k, dim);
 
-		space->wide->k_dot(&wide, 0, b->rows, q, dim, heads, work->p, BLOCK_ROWS, 0);
+		space->wide->k_dot(&wide, 0, b->rows, q, dim, heads, work->p, P_STRIDE, 0);
 		return;
 	}
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		const struct kv_piece *x = &b->piece[i];
 
-		kv_piece_dot(space->ops, x, q, dim, heads, work->p + at, BLOCK_ROWS,
+		kv_piece_dot(space->ops, x, q, dim, heads, work->p + at, P_STRIDE,
 			     piece_level(s, x));
 		at += x->n;
 	}
@@ -174,21 +174,21 @@ static void block_logits(struct state *s, const struct attend *what, const struc
 static void block_add(const struct state *s, const struct block *b, uint32_t n,
 		      const struct work *work, uint32_t head, uint32_t heads, float *y)
 {
-	const float *p = work->p + (size_t)head * BLOCK_ROWS;
+	const float *p = work->p + (size_t)head * P_STRIDE;
 	uint32_t dim = s->map.space->v_dim, at = 0;
 
 	y += (size_t)head * dim;
 	if (is_wide(b, work)) {
 		struct kv_block wide = wide_block(work->v, dim);
 
-		s->map.space->wide->v_axpy(&wide, 0, n, p, BLOCK_ROWS, heads, y, dim, 0);
+		s->map.space->wide->v_axpy(&wide, 0, n, p, P_STRIDE, heads, y, dim, 0);
 		return;
 	}
 	for (uint32_t i = 0; at < n; i++) {
 		const struct kv_piece *x = &b->piece[i];
 		uint32_t rows = MIN(x->n, n - at);
 
-		x->kv->v_axpy(&x->v, x->at, rows, p + at, BLOCK_ROWS, heads, y, dim,
+		x->kv->v_axpy(&x->v, x->at, rows, p + at, P_STRIDE, heads, y, dim,
 			      piece_level(s, x));
 		at += rows;
 	}
@@ -200,7 +200,7 @@ static void block_softmax(struct state *s, uint32_t head, uint32_t heads, uint32
 	uint32_t dim = s->map.space->v_dim;
 
 	for (uint32_t h = head; h < head + heads; h++)
-		s->map.space->ops->softmax_block(p + (size_t)h * BLOCK_ROWS, n, &part->lse[h],
+		s->map.space->ops->softmax_block(p + (size_t)h * P_STRIDE, n, &part->lse[h],
 						 &part->sum[h], part->y + (size_t)h * dim, dim);
 }
 
@@ -249,8 +249,8 @@ static void part_clear(const struct state *s, const struct attend *what, struct 
 		part->lse[h] = -INFINITY;
 		part->sum[h] = 0;
 	}
-	for (size_t i = 0; i < (size_t)sums * BLOCK_ROWS; i++)
-		p[(size_t)heads * BLOCK_ROWS + i] = 1; /* weight 1: v_axpy sums */
+	for (size_t i = 0; i < (size_t)sums * P_STRIDE; i++)
+		p[(size_t)heads * P_STRIDE + i] = 1; /* weight 1: v_axpy sums */
 }
 
 static void part_normalise(struct part *part, uint32_t heads, uint32_t dim)

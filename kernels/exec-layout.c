@@ -83,7 +83,7 @@ static struct work take_work(const struct state *s, struct layout *l, uint32_t r
 	const struct kv_space *x = s->map.space;
 	struct work w = { 0 };
 
-	w.p = take(l, (uint64_t)rows * BLOCK_ROWS, sizeof(*w.p));
+	w.p = take(l, (uint64_t)rows * P_STRIDE, sizeof(*w.p));
 	for (unsigned i = 0; i < 2; i++)
 		w.piece[i] = take(l, BLOCK_PIECES, sizeof(*w.piece[i]));
 	if (s->mode == KV_EXEC_SCORE) {

@@ -30,7 +30,8 @@
 #define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
 #define ATTEND_ROWS 4096u /* of a share */
 #define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
-#define BLOCK_ROWS 256u   /* whose logits are held at once */
+#define BLOCK_ROWS 1024u  /* whose logits are held at once: an extent of 8 tiles */
+#define P_STRIDE (BLOCK_ROWS + 16u) /* of a head; no power of two */
 #define BLOCK_PIECES 64u  /* of a scattered choice: the prefetch distance */
 #define WIDE_ROWS 64u     /* of a scattered choice, widened to f32 side by side */
 
@@ -60,7 +61,7 @@ struct part {       /* a running softmax over some rows, normalised at the end *
 };
 
 struct work {                      /* of one thread, while it attends */
-	float *p;                  /* logits, then weights: [heads + sums][BLOCK_ROWS] */
+	float *p;                  /* logits, then weights: [heads + sums][P_STRIDE] */
 	struct kv_piece *piece[2]; /* [BLOCK_PIECES] each: the block at hand, and the next */
 	float *k, *v;              /* [WIDE_ROWS][dim]; NULL: no choice is scattered */
 };
