@@ -64,7 +64,8 @@ static void lay_out_score(struct state *s, const struct kv_plan *p, struct layou
 	s->buffer_floats = (s->keeps ? 1 : s->heads + 1) * (size_t)BLOCK_STRIDE;
 	s->channel = take(l, s->r, sizeof(*s->channel));
 	s->coef = take(l, (uint64_t)s->heads * s->r, sizeof(*s->coef));
-	s->buffer = take(l, s->shares * (uint64_t)s->buffer_floats, sizeof(*s->buffer));
+	if (s->buffer_floats > BUFFER_LOCAL)
+		s->buffer = take(l, s->shares * (uint64_t)s->buffer_floats, sizeof(*s->buffer));
 	s->block_ref = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_ref));
 	s->block_sum = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_sum));
 	s->group_max = take(l, (uint64_t)s->blocks * BLOCK_GROUPS, sizeof(*s->group_max));

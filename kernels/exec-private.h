@@ -21,12 +21,13 @@
 #include "kernels/map.h"
 #include "kernels/table.h"
 
-#define SCORE_ROWS 8192u  /* of a share: about 130 KiB of a 4-bit plane at r = 32 */
+#define SCORE_ROWS 16384u /* of a share: about 260 KiB of a 4-bit plane at r = 32 */
 #define SCORE_BLOCK 1024u /* rows that are scored and used up at once; divides SCORE_ROWS */
 #define BLOCK_STRIDE (SCORE_BLOCK + KV_MAX_SINKS + 16u) /* of its scores; no power of two */
+#define BUFFER_LOCAL (9u * BLOCK_STRIDE) /* a block's scores on the stack: up to 8 heads, 37 KiB */
 #define BLOCK_GROUPS DIV_UP(SCORE_BLOCK + KV_MAX_SINKS, KV_GROUP_ROWS)
 #define REF_TOO_LOW 64.0f /* a sum from here up: another reference, or bounds get wide */
-#define ASIDE_GROUPS 4u /* of a block: by chance one or two have a row to choose */
+#define ASIDE_GROUPS 3u /* of a block: by chance one or two have a row to choose */
 #define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
 #define ATTEND_ROWS 4096u /* of a share */
 #define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
@@ -90,7 +91,7 @@ struct state {
 	float *aside;         /* [blocks][ASIDE_GROUPS][heads][KV_GROUP_ROWS]: of the best groups */
 	uint8_t *aside_group; /* [blocks][ASIDE_GROUPS]: which */
 	uint32_t blocks;
-	float *buffer; /* [shares][buffer_floats]: what ranks a block, and its scores */
+	float *buffer; /* [shares][buffer_floats]: what ranks a block, and its scores, if large */
 	size_t buffer_floats;
 	float *block_ref, *block_sum; /* [blocks][heads]: sum of exp(score - ref) */
 	float *group_max;             /* [blocks][BLOCK_GROUPS]: of what ranks their rows */
@@ -144,6 +145,7 @@ void exec_score_reduce(struct state *s);
 void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, float *a,
 		     size_t stride);
 /* exec-rank.c */
+void exec_rank_prefetch(const struct state *s, uint32_t block); /* where it will write */
 void exec_rank_block(const struct state *s, const struct scored *x, uint32_t block);
 /* Appends the k best of the ranked rows. */
 void exec_rank(struct state *s, uint32_t k, struct run_list *ret);

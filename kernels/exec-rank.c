@@ -86,6 +86,15 @@ static void put_aside_best(const struct state *s, const struct scored *x, uint32
 	}
 }
 
+void exec_rank_prefetch(const struct state *s, uint32_t block)
+{
+	size_t bytes = ASIDE_GROUPS * s->heads * KV_GROUP_ROWS * sizeof(float);
+	const char *aside = (const char *)s->aside + block * bytes;
+
+	for (size_t i = 0; i < bytes && !s->keeps; i += 64)
+		__builtin_prefetch(aside + i, 1, 2);
+}
+
 void exec_rank_block(const struct state *s, const struct scored *x, uint32_t block)
 {
 	uint32_t end = x->first + x->n, groups = DIV_UP(x->n, KV_GROUP_ROWS);

@@ -172,7 +172,10 @@ void exec_score_share(struct state *s, uint32_t share)
 {
 	const uint32_t each = SCORE_ROWS / SCORE_BLOCK, first = share * each;
 	uint32_t last = share + 1 < s->shares ? first + each : s->blocks;
-	float *buffer = s->buffer + (size_t)share * s->buffer_floats;
+	float local[BUFFER_LOCAL]; /* no other core had it in its cache */
+	float *buffer = s->buffer_floats <= BUFFER_LOCAL
+				? local
+				: s->buffer + (size_t)share * s->buffer_floats;
 
 	for (uint32_t b = first; b < last; b++) {
 		uint32_t row = exec_block_row(s, b), end = exec_block_row(s, b + 1);
@@ -187,6 +190,7 @@ void exec_score_share(struct state *s, uint32_t share)
 			.n = end - row,
 		};
 
+		exec_rank_prefetch(s, b);
 		score_block(s, &x, b > first ? ref - s->heads : NULL);
 		exec_rank_block(s, &x, b);
 	}
