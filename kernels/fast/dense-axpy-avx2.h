@@ -12,15 +12,16 @@
  */
 #pragma once
 
+#include "kernels/stage/ahead.h"
 #include "kernels/stage/axpy.h"
 
 #define DENSE_ROWS 64u
-#define DENSE_HEADS 4u          /* at once */
-#define DENSE_AHEAD_BYTES 4096u /* of a plane, asked for before they are used */
+#define DENSE_HEADS 4u /* at once */
 
 struct dense_block {
-	struct kv_rows rows; /* as they lie */
-	const uint8_t *code; /* bytes of the same rows */
+	struct kv_rows rows;   /* as they lie */
+	struct ahead ahead[2]; /* of the upper plane and the lower, or of the bytes */
+	const uint8_t *code;   /* bytes of the same rows */
 	size_t stride;
 	uint32_t dim, n;
 	float weight[DENSE_HEADS][DENSE_ROWS]; /* p * scale */
@@ -59,12 +60,11 @@ KV_FN void dense_decode(const struct dense_block *d, unsigned level,
 		const uint8_t *upper = d->rows.upper + i * d->rows.stride;
 		const uint8_t *lower = d->rows.lower + i * d->rows.stride;
 
-		for (uint32_t at = 0; at < d->rows.stride; at += 32) {
-			__builtin_prefetch(upper + at + DENSE_AHEAD_BYTES);
-			if (!level)
-				__builtin_prefetch(lower + at + DENSE_AHEAD_BYTES);
+		ahead_ask(&d->ahead[0], upper, d->rows.stride);
+		if (!level)
+			ahead_ask(&d->ahead[1], lower, d->rows.stride);
+		for (uint32_t at = 0; at < d->rows.stride; at += 32)
 			dense_bytes(upper + at, lower + at, level, to[i] + 2 * at);
-		}
 	}
 }
 #endif
@@ -86,8 +86,7 @@ KV_FN void dense_strip(const struct dense_block *d, uint32_t c, unsigned vecs, u
 		vf x[4];
 
 		if (ask)
-			for (size_t at = 0; at < d->stride; at += KV_LINE)
-				__builtin_prefetch(code + DENSE_AHEAD_BYTES + at);
+			ahead_ask(&d->ahead[0], code, d->stride);
 		KV_EACH (v, vecs)
 			x[v] = vf_load_u8(code + v * VL);
 		KV_EACH (h, heads) {
@@ -154,6 +153,15 @@ KV_FN void dense_weigh(struct dense_block *d, const struct dense_params *x, cons
 	d->bias[h] = vf_sum(bias);
 }
 
+/* Where the codes of a block lie, and how far the next one is. */
+KV_FN void dense_planes(const struct kv_block *b, uint32_t row, struct dense_block *d)
+{
+	d->rows = fmt_v_rows(b, row);
+	d->ahead[0] = d->ahead[1] = ahead_v(b);
+	if (FMT_LEVELS > 1)
+		d->ahead[1].end += d->rows.lower - d->rows.upper;
+}
+
 KV_FN void dense_block_add(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 			   size_t p_stride, uint32_t heads, float *y, size_t y_stride,
 			   unsigned level)
@@ -163,14 +171,14 @@ KV_FN void dense_block_add(const struct kv_block *b, uint32_t row, uint32_t n, c
 #if FMT_LEVELS > 1
 	uint8_t code[DENSE_ROWS][KV_MAX_DIM];
 
-	d.rows = fmt_v_rows(b, row);
+	dense_planes(b, row, &d);
 	d.dim = b->dim;
 	d.n = n;
 	dense_decode(&d, level, code);
 	d.code = code[0];
 	d.stride = KV_MAX_DIM;
 #else
-	d.rows = fmt_v_rows(b, row);
+	dense_planes(b, row, &d);
 	d.dim = b->dim;
 	d.n = n;
 	d.code = d.rows.upper;
