@@ -41,10 +41,11 @@ KV_FN struct fast_ahead fast_ahead_of(const struct fast_scan *s, uint32_t tile)
 
 KV_FN void fast_prefetch(const struct fast_scan *s, struct fast_ahead *at)
 {
-	const uint8_t *line = s->run[at->channel] + s->ahead + at->tile * RUN;
+	const uint8_t *line;
 
 	if (at->channel == s->r)
 		return;
+	line = s->run[at->channel] + s->ahead + at->tile * RUN;
 	if (at->tile == 0)
 		__builtin_prefetch((const uint8_t *)k_pair(s->b, 0, s->channel[at->channel]) +
 					   s->ahead,
