@@ -287,29 +287,3 @@ void exec_attend(struct state *s, const struct attend *what, struct part *part, 
 	}
 	part_normalise(part, what->n_q * s->group, s->map.space->v_dim);
 }
-
-/* ---- shares ---------------------------------------------------------------- */
-
-void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share)
-{
-	/* Cut where extents begin: the first share has the sinks beyond its rows. */
-	uint32_t sinks = s->map.view->n_sinks;
-	uint32_t begin = share ? MIN(sinks + share * ATTEND_ROWS, rows->rows) : 0;
-	uint32_t end = share + 1 < s->shares ? MIN(sinks + (share + 1) * ATTEND_ROWS, rows->rows)
-					     : rows->rows;
-	const struct attend what = { .rows = rows, .skip = begin, .n = end - begin, .n_q = s->n_q };
-
-	exec_attend(s, &what, &s->part[share], &s->work[share]);
-}
-
-void exec_attend_merge(struct state *s)
-{
-	const struct kv_space *space = s->map.space;
-	struct part *to = &s->part[0];
-
-	for (uint32_t i = 1; i < s->shares; i++)
-		for (uint32_t h = 0; h < s->heads; h++)
-			space->ops->merge(to->y + (size_t)h * space->v_dim, &to->lse[h],
-					  s->part[i].y + (size_t)h * space->v_dim,
-					  s->part[i].lse[h], space->v_dim);
-}

@@ -27,14 +27,15 @@ static void count_piece(const struct kv_piece *p, struct count *c, uint64_t *las
 	*last_tile = last;
 }
 
-static struct count count_rows(const struct state *s, const struct run_list *rows)
+/* Rows of the list below a limit. */
+static struct count count_rows(const struct state *s, const struct run_list *rows, uint32_t limit)
 {
 	uint64_t last_tile = UINT64_MAX;
 	struct kv_piece p = { 0 };
 	struct count c = { 0 };
 
 	for (uint32_t i = 0; i < rows->n; i++) {
-		uint32_t end = rows->run[i].first + rows->run[i].n;
+		uint32_t end = MIN(rows->run[i].first + rows->run[i].n, limit);
 
 		for (uint32_t row = rows->run[i].first; row < end; row += p.n) {
 			kv_map_find(&s->map, row, end, &p);
@@ -49,7 +50,7 @@ static struct count count_range(const struct state *s, uint32_t first, uint32_t 
 	struct run run = { first, end - first };
 	const struct run_list rows = { &run, first < end, end - first };
 
-	return count_rows(s, &rows);
+	return count_rows(s, &rows, end);
 }
 
 /* Outlier channels are exact K, whatever reads them. */
@@ -94,30 +95,28 @@ static void summed(const struct state *s, uint64_t unread, uint64_t planes[])
 	planes[KV_PLANE_RECENT] += MIN(unread, c.recent) * x->v_dim * kv_dtype_bytes(x->dtype);
 }
 
-static void prompt_bytes(const struct state *s, uint64_t planes[])
+/* Each block of queries reads the rows that its last one sees. */
+static void blocks_bytes(const struct state *s, const struct run_list *rows, uint64_t planes[])
 {
-	for (uint32_t i = 0; i < s->shares; i++) {
-		uint32_t last = MIN((i + 1) * PROMPT_Q, s->n_q) - 1;
+	for (uint32_t q = 0; q < s->n_q; q += s->block_q) {
+		uint32_t last = MIN(q + s->block_q, s->n_q) - 1;
 
-		attended(s, count_range(s, 0, exec_limit(s, last)), planes);
+		attended(s, count_rows(s, rows, exec_limit(s, last)), planes);
 	}
 }
 
 void exec_bytes(const struct state *s, const struct run_list *rows, struct kv_result *ret)
 {
-	struct count chosen;
+	struct count chosen, all;
 
-	if (s->mode == KV_EXEC_PROMPT) {
-		prompt_bytes(s, ret->bytes);
+	if (s->mode == KV_EXEC_ATTEND) {
+		blocks_bytes(s, rows, ret->bytes);
 		return;
 	}
-	chosen = count_rows(s, rows);
+	chosen = count_rows(s, rows, s->visible);
+	all = count_range(s, 0, s->visible);
 	attended(s, chosen, ret->bytes);
-	if (s->mode == KV_EXEC_SCORE) {
-		struct count all = count_range(s, 0, s->visible);
-
-		scored(s, all.recent - chosen.recent, all, ret->bytes);
-		if (s->mean)
-			summed(s, all.recent - chosen.recent, ret->bytes);
-	}
+	scored(s, all.recent - chosen.recent, all, ret->bytes);
+	if (s->mean)
+		summed(s, all.recent - chosen.recent, ret->bytes);
 }

@@ -98,53 +98,45 @@ static void lay_out_parts(struct state *s, struct layout *l)
 {
 	uint32_t rows = s->heads + s->sums;
 
-	for (uint32_t i = 0; i < s->parts; i++) {
+	for (uint32_t i = 0; i < s->ranges; i++) {
 		float *y = take(l, (uint64_t)rows * s->map.space->v_dim, sizeof(*y));
 		float *lse = take(l, s->heads, sizeof(*lse));
 		float *sum = take(l, s->heads, sizeof(*sum));
-		struct work work = take_work(s, l, rows);
 
-		if (!l->base)
-			continue;
-		s->part[i] = (struct part){ y, lse, sum };
-		s->work[i] = work;
+		if (l->base)
+			s->part[i] = (struct part){ y, lse, sum };
 	}
 }
 
-/* The shares of a prompt write the rows of one result; only what they work with is their own. */
-static void lay_out_prompt(struct state *s, struct layout *l)
+static void lay_out_works(struct state *s, struct layout *l, uint32_t n)
 {
-	uint32_t dim = s->map.space->v_dim, heads = PROMPT_Q * s->group;
-	float *y = take(l, (uint64_t)s->heads * dim, sizeof(*y));
-	float *lse = take(l, s->heads, sizeof(*lse)), *sum = take(l, s->heads, sizeof(*sum));
+	uint32_t q = s->mode == KV_EXEC_SCORE ? s->n_q : s->block_q;
 
-	for (uint32_t i = 0; i < s->parts; i++) {
-		struct work work = take_work(s, l, heads);
-		size_t at = (size_t)i * heads;
+	for (uint32_t i = 0; i < n; i++) {
+		struct work work = take_work(s, l, q * s->group + s->sums);
 
-		if (!l->base)
-			continue;
-		s->part[i] = (struct part){ y + at * dim, lse + at, sum + at };
-		s->work[i] = work;
+		if (l->base)
+			s->work[i] = work;
 	}
 }
 
 uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base)
 {
+	uint32_t works = s->many ? 0 : s->mode == KV_EXEC_SCORE ? 1 : s->shares;
+	bool queries = s->mode == KV_EXEC_SCORE || !s->many;
 	struct layout l = { .base = base };
 
 	take(&l, 1, sizeof(*s));
-	s->part = take(&l, s->parts, sizeof(*s->part));
-	s->work = take(&l, s->parts, sizeof(*s->work));
-	s->q = take(&l, (uint64_t)s->heads * s->map.space->k_dim, sizeof(*s->q));
+	s->part = take(&l, s->ranges, sizeof(*s->part));
+	s->work = take(&l, works, sizeof(*s->work));
+	if (queries)
+		s->q = take(&l, (uint64_t)s->heads * s->map.space->k_dim, sizeof(*s->q));
 	s->alpha = take(&l, s->heads, sizeof(*s->alpha));
 	for (unsigned i = 0; i < p->n_ops; i++)
 		s->sel[i].run = take(&l, exec_select_bound(s, p, i), sizeof(struct run));
 	if (s->mode == KV_EXEC_SCORE)
 		lay_out_score(s, p, &l);
-	if (s->mode == KV_EXEC_PROMPT)
-		lay_out_prompt(s, &l);
-	else
-		lay_out_parts(s, &l);
+	lay_out_parts(s, &l);
+	lay_out_works(s, &l, works);
 	return l.used;
 }

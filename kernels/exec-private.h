@@ -5,8 +5,8 @@
  * What the shares do depends on the plan:
  *
  *   SCORE   a row range: scores of all heads, their maximum and sum of exponentials
- *   ATTEND  a range of the selected rows: one part (y, lse) per share
- *   PROMPT  a block of queries: its rows of the result, whole
+ *   ATTEND  a range of the selected rows, by all queries or a block of them: a range has one
+ *           part (y, lse), of which a block writes its rows
  *
  * Ranges are cut by sizes alone, and finish() merges them in ascending order:
  * who ran which share leaves no trace in the result. "Head" counts queries as
@@ -29,14 +29,16 @@
 #define REF_TOO_LOW 64.0f /* a sum from here up: another reference, or bounds get wide */
 #define ASIDE_GROUPS 3u /* of a block: by chance one or two have a row to choose */
 #define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
-#define ATTEND_ROWS 4096u /* of a share */
-#define PROMPT_Q 16u      /* queries of a share: K and V are decoded once for all of them */
+#define ATTEND_ROWS 4096u /* of a share, unless the parts were more than ... */
+#define PARTS_BYTES ((uint64_t)32 << 20)
+#define FEW_HEADS 8u  /* more of them are lanes of vectors, their rows widened ... */
+#define MANY_HEADS 128u /* ... once for so many */
 #define BLOCK_ROWS 1024u  /* whose logits are held at once: an extent of 8 tiles */
 #define P_STRIDE (BLOCK_ROWS + 16u) /* of a head; no power of two */
 #define BLOCK_PIECES 64u  /* of a scattered choice: the prefetch distance */
 #define WIDE_ROWS 64u     /* of a scattered choice, widened to f32 side by side */
 
-enum kv_exec_mode { KV_EXEC_SCORE, KV_EXEC_ATTEND, KV_EXEC_PROMPT };
+enum kv_exec_mode { KV_EXEC_SCORE, KV_EXEC_ATTEND };
 
 struct run { /* rows [first, first + n) */
 	uint32_t first, n;
@@ -75,7 +77,10 @@ struct state {
 	uint32_t n_q, group, heads;
 	uint32_t sums; /* n_q if the sum of the selected V is wanted, else 0 */
 	uint32_t shares;
-	float *q; /* [heads][k_dim], times scale */
+	bool many; /* more than FEW_HEADS, as lanes */
+	/* ATTEND: shares are ranges of the list times blocks of queries */
+	uint32_t range_rows, ranges, block_q, blocks_q;
+	float *q; /* [heads][k_dim], times scale; not where lanes take them */
 	/* SCORE: of the plan's one score operation */
 	uint32_t r; /* channels; 0: all of them, exactly */
 	uint16_t *channel;             /* their places (channels.h), ascending */
@@ -104,9 +109,8 @@ struct state {
 	void *topk;      /* its scratch */
 	float *gathered; /* scores of chosen rows */
 	struct run_list sel[KV_PLAN_OPS]; /* by operation */
-	struct part *part;                /* [shares], or one; the first becomes the result */
-	struct work *work;
-	uint32_t parts;
+	struct part *part;                /* [ranges], or one; the first becomes the result */
+	struct work *work;                /* [shares], or one; none where heads are lanes */
 	float *alpha;      /* [heads] */
 	bool mean;         /* the plan has a mean ... */
 	uint32_t sum_from; /* ... whose sum read the rows from here on */
@@ -128,7 +132,7 @@ static inline uint32_t exec_limit(const struct state *s, uint32_t query)
 }
 
 /* exec.c */
-void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q);
+void exec_scale_head(const struct state *s, uint32_t head, float *ret_q);
 /* exec-layout.c */
 uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base);
 /* exec-score.c */
@@ -173,10 +177,13 @@ struct attend { /* rows in places [skip, skip + n) of the list, by queries [q, q
 	bool sums;
 };
 void exec_attend(struct state *s, const struct attend *what, struct part *part, struct work *work);
+/* exec-prompt.c */
+/* The same, of heads that are lanes. */
+void exec_attend_many(const struct state *s, const struct attend *what, struct part *part);
+/* Into shares; at most so many rows are attended. */
+void exec_attend_cut(struct state *s, uint64_t rows);
 void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share);
 void exec_attend_merge(struct state *s);
-/* exec-prompt.c */
-void exec_prompt_share(struct state *s, uint32_t share);
 /* exec-mean.c */
 void exec_mean(struct state *s, const struct run_list *rows, enum kv_mean how);
 /* exec-bytes.c */

@@ -126,12 +126,12 @@ static uint32_t range_shares(const struct state *s, uint64_t rows, uint32_t shar
 	return rows > sinks + share_rows ? (uint32_t)DIV_UP(rows - sinks, share_rows) : 1;
 }
 
-static enum kv_exec_mode mode_of(const struct state *s, const struct kv_plan *p)
+static enum kv_exec_mode mode_of(const struct kv_plan *p)
 {
 	for (unsigned i = 0; i < p->n_ops; i++)
 		if (p->op[i].kind == KV_OP_SCORE || p->op[i].kind == KV_OP_SCORE_DIMS)
 			return KV_EXEC_SCORE;
-	return s->n_q > KV_MAX_DECODE_Q && kv_plan_is_dense(p) ? KV_EXEC_PROMPT : KV_EXEC_ATTEND;
+	return KV_EXEC_ATTEND;
 }
 
 static void describe_topk(struct state *s, const struct kv_op *op)
@@ -162,7 +162,7 @@ static void describe_unranked(struct state *s, const struct kv_op *op)
 
 static void describe(struct state *s, const struct kv_plan *p)
 {
-	s->mode = mode_of(s, p);
+	s->mode = mode_of(p);
 	s->keeps = true;
 	for (unsigned i = 0; i < p->n_ops; i++) {
 		if (p->op[i].kind == KV_OP_SCORE_DIMS)
@@ -175,23 +175,18 @@ static void describe(struct state *s, const struct kv_plan *p)
 	for (unsigned i = 0; i < p->n_ops; i++)
 		describe_unranked(s, &p->op[i]);
 	s->sums = s->mean ? s->n_q : 0;
+	s->many = s->heads > FEW_HEADS && !s->sums && !s->query->level;
 }
 
 static void count_shares(struct state *s, const struct kv_plan *p)
 {
-	switch (s->mode) {
-	case KV_EXEC_SCORE:
-		s->shares = range_shares(s, s->visible, SCORE_ROWS);
-		s->blocks = range_shares(s, s->visible, SCORE_BLOCK);
-		break;
-	case KV_EXEC_ATTEND:
-		s->shares = range_shares(s, attended_rows(s, p), ATTEND_ROWS);
-		break;
-	case KV_EXEC_PROMPT:
-		s->shares = DIV_UP(s->n_q, PROMPT_Q);
-		break;
+	if (s->mode == KV_EXEC_ATTEND) {
+		exec_attend_cut(s, attended_rows(s, p));
+		return;
 	}
-	s->parts = s->mode == KV_EXEC_SCORE ? 1 : s->shares;
+	s->shares = range_shares(s, s->visible, SCORE_ROWS);
+	s->blocks = range_shares(s, s->visible, SCORE_BLOCK);
+	s->ranges = 1;
 }
 
 static void state_init(struct state *s, const struct kv_space *space, const struct kv_plan *plan,
@@ -218,19 +213,15 @@ uint64_t kv_exec_scratch_bytes(const struct kv_space *s, const struct kv_plan *p
 	return exec_lay_out(&state, plan, NULL);
 }
 
-/* A share's or the whole item's queries, from the caller's layout, times scale. */
-void exec_scale_q(struct state *s, uint32_t query, uint32_t n_q)
+/* A head's query, from the caller's layout, times scale. */
+void exec_scale_head(const struct state *s, uint32_t head, float *ret_q)
 {
 	const struct kv_space *space = s->map.space;
-	size_t dim = space->k_dim, n = s->group * dim;
+	size_t dim = space->k_dim, query = head / s->group;
+	size_t of_query = s->map.head * s->group + head % s->group;
 
-	for (uint32_t i = query; i < query + n_q; i++) {
-		const float *from = s->query->q + i * space->heads * dim + s->map.head * n;
-
-		for (size_t c = 0; c < n; c += dim)
-			kv_channels_scale(s->map.channels, space->k_dim, space->scale, from + c,
-					  s->q + i * n + c);
-	}
+	kv_channels_scale(s->map.channels, space->k_dim, space->scale,
+			  s->query->q + (query * space->heads + of_query) * dim, ret_q);
 }
 
 /* ---- running --------------------------------------------------------------- */
@@ -250,9 +241,8 @@ void kv_exec_init(struct kv_exec *e, const struct kv_space *s, const struct kv_p
 			       .head = head,
 			       .shares = state->shares,
 			       .scratch = scratch };
-	if (state->mode == KV_EXEC_PROMPT)
-		return; /* each share scales its own queries */
-	exec_scale_q(state, 0, state->n_q);
+	for (uint32_t h = 0; h < state->heads && state->q; h++)
+		exec_scale_head(state, h, state->q + (size_t)h * s->k_dim);
 	if (state->mode == KV_EXEC_SCORE)
 		exec_score_prepare(state);
 	for (unsigned i = 0; i < plan->n_ops && state->mode == KV_EXEC_ATTEND; i++)
@@ -273,17 +263,10 @@ void kv_exec_share(struct kv_exec *e, uint32_t share)
 	struct state *s = e->scratch;
 
 	assert(share < s->shares);
-	switch (s->mode) {
-	case KV_EXEC_SCORE:
+	if (s->mode == KV_EXEC_SCORE)
 		exec_score_share(s, share);
-		break;
-	case KV_EXEC_ATTEND:
+	else
 		exec_attend_share(s, attended(e, s), share);
-		break;
-	case KV_EXEC_PROMPT:
-		exec_prompt_share(s, share);
-		break;
-	}
 }
 
 static void attend_selected(struct state *s, const struct run_list *rows)
@@ -293,7 +276,10 @@ static void attend_selected(struct state *s, const struct run_list *rows)
 	};
 
 	exec_score_alpha(s, rows);
-	exec_attend(s, &what, &s->part[0], &s->work[0]);
+	if (s->many)
+		exec_attend_many(s, &what, &s->part[0]);
+	else
+		exec_attend(s, &what, &s->part[0], &s->work[0]);
 }
 
 /* The operations after the scoring, in their order. */
@@ -326,7 +312,7 @@ static void report(struct kv_exec *e, struct state *s)
 
 	r->y = s->part[0].y;
 	r->lse = s->part[0].lse;
-	r->n_selected = s->mode == KV_EXEC_PROMPT ? s->visible : attended(e, s)->rows;
+	r->n_selected = attended(e, s)->rows;
 	r->n_scored = s->mode == KV_EXEC_SCORE ? s->visible : 0;
 	r->alpha_min = s->alpha[0];
 	for (uint32_t h = 0; h < s->heads; h++) {

@@ -326,6 +326,9 @@ static void op_from_f32(unsigned dtype, const float *from, void *to, size_t n)
 	}
 }
 
+/* Over the exponential above. */
+#include "kernels/stage/lanes.h"
+
 extern const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA);
 const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.isa = KV_STRING(KV_ISA),
@@ -340,6 +343,10 @@ const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.blend = op_blend,
 	.add_columns = op_add_columns,
 	.add_rows = op_add_rows,
+	.lanes_begin = op_lanes_begin,
+	.lanes_query = op_lanes_query,
+	.lanes_rows = op_lanes_rows,
+	.lanes_end = op_lanes_end,
 	.to_f32 = op_to_f32,
 	.from_f32 = op_from_f32,
 };

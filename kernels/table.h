@@ -84,6 +84,16 @@ struct kv_kernels {
 			uint64_t ret_planes[]);
 };
 
+/* Heads that attend to the same rows side by side. Sizes count heads in multiples of KV_LANES,
+ * all on 64 bytes; the order within is the ISA's own. */
+#define KV_LANES 32u
+#define KV_LANES_ROWS 64u
+struct kv_lanes {
+	uint32_t heads, k_dim, v_dim;
+	float *q, *y;     /* [heads][dim] */
+	float *max, *sum; /* [heads] */
+};
+
 /* Stages that read floats, compiled once per ISA. */
 struct kv_ops {
 	const char *isa;
@@ -120,6 +130,16 @@ struct kv_ops {
 			    uint32_t rows, float *a, size_t a_stride);
 	/* sum[c] += x[i][c] in double precision, row by row; dim a multiple of 16. */
 	void (*add_rows)(const float *x, uint32_t n, uint32_t dim, double *sum);
+	/* Empty, and without queries. */
+	void (*lanes_begin)(const struct kv_lanes *l);
+	void (*lanes_query)(const struct kv_lanes *l, uint32_t head, const float *q);
+	/* Flash softmax of all heads over n <= KV_LANES_ROWS rows, k[n][k_dim] and v[n][v_dim]; NaN
+	 * weighs 0. below[h], ascending: how many of the rows head h sees, the others may hold
+	 * anything; NULL: all see all. */
+	void (*lanes_rows)(const struct kv_lanes *l, const float *k, const float *v, uint32_t n,
+			   const uint32_t *below);
+	/* y[heads][v_dim], normalised; lse: natural, -inf for nothing seen. */
+	void (*lanes_end)(const struct kv_lanes *l, float *ret_y, float *ret_lse);
 	void (*to_f32)(unsigned dtype, const void *from, float *to, size_t n);
 	void (*from_f32)(unsigned dtype, const float *from, void *to, size_t n);
 };

@@ -14,6 +14,8 @@
 #define KV_DOT_ROWS 2
 #define KV_AXPY_VECS 2
 #define KV_SCAN_VECS 2
+#define KV_PRODUCT_ROWS 6
+#define KV_PRODUCT_VECS 2
 
 typedef __m256 vf;
 

@@ -14,6 +14,8 @@
 #define KV_DOT_ROWS 4
 #define KV_AXPY_VECS 4
 #define KV_SCAN_VECS 4
+#define KV_PRODUCT_ROWS 12
+#define KV_PRODUCT_VECS 2
 
 typedef __m512 vf;
 

@@ -15,6 +15,8 @@
 #define KV_DOT_ROWS 4
 #define KV_AXPY_VECS 4
 #define KV_SCAN_VECS 4
+#define KV_PRODUCT_ROWS 6
+#define KV_PRODUCT_VECS 4
 
 typedef float32x4_t vf;
 

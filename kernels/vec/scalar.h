@@ -23,10 +23,13 @@
 #include "kernels/vec/half.h"
 
 #define VL 1
-/* Shapes that fit the registers: rows x heads of a dot, vectors x heads of an axpy or a scan. */
+/* Shapes that fit the registers: rows x heads of a dot, vectors x heads of an axpy or a scan, rows
+ * (a multiple of three) x vectors of a product. */
 #define KV_DOT_ROWS 2
 #define KV_AXPY_VECS 2
 #define KV_SCAN_VECS 2
+#define KV_PRODUCT_ROWS 3
+#define KV_PRODUCT_VECS 4
 
 typedef float vf;
 

@@ -168,6 +168,20 @@ static void wrong_from_f32(unsigned dtype, const float *from, void *to, size_t n
 }
 
 /* In the calls that are always made, or in those of chance. */
+/* A query sees the rows after its own. */
+static void wrong_limits(const struct kv_lanes *l, const float *k, const float *v, uint32_t n,
+			 const uint32_t *below)
+{
+	right_ops->lanes_rows(l, k, v, n, NULL);
+}
+
+/* A block misses its last row. */
+static void wrong_lanes(const struct kv_lanes *l, const float *k, const float *v, uint32_t n,
+			const uint32_t *below)
+{
+	right_ops->lanes_rows(l, k, v, below || n == 1 ? n : n - 1, below);
+}
+
 static void must_fail(struct check *c, const char *what, const struct kv_kernels *k,
 		      const struct kv_ops *o, bool chance)
 {
@@ -216,7 +230,8 @@ static void check_wrong_ops(struct check *c, const struct kv_ops *o)
 {
 	static const char *const name[] = {
 		"max_expsum", "topk",     "softmax_block", "merge",
-		"maxima",     "from_f32", "add_columns",   "softmax_sum"
+		"maxima",     "from_f32", "add_columns",   "softmax_sum",
+		"limits",     "lanes"
 	};
 	struct kv_ops wrong[ARRAY_SIZE(name)];
 
@@ -231,6 +246,8 @@ static void check_wrong_ops(struct check *c, const struct kv_ops *o)
 	wrong[5].from_f32 = wrong_from_f32;
 	wrong[6].add_columns = wrong_columns;
 	wrong[7].softmax_sum = wrong_softmax_sum;
+	wrong[8].lanes_rows = wrong_limits;
+	wrong[9].lanes_rows = wrong_lanes;
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++)
 		must_fail(c, name[i], NULL, &wrong[i], false);
 	for (unsigned i = 0; i < 4; i++)

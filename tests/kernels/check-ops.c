@@ -424,6 +424,7 @@ void check_ops(struct check *c, const struct kv_ops *o)
 	check_exp(c, o);
 	check_merge(c, o);
 	check_add_rows(c, o);
+	check_lanes(c, o);
 	check_dtypes(c, o);
 }
 

@@ -48,6 +48,7 @@ void check_rows(struct check *c, const struct kv_kernels *k);
 /* Numbers that are none, and infinities, in rows and in what multiplies them. */
 void check_special(struct check *c, const struct kv_kernels *k);
 void check_ops(struct check *c, const struct kv_ops *o);
+void check_lanes(struct check *c, const struct kv_ops *o);
 /* One stage of a size of chance. */
 void check_op_case(struct check *c, const struct kv_ops *o);
 /* So many calls of the stages of one row of the table, or of the others (k NULL), everything about

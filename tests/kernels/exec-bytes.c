@@ -148,6 +148,15 @@ static uint32_t limit_of(const struct rig *r, const struct kv_query *q, uint32_t
 	return q->full ? r->view.rows : MIN(q->first_limit + i, r->view.rows);
 }
 
+/* Queries that share one reading of the rows: all of them, unless there are many heads. */
+static uint32_t block_of(const struct rig *r, const struct kv_query *q)
+{
+	uint32_t group = r->space->group;
+	bool many = q->n_q > KV_MAX_DECODE_Q || (q->n_q * group > FEW_HEADS && !q->level);
+
+	return many ? MAX(1u, MANY_HEADS / group) : q->n_q;
+}
+
 void bytes_expected(const struct rig *r, const struct kv_plan *plan, const struct kv_query *query,
 		    struct bytes_apart apart, const bool *chosen, uint64_t ret_planes[KV_PLANES])
 {
@@ -157,15 +166,16 @@ void bytes_expected(const struct rig *r, const struct kv_plan *plan, const struc
 		dims = plan->op[i].kind == KV_OP_SCORE_DIMS ? &plan->op[i] : dims;
 		mean = plan->op[i].kind == KV_OP_MEAN_REST ? &plan->op[i] : mean;
 	}
-	if (query->n_q > KV_MAX_DECODE_Q) { /* once per block of queries */
-		for (uint32_t i = 0; i < query->n_q; i += PROMPT_Q)
-			add_attended(r, limit_of(r, query, MIN(i + PROMPT_Q, query->n_q) - 1),
-				     apart, NULL, query->level, ret_planes);
+	if (!dims) {
+		uint32_t block = block_of(r, query);
+
+		for (uint32_t i = 0; i < query->n_q; i += block)
+			add_attended(r, limit_of(r, query, MIN(i + block, query->n_q) - 1), apart,
+				     chosen, query->level, ret_planes);
 		return;
 	}
 	add_attended(r, r->view.rows, apart, chosen, query->level, ret_planes);
-	if (dims)
-		add_scored(r, MIN(dims->n[0], r->space->k_dim), apart, chosen, ret_planes);
+	add_scored(r, MIN(dims->n[0], r->space->k_dim), apart, chosen, ret_planes);
 	if (mean && mean->n[0] != KV_MEAN_OFF)
 		add_summed(r, limit_of(r, query, 0), chosen, ret_planes);
 }

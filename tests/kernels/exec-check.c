@@ -221,15 +221,11 @@ static const struct state *state_at(const struct run_of *t, const char *scratch,
 
 static const struct run_list *selected(const struct run_of *t, uint32_t head)
 {
-	static struct run_list all;
-	static struct run every;
+	unsigned i = 0;
 
-	for (unsigned i = 0; i < t->plan.n_ops; i++)
-		if (t->plan.op[i].kind == KV_OP_ATTEND && t->x->n_q <= KV_MAX_DECODE_Q)
-			return &state_at(t, t->scratch, head)->sel[t->plan.op[i].a];
-	every = (struct run){ 0, t->x->rows };
-	all = (struct run_list){ &every, t->x->rows > 0, t->x->rows };
-	return &all;
+	while (t->plan.op[i].kind != KV_OP_ATTEND)
+		i++;
+	return &state_at(t, t->scratch, head)->sel[t->plan.op[i].a];
 }
 
 static void mark_selected(struct run_of *t, uint32_t head, bool *chosen)
