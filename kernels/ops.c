@@ -119,27 +119,6 @@ static void op_maxima(const float *c, uint32_t n, float *ret_max)
 	select_maxima(c, n, ret_max);
 }
 
-/* NaN stays NaN, so that top-k puts it last. */
-KV_FN vf softmax_at(vf x, vf lse)
-{
-	x = vf_sub(x, lse);
-	return vf_if_ge(vf_set(-87), x, vf_set(0), exp_fast(x));
-}
-
-static void op_add_softmax(const float *a, uint32_t n, float lse, bool first, float *c)
-{
-	vf l = vf_set(lse), zero = vf_set(0);
-	uint32_t i = 0;
-
-	for (; i + VL <= n; i += VL)
-		vf_store(c + i,
-			 vf_add(first ? zero : vf_load(c + i), softmax_at(vf_load(a + i), l)));
-	if (i < n)
-		store_rest(c + i, n - i,
-			   vf_add(first ? zero : load_rest(c + i, n - i, 0),
-				  softmax_at(load_rest(a + i, n - i, 0), l)));
-}
-
 static void op_add(const float *a, uint32_t n, bool first, float *c)
 {
 	uint32_t i = 0;
@@ -335,7 +314,6 @@ const struct kv_ops KV_PASTE3(kv_, ops, KV_ISA) = {
 	.max_expsum = op_max_expsum,
 	.softmax_sum = op_softmax_sum,
 	.maxima = op_maxima,
-	.add_softmax = op_add_softmax,
 	.add = op_add,
 	.topk = op_topk,
 	.softmax_block = op_softmax_block,

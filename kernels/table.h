@@ -108,8 +108,6 @@ struct kv_ops {
 	/* The largest of each KV_GROUP_ROWS numbers, the last group may be shorter; -inf if there
 	 * is none. */
 	void (*maxima)(const float *c, uint32_t n, float *ret_max);
-	/* c[i] += exp(a[i] - lse); `first`: c[i] = */
-	void (*add_softmax)(const float *a, uint32_t n, float lse, bool first, float *c);
 	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */
 	void (*add)(const float *a, uint32_t n, bool first, float *c);
 	/* The k largest of c[0..n): their indices, ascending; ties to the lower index; NaN is never
