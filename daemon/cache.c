@@ -8,6 +8,7 @@
 #include "daemon/cache-params.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
+#include "daemon/point.h"
 #include "daemon/seq.h"
 #include "daemon/store.h"
 #include "daemon/table.h"
@@ -130,7 +131,9 @@ static void publish(struct cache *c, uint32_t slot, const struct cache_record *p
 
 	memcpy((char *)r + fixed, (const char *)params + fixed, sizeof(*r) - fixed);
 	r->uid = c->user->uid;
+	POINT(cache_filled);
 	catalogue_publish_cache(c->store->catalogue, slot);
+	POINT(cache_published);
 	c->record = r;
 	c->id = id_make(slot, r->generation);
 	c->next = c->store->caches;
@@ -230,6 +233,7 @@ int cache_set(struct cache *c, const char *key, const char *value, char *why)
 		return r;
 	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
 	store_release(&c->record->state, RECORD_BUILDING);
+	POINT(cache_unset);
 	memcpy(c->record->args, params.args, sizeof(params.args));
 	catalogue_publish_cache(c->store->catalogue, slot);
 	return 0;

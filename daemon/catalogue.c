@@ -13,6 +13,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "daemon/point.h"
 #include "daemon/record.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -195,6 +196,7 @@ void catalogue_drop_cache(struct catalogue *c, uint32_t slot)
 
 	assert(r->state != RECORD_FREE);
 	store_release(&r->state, RECORD_DYING);
+	POINT(cache_dying);
 	r->generation = r->generation + 1 ? r->generation + 1 : 1;
 	store_release(&r->state, RECORD_FREE);
 }
@@ -234,6 +236,7 @@ void catalogue_drop_sequence(struct catalogue *c, uint32_t slot)
 	assert(r->state != RECORD_FREE);
 	store_release(&r->state, RECORD_DYING);
 	r->generation = r->generation + 1 ? r->generation + 1 : 1;
+	POINT(drop_numbered);
 	store_release(&r->state, RECORD_FREE);
 }
 

@@ -8,6 +8,7 @@
 
 #include "daemon/cache.h"
 #include "daemon/name.h"
+#include "daemon/point.h"
 #include "daemon/record.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
@@ -180,6 +181,7 @@ int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *
 		return r;
 	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
 	store_release(&c->record->state, RECORD_BUILDING);
+	POINT(cache_table);
 	r = take_room(c);
 	if (r == 0) {
 		record = record_for(c, m->layer, m->kv_head);

@@ -9,6 +9,7 @@
 #include <assert.h>
 
 #include "daemon/layer.h"
+#include "daemon/point.h"
 #include "daemon/seq.h"
 #include "daemon/table.h"
 #include "shm/atomic.h"
@@ -34,9 +35,11 @@ static struct reach cut_own(struct seq *s, uint32_t table, uint32_t rows)
 	 * do tiles whose slots others still read. */
 	if (table_tile_ends(st, table, rows) && tiles >= table_shared(st, table)) {
 		table_trim(s, table, tiles);
+		POINT(truncate_shorter);
 		return (struct reach){ table, 0 };
 	}
 	table_leave(s, table, tiles);
+	POINT(truncate_left);
 	return (struct reach){ table, rows };
 }
 
@@ -53,7 +56,9 @@ static void cut_reach(struct seq *s, struct seq_layer *l, uint32_t rows)
 		table_ref(st, to.table);
 	if (!from.limit)
 		table_leave(s, from.table, 0);
+	POINT(truncate_below);
 	set_reach(l, to);
+	POINT(truncate_moved);
 	table_unref(st, from.table);
 }
 
@@ -76,12 +81,17 @@ static void cut_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
 	uint32_t tiles;
 
 	store_release(&l->record->cut, CUT_PENDING | rows);
+	POINT(truncate_noted);
 	/* While the ring still begins where the old commit word says. */
 	layer_trim(s, l, rows);
+	POINT(truncate_trimmed);
 	cut_reach(s, l, rows);
+	POINT(truncate_reached);
 	tiles = count_sealed(s, l, rows);
 	layer_publish(l, (struct commit){ rows, tiles });
+	POINT(truncate_published);
 	store_release(&l->record->cut, 0);
+	POINT(truncate_sealed);
 }
 
 static void cut_layer(struct seq *s, struct seq_layer *l, uint32_t rows)
@@ -93,6 +103,7 @@ static void cut_layer(struct seq *s, struct seq_layer *l, uint32_t rows)
 		return;
 	}
 	layer_publish(l, (struct commit){ rows, c.tiles });
+	POINT(truncate_tail);
 	layer_trim(s, l, rows);
 }
 
@@ -108,10 +119,14 @@ int seq_cut(struct seq *s, uint32_t layer, uint32_t rows)
 			return -EINVAL;
 	if (all)
 		store_release(&record->intent, CUT_PENDING | rows);
-	for (uint32_t i = first; i < end; i++)
+	POINT(truncate_intent);
+	for (uint32_t i = first; i < end; i++) {
 		cut_layer(s, &s->layer[i], rows);
+		POINT(truncate_layer);
+	}
 	if (all)
 		store_release(&record->intent, 0);
+	POINT(truncate_end);
 	return 0;
 }
 
@@ -121,6 +136,7 @@ void layer_clear(struct seq *s, struct seq_layer *l)
 
 	/* The record is DYING (or was never LIVE): recovery does not look at what is in it. */
 	layer_trim(s, l, 0);
+	POINT(drop_tail);
 	if (!reach.table)
 		return;
 	if (!reach.limit)
@@ -144,9 +160,11 @@ static void fork_sealed(struct seq *parent, struct seq_layer *from, struct seq *
 	if (sees.table == reach.table && !reach.limit)
 		table_share(st, sees.table, sees.limit);
 	table_ref(st, sees.table);
+	POINT(fork_shared);
 	set_reach(to, sees);
 	tiles = count_sealed(child, to, rows);
 	layer_publish(to, (struct commit){ rows, tiles });
+	POINT(fork_sealed);
 }
 
 static void fork_rows(struct seq *parent, struct seq_layer *from, struct seq *child,
@@ -178,5 +196,6 @@ int layer_fork(struct seq *parent, struct seq *child, uint32_t layer, uint32_t r
 		return r;
 	fork_rows(parent, from, child, to, rows);
 	seq_commit(child, layer, rows);
+	POINT(fork_layer);
 	return 0;
 }

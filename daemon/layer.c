@@ -13,6 +13,7 @@
 #include <assert.h>
 
 #include "daemon/charge.h"
+#include "daemon/point.h"
 #include "daemon/seq.h"
 #include "daemon/table.h"
 #include "shm/atomic.h"
@@ -184,7 +185,9 @@ static int own_table(struct seq *s, uint32_t layer, uint32_t *ret)
 			return r;
 		/* The new table says the same as its base did, so this changes nothing yet. */
 		reach = (struct reach){ table, 0 };
+		POINT(flush_table);
 		store_release(&l->record->reach, reach_pack(reach));
+		POINT(flush_reach);
 	}
 	*ret = reach.table;
 	return 0;
@@ -196,6 +199,7 @@ int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent,
 	uint32_t table;
 	int r;
 
+	POINT(flush_begin);
 	r = own_table(s, layer, &table);
 	if (r == 0)
 		r = table_next(s, table, l->tail_first, ret_extent, ret_slot);
@@ -214,7 +218,9 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 		old[i] = *chunk_at(l, i);
 	if (table_seal(s->cache->store, reach_unpack(l->record->reach).table))
 		l->n_extents++;
+	POINT(flush_written);
 	layer_publish(l, (struct commit){ c.rows, c.tiles + 1 });
+	POINT(flush_published);
 	l->tail_first += KV_TILE_ROWS;
 	l->n_chunks -= TILE_CHUNKS;
 	for (uint32_t i = 0; i < TILE_CHUNKS; i++) {
@@ -222,6 +228,7 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 		*chunk_at(l, KV_MAX_CHUNKS - TILE_CHUNKS + i) = 0;
 		charge_page_put(s, chunk_bytes(s), old[i]);
 	}
+	POINT(flush_end);
 }
 
 void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows)

@@ -15,6 +15,7 @@
 #include "daemon/charge.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
+#include "daemon/point.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -138,12 +139,14 @@ static void unmake(struct seq *s, uint32_t slot)
 	struct sequence_record *r = s->record;
 
 	store_release(&r->state, RECORD_DYING);
+	POINT(drop_begin);
 	for (uint32_t i = 0; s->layer && i < r->layers; i++)
 		if (s->layer[i].record)
 			layer_clear(s, &s->layer[i]);
 	for (uint32_t i = 0; i < ARRAY_SIZE(r->block); i++)
 		if (r->block[i])
 			charge_block_put(s, r->block[i]);
+	POINT(drop_blocks);
 	assert(load_relaxed(&s->bytes) == 0);
 	free(s->layer);
 	s->layer = NULL;
@@ -250,6 +253,7 @@ static int make(struct cache *c, const char *name, unsigned node, struct seq **r
 	s->bytes = 0;
 	s->record = catalogue_sequence(st->catalogue, slot);
 	fill_record(s->record, c, name, node);
+	POINT(create_filled);
 	r = make_layers(s);
 	if (r < 0) {
 		unmake(s, slot);
@@ -273,7 +277,9 @@ static void publish(struct seq *s, uint64_t session)
 	struct sequence_record *r = s->record;
 	uint32_t slot = slot_of(s);
 
+	POINT(create_made);
 	catalogue_publish_sequence(c->store->catalogue, slot);
+	POINT(create_published);
 	s->next = c->first;
 	c->first = s;
 	c->n_sequences++;
@@ -349,6 +355,7 @@ static int fork_held(struct seq *parent, uint32_t rows, struct seq **ret, char *
 		unmake(s, slot_of(s));
 		return fail_make(c, r, "fork", why);
 	}
+	POINT(fork_made);
 	*ret = s;
 	return 0;
 }
@@ -366,6 +373,7 @@ int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **r
 	if (r < 0)
 		return r;
 	publish(s, session);
+	POINT(fork_end);
 	*ret = s;
 	return 0;
 }
@@ -401,6 +409,7 @@ static void drop_held(struct seq *s)
 	store_release(&s->id, 0);
 	store_relaxed(&s->session, 0);
 	unmake(s, slot_of(s));
+	POINT(drop_end);
 	s->cache = NULL;
 	s->next = NULL;
 	seq_end_control(s);

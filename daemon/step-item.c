@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "daemon/point.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -176,11 +177,14 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 	if (!extent)
 		return -ENOMEM;
 	r = seq_view(i->seq, layer, have + n, extent, n_extents, &view);
-	if (r == 0)
-		kv_write(space, &view, have, n, (uint8_t *)arena_at(s, i->in.kv) + skip * stride,
-			 stride);
 	s->lane.used = mark;
-	return r;
+	if (r < 0)
+		return r;
+	POINT(append_reserved);
+	BREAK_ORDER(seq_commit(i->seq, layer, have + n));
+	kv_write(space, &view, have, n, (uint8_t *)arena_at(s, i->in.kv) + skip * stride, stride);
+	POINT(append_written);
+	return 0;
 }
 
 void item_append(struct stepper *s, struct step_item *i)
@@ -372,7 +376,10 @@ void item_complete(struct stepper *s, struct step_item *i)
 	if (!i->error && is_late(s))
 		item_fail(i, -ETIME, SPARQ_REASON_DEADLINE);
 	/* What the step wrote is live from here on; a crash before this line leaves it free. */
-	if (!i->error && i->commits)
+	if (!i->error && i->commits) {
+		POINT(append_attended);
 		seq_commit(i->seq, s->entry->layer, i->rows);
+		POINT(append_committed);
+	}
 	write_report(s, i);
 }

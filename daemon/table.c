@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/charge.h"
+#include "daemon/point.h"
 #include "daemon/seq.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -134,11 +135,13 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 		return r;
 	}
 	if (block) {
+		POINT(flush_block);
 		block_of(st, t->last_block)->next = block;
 		t->last_block = block;
 	}
 	*entry_at(st, t, table, t->n_entries) =
 		(struct table_entry){ page, row, (uint16_t)tiles, 0 };
+	POINT(flush_extent);
 	t->bytes += pool_charge(st->pool, page_bytes(t, tiles));
 	t->n_entries++;
 	t->last_used = 0;
@@ -287,6 +290,7 @@ void table_unref(struct store *st, uint32_t table)
 		/* Once its block is back, both may be another's. */
 		t = st->tables[table];
 		base = header_of(st, table)->base;
+		POINT(drop_table);
 		table_free(st, table);
 		cache_refund(t.cache, t.bytes);
 		table = base;

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "daemon/point.h"
 #include "daemon/step-item.h"
 #include "daemon/worker-private.h"
 #include "numa/pin.h"
@@ -61,7 +62,9 @@ static uint32_t run_queue(struct worker *w, struct queue *q, uint32_t most)
 
 	while (n < most && (r = ring_daemon_copy(&q->ring, &e)) > 0) {
 		step_run(&w->stepper, q, &e, &cqe);
+		POINT(step_done);
 		ring_daemon_post(&q->ring, &cqe);
+		POINT(step_posted);
 		n++;
 		told = false;
 		if (e.op == SPARQ_OP_NOP)
