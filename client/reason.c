@@ -21,12 +21,14 @@ static const char *const reasons[SPARQ_REASONS] = {
 	[SPARQ_REASON_QUERIES] = "no queries where queries are needed, or more than max_rows",
 	[SPARQ_REASON_ROW] = "row is not the number of rows so far, or is past the limit",
 	[SPARQ_REASON_BUSY] = "in flight on another queue, or under a control call",
-	[SPARQ_REASON_BUDGET] = "over the budget of the cache or of the user",
-	[SPARQ_REASON_POOL] = "the pool is full",
+	[SPARQ_REASON_BUDGET] = "the budget of the cache is spent: budget_bytes",
+	[SPARQ_REASON_POOL] = "the pool of the daemon is full: pool_bytes",
 	[SPARQ_REASON_DEADLINE] = "the deadline has passed",
 	[SPARQ_REASON_LINKED] = "the entry before, to which it was linked, failed",
 	[SPARQ_REASON_UNSUPPORTED] = "not supported by this cache",
 	[SPARQ_REASON_RESERVED] = "a reserved field is not 0",
+	[SPARQ_REASON_QUOTA] = "the quota of the user is spent: user_bytes",
+	[SPARQ_REASON_CATALOGUE] = "the catalogue of the daemon is full: catalogue_bytes",
 };
 
 const char *sparq_reason(uint32_t reason)

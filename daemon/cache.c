@@ -269,7 +269,7 @@ int cache_charge(struct cache *c, uint64_t bytes)
 
 	do {
 		if (now > limit || bytes > limit - now)
-			return -EDQUOT;
+			return -ENOSPC;
 	} while (!compare_exchange(&c->charged_bytes, &now, now + bytes));
 	r = user_charge(c->user, USER_BYTES, bytes);
 	if (r < 0)

@@ -12,6 +12,7 @@
 #include "daemon/cache-params.h"
 #include "daemon/catalogue.h"
 #include "daemon/channels.h"
+#include "daemon/shortage.h"
 #include "daemon/user.h"
 #include "kernels/kernels.h"
 #include "shm/sparq-abi.h"
@@ -64,6 +65,7 @@ struct store {
 	uint32_t max_sequences;
 	uint32_t max_rows;        /* of one sequence: configuration */
 	unsigned next_node;       /* round robin for new sequences */
+	struct shortage shortage; /* of the last control call that found no room */
 };
 int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, struct users *users,
 	       uint32_t max_rows);
@@ -82,6 +84,7 @@ void cache_unref(struct cache *c);
 int cache_set(struct cache *c, const char *key, const char *value, char *why);
 void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret);
 
-/* And its user. -EDQUOT: the budget, -ENOSPC... Any thread. */
+/* And its user. -ENOSPC: its budget, -EDQUOT: the quota of its user; nothing is charged then. Any
+ * thread. */
 int cache_charge(struct cache *c, uint64_t bytes);
 void cache_refund(struct cache *c, uint64_t bytes);

@@ -2,6 +2,7 @@
 /* Channel tables in the catalogue: see channels.h. */
 #include "daemon/channels.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -88,13 +89,27 @@ static uint64_t index_bytes(const struct cache *c)
 	return (uint64_t)c->record->layers * c->record->kv_heads * sizeof(*c->channels.table);
 }
 
+/* Who can make room finds the limit in the store. */
+static int lack(struct cache *c, enum limit limit, uint64_t bytes)
+{
+	c->store->shortage = (struct shortage){ limit, bytes };
+	return -ENOSPC;
+}
+
+static int charge(struct cache *c, uint64_t bytes)
+{
+	int r = cache_charge(c, bytes);
+
+	return r < 0 ? lack(c, r == -EDQUOT ? LIMIT_QUOTA : LIMIT_BUDGET, bytes) : 0;
+}
+
 static int take_index(struct cache *c)
 {
 	int r;
 
 	if (c->channels.table)
 		return 0;
-	r = cache_charge(c, index_bytes(c));
+	r = charge(c, index_bytes(c));
 	if (r < 0)
 		return r;
 	c->channels.table = calloc(1, index_bytes(c));
@@ -110,13 +125,13 @@ static int take_block(struct cache *c)
 	uint32_t block;
 	int r;
 
-	r = cache_charge(c, CATALOGUE_BLOCK);
+	r = charge(c, CATALOGUE_BLOCK);
 	if (r < 0)
 		return r;
 	r = catalogue_take_block(c->store->catalogue, &block);
 	if (r < 0) {
 		cache_refund(c, CATALOGUE_BLOCK);
-		return r;
+		return lack(c, LIMIT_CATALOGUE, CATALOGUE_BLOCK);
 	}
 	memset(block_of(c, block), 0, CATALOGUE_BLOCK);
 	if (c->channels.last)
@@ -170,6 +185,17 @@ static void seal(struct channels_block *b)
 	b->checksum = XXH3_64bits(b->record, CATALOGUE_BLOCK - sizeof(*b));
 }
 
+static int fail_load(const struct cache *c, const struct sparq_msg_cache_table *m, int error,
+		     char *why)
+{
+	char what[64];
+
+	snprintf(what, sizeof(what), "table of layer %u, KV head %u", m->layer, m->kv_head);
+	if (error != -ENOSPC)
+		return why_fail(why, -error, "%s: %s", what, strerror(-error));
+	return shortage_fail(&c->store->shortage, c, what, why);
+}
+
 int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *why)
 {
 	struct channels_record *record;
@@ -190,11 +216,7 @@ int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *
 		*index_at(c, m->layer, m->kv_head) = &record->channels;
 	}
 	catalogue_publish_cache(c->store->catalogue, id_slot(c->id));
-	if (r < 0)
-		return why_fail(why, -r, "table of layer %u, KV head %u: no room for it%s",
-				m->layer, m->kv_head,
-				r == -EDQUOT ? " in the budget or the quota" : "");
-	return 0;
+	return r < 0 ? fail_load(c, m, r, why) : 0;
 }
 
 void channels_clear(struct cache *c)

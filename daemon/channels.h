@@ -42,7 +42,7 @@ struct channels {                         /* the heap's part */
 	uint32_t last;                    /* block */
 };
 
-/* Sets or replaces the table of one (layer, KV head). -EINVAL, -EBUSY, -EDQUOT, -ENOSPC, -ENOMEM
+/* Sets or replaces the table of one (layer, KV head). -EINVAL, -EBUSY, -ENOSPC, -ENOMEM
  * with `why` (SPARQ_ERROR_TEXT bytes). Control thread. */
 int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *why);
 /* Gives back all that they hold. */

@@ -6,13 +6,20 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 
+static int lack(struct seq *s, enum limit limit, uint64_t bytes)
+{
+	s->shortage = (struct shortage){ limit, bytes };
+	return -ENOSPC;
+}
+
 static int charge(struct seq *s, uint64_t bytes)
 {
 	int r = cache_charge(s->cache, bytes);
 
-	if (r == 0)
-		fetch_add(&s->bytes, bytes);
-	return r;
+	if (r < 0)
+		return lack(s, r == -EDQUOT ? LIMIT_QUOTA : LIMIT_BUDGET, bytes);
+	fetch_add(&s->bytes, bytes);
+	return 0;
 }
 
 static void refund(struct seq *s, uint64_t bytes)
@@ -31,9 +38,11 @@ int charge_page(struct seq *s, size_t bytes, page_ref *ret)
 	if (r < 0)
 		return r;
 	r = pool_take(pool, s->node, bytes, s->cache->user->uid, ret);
-	if (r < 0)
+	if (r < 0) {
 		refund(s, stride);
-	return r;
+		return lack(s, LIMIT_POOL, stride);
+	}
+	return 0;
 }
 
 void charge_page_put(struct seq *s, size_t bytes, page_ref page)
@@ -52,9 +61,11 @@ int charge_block(struct seq *s, uint32_t *ret)
 	if (r < 0)
 		return r;
 	r = catalogue_take_block(s->cache->store->catalogue, ret);
-	if (r < 0)
+	if (r < 0) {
 		refund(s, CATALOGUE_BLOCK);
-	return r;
+		return lack(s, LIMIT_CATALOGUE, CATALOGUE_BLOCK);
+	}
+	return 0;
 }
 
 void charge_block_put(struct seq *s, uint32_t block)

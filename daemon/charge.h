@@ -12,7 +12,7 @@
 
 struct seq;
 
-/* -EDQUOT (budget or quota), -ENOSPC (pool); nothing is charged then. */
+/* -ENOSPC: nothing is charged then, and s->shortage says which limit is in the way. */
 int charge_page(struct seq *s, size_t bytes, page_ref *ret);
 void charge_page_put(struct seq *s, size_t bytes, page_ref page);
 int charge_block(struct seq *s, uint32_t *ret);

@@ -202,17 +202,14 @@ static void fill_record(struct sequence_record *r, const struct cache *c, const 
 	snprintf(r->name, sizeof(r->name), "%s", name);
 }
 
-static int fail_make(const struct cache *c, int error, const char *what, char *why)
+/* Says why, and leaves the limit where who can make room finds it. */
+static int fail_make(struct cache *c, int error, const struct shortage *s, const char *what,
+		     char *why)
 {
-	if (error == -EDQUOT)
-		return why_fail(why, EDQUOT,
-				"%s: the budget of the cache (%llu bytes, 0: none) or the quota of "
-				"the user (%llu) does not allow it",
-				what, (unsigned long long)c->budget_bytes,
-				(unsigned long long)load_relaxed(&c->user->limit[USER_BYTES]));
-	if (error == -ENOSPC)
-		return why_fail(why, ENOSPC, "%s: pool or catalogue of the daemon is full", what);
-	return why_fail(why, -error, "%s: %s", what, strerror(-error));
+	if (error != -ENOSPC)
+		return why_fail(why, -error, "%s: %s", what, strerror(-error));
+	c->store->shortage = *s;
+	return shortage_fail(s, c, what, why);
 }
 
 static int take_slot(struct cache *c, uint32_t *ret_slot, char *why)
@@ -220,13 +217,12 @@ static int take_slot(struct cache *c, uint32_t *ret_slot, char *why)
 	int r;
 
 	if (user_charge(c->user, USER_SEQUENCES, 1) < 0)
-		return why_fail(why, EDQUOT, "sequences: the limit of %llu per user is reached",
-				(unsigned long long)load_relaxed(&c->user->limit[USER_SEQUENCES]));
+		return fail_make(c, -ENOSPC, &(struct shortage){ LIMIT_SEQUENCES, 0 }, "sequences",
+				 why);
 	r = catalogue_take_sequence(c->store->catalogue, ret_slot);
 	if (r < 0) {
 		user_refund(c->user, USER_SEQUENCES, 1);
-		return why_fail(why, ENOSPC, "sequences: all %u slots of this daemon are taken",
-				c->store->max_sequences);
+		return fail_make(c, r, &(struct shortage){ LIMIT_SLOTS, 0 }, "sequences", why);
 	}
 	return 0;
 }
@@ -257,7 +253,7 @@ static int make(struct cache *c, const char *name, unsigned node, struct seq **r
 	r = make_layers(s);
 	if (r < 0) {
 		unmake(s, slot);
-		return fail_make(c, r, "sequence", why);
+		return fail_make(c, r, &s->shortage, "sequence", why);
 	}
 	*ret = s;
 	return 0;
@@ -353,7 +349,7 @@ static int fork_held(struct seq *parent, uint32_t rows, struct seq **ret, char *
 		r = layer_fork(parent, s, i, rows);
 	if (r < 0) {
 		unmake(s, slot_of(s));
-		return fail_make(c, r, "fork", why);
+		return fail_make(c, r, &s->shortage, "fork", why);
 	}
 	POINT(fork_made);
 	*ret = s;

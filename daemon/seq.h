@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "daemon/cache.h"
+#include "daemon/shortage.h"
 
 struct table; /* derived: one per table of the catalogue, counted */
 
@@ -38,6 +39,7 @@ struct seq {
 	uint64_t session;  /* atomic: the session it is attached to, 0 parked */
 	unsigned node;     /* index of its home */
 	uint64_t bytes;    /* atomic: charged */
+	struct shortage shortage; /* its holder's: why it last found no room */
 	void *record;      /* struct sequence_record, in the catalogue */
 	struct seq_layer *layer; /* [layers] */
 	struct seq *next;
@@ -76,7 +78,7 @@ uint32_t seq_rows(const struct seq *s, uint32_t layer); /* committed */
 
 /* Makes room for n rows after the committed ones: takes and charges the chunks they need. Nothing
  * to undo if the step fails: they are used by the next append or freed with the tail.
- * -EDQUOT (budget or quota), -ENOSPC (pool), -E2BIG (max_rows). */
+ * -ENOSPC (s->shortage says of what), -E2BIG (max_rows). */
 int seq_reserve(struct seq *s, uint32_t layer, uint32_t n);
 /* What a kernel sees of rows [0, rows), committed and `reserved` ones alike (rows at most committed
  * + what was reserved). `extent` is room for `n_extent` entries; -E2BIG if too few. */
@@ -86,7 +88,7 @@ int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_exten
 void seq_commit(struct seq *s, uint32_t layer, uint32_t rows);
 /* Is a tile complete with `rollback` newer rows behind it? */
 bool seq_flush_due(const struct seq *s, uint32_t layer);
-/* Takes the slot (and extent, charged) that the next flush writes. -EDQUOT, -ENOSPC: the rows stay
+/* Takes the slot (and extent, charged) that the next flush writes. -ENOSPC: the rows stay
  * in the tail, and the next append that finds no chunk reports it. */
 int seq_flush_begin(struct seq *s, uint32_t layer, struct kv_extent *ret_extent,
 		    unsigned *ret_slot);

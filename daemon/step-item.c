@@ -86,16 +86,9 @@ static int rows_present(const struct stepper *s, const struct step_item *i, uint
 	return 0;
 }
 
-static uint32_t reason_of_room(int error)
+static uint32_t reason_of_room(const struct seq *s, int error)
 {
-	switch (error) {
-	case -EDQUOT:
-		return SPARQ_REASON_BUDGET;
-	case -E2BIG:
-		return SPARQ_REASON_ROW;
-	default:
-		return SPARQ_REASON_POOL;
-	}
+	return error == -E2BIG ? SPARQ_REASON_ROW : shortage_reason(&s->shortage);
 }
 
 struct flush_task {
@@ -210,7 +203,7 @@ void item_append(struct stepper *s, struct step_item *i)
 		return;
 	r = write_rows(s, i, have, skip);
 	if (r < 0)
-		item_fail(i, r, reason_of_room(r));
+		item_fail(i, r, reason_of_room(i->seq, r));
 	else
 		i->commits = true;
 }

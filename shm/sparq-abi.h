@@ -146,12 +146,14 @@ enum {
 	SPARQ_REASON_QUERIES,    /* n_q is 0 where queries are needed, or over max_rows */
 	SPARQ_REASON_ROW,        /* row is not the number of rows (-ESTALE), or past the limit */
 	SPARQ_REASON_BUSY,       /* in flight on another ring, or under a control call */
-	SPARQ_REASON_BUDGET,     /* the budget of the cache or of the user */
+	SPARQ_REASON_BUDGET,     /* the budget of the cache is spent */
 	SPARQ_REASON_POOL,       /* the pool is full */
 	SPARQ_REASON_DEADLINE,
 	SPARQ_REASON_LINKED,     /* the entry it was linked to failed */
 	SPARQ_REASON_UNSUPPORTED,
 	SPARQ_REASON_RESERVED,   /* a reserved field is not 0 */
+	SPARQ_REASON_QUOTA,      /* the quota of the user is spent */
+	SPARQ_REASON_CATALOGUE,  /* the daemon's catalogue is full */
 	SPARQ_REASONS
 };
 

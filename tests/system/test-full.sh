@@ -13,7 +13,8 @@ for format in f16 hier4; do
 	probe --format "$format" --policy dense fill >"$scratch/fill" ||
 		fail "fill: $(cat "$scratch/fill")"
 	cat "$scratch/fill"
-	grep -q 'full after [1-9][0-9]* rows' "$scratch/fill" || fail "no rows fitted"
+	grep -q 'full after [1-9][0-9]* rows: No space left on device: the pool' "$scratch/fill" ||
+		fail "no rows fitted, or the pool was not named"
 	grep -q 'space is back' "$scratch/fill" || fail "the space did not come back"
 done
 [ "$(sum_of --seed 3)" = "$alone" ] || fail "another result after the pool was full"
@@ -28,5 +29,5 @@ stop_daemon
 start_daemon user_bytes=8M pool_bytes=64M
 probe --format f16 --policy dense fill >"$scratch/quota" || fail "quota: $(cat "$scratch/quota")"
 cat "$scratch/quota"
-grep -q 'Disk quota exceeded' "$scratch/quota" || fail "the quota was not named"
+grep -q 'quota of the user is spent: user_bytes' "$scratch/quota" || fail "the quota was not named"
 stop_daemon

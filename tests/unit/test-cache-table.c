@@ -192,9 +192,9 @@ static void over_quota(void **state)
 	struct sparq_msg_cache_table m = table(1, 0, 1);
 
 	f->user->limit[USER_BYTES] = CATALOGUE_BLOCK;
-	assert_int_equal(channels_load(c, &m, why), -EDQUOT);
-	assert_string_equal(why, "table of layer 1, KV head 0: no room for it in the budget or the "
-				 "quota");
+	assert_int_equal(channels_load(c, &m, why), -ENOSPC);
+	assert_string_equal(why, "table of layer 1, KV head 0: 4096 bytes do not fit into the "
+				 "quota of the user (user_bytes = 4096)");
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	f->user->limit[USER_BYTES] = UINT64_MAX;
 	load(c, m);

@@ -376,9 +376,9 @@ static void charging(void **state)
 
 	m.budget_bytes = 1000;
 	assert_int_equal(cache_create(&f->store, f->user, &m, &c, why), 0);
-	assert_int_equal(cache_charge(c, 1001), -EDQUOT);
+	assert_int_equal(cache_charge(c, 1001), -ENOSPC);
 	assert_int_equal(cache_charge(c, 900), 0);
-	assert_int_equal(cache_charge(c, UINT64_MAX), -EDQUOT);
+	assert_int_equal(cache_charge(c, UINT64_MAX), -ENOSPC);
 	assert_int_equal(c->charged_bytes, 900);
 	/* The user's quota is asked second, and what it refuses is not left on the budget. */
 	memcpy(limit, f->users.limit, sizeof(limit));

@@ -562,8 +562,8 @@ static void a_flush_without_room_is_made_up_for(void **state)
 		e = step_of(f, 0, row, 1, 1);
 		cqe = run(f, &e);
 	}
-	assert_int_equal(cqe.res, -EDQUOT);
-	assert_int_equal(cqe.aux >> 16, SPARQ_REASON_BUDGET);
+	assert_int_equal(cqe.res, -ENOSPC);
+	assert_int_equal(cqe.aux >> 16, SPARQ_REASON_QUOTA);
 	assert_int_equal(seq_rows(f->seq[0], 0), row);
 	f->user->limit[USER_BYTES] = limit;
 	grow(f, 0, row + 30);
