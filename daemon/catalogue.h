@@ -14,7 +14,7 @@
  *
  * Ids are slot | generation << 32; the generation moves when a slot is freed.
  * Tables come in blocks of CATALOGUE_BLOCK bytes; which blocks are free is
- * derived. Recovery itself is the issue on persistence; the layout is ready for it.
+ * derived (recover.h).
  */
 #pragma once
 
@@ -26,18 +26,27 @@
 #include "kernels/kernels.h"
 
 #define CATALOGUE_MAGIC 0x474f4c4154414353ull
-#define CATALOGUE_LAYOUT 2u
+#define CATALOGUE_LAYOUT 3u
 #define CATALOGUE_BLOCK 4096u
 
 enum record_state { RECORD_FREE, RECORD_BUILDING, RECORD_LIVE, RECORD_DYING };
 
+/* An arena that pages of this catalogue lie in. */
+struct catalogue_pool {
+	int32_t node;   /* the kernel's number, -1: not bound */
+	uint32_t units; /* of POOL_UNIT_BYTES */
+};
+
 struct catalogue_header {
 	uint64_t magic;
 	uint32_t layout, header_bytes;
-	uint32_t generation; /* of the daemon: one more at every start */
-	uint32_t n_caches, n_sequences, n_blocks;
-	uint64_t caches_at, sequences_at, blocks_at, bytes;
+	uint32_t tiles_layout; /* KV_LAYOUT: what is in the pages */
+	uint32_t n_caches, n_sequences, n_blocks, n_pools, rsv;
+	uint64_t caches_at, sequences_at, notes_at, blocks_at, bytes;
+	struct catalogue_pool pool[POOL_MAX_NODES];
 	uint64_t checksum; /* xxh3 of the fields above */
+
+	uint32_t generation, rsv2; /* of the daemon: one more at every start */
 };
 
 struct cache_record {
@@ -46,6 +55,7 @@ struct cache_record {
 	uint32_t uid;
 	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
 	uint32_t sinks, rollback, timeout_us, on_disconnect;
+	uint32_t evict, share;
 	float scale;
 	uint32_t outliers, channels; /* most of a table; first block of the tables (channels.h) */
 	uint64_t budget_bytes;
@@ -62,11 +72,26 @@ struct table_entry {
 };
 
 struct catalogue; /* mapped file and its derived free lists */
-int catalogue_create(size_t bytes, uint32_t max_caches, uint32_t max_sequences,
-		     struct catalogue **ret);
+
+struct catalogue_params {
+	size_t bytes;
+	uint32_t max_caches, max_sequences;
+	uint32_t generation; /* to begin with */
+	const struct catalogue_pool *pool;
+	unsigned n_pools;
+};
+/* -EINVAL if `bytes` leaves no room for blocks. */
+int catalogue_create(const struct catalogue_params *p, struct catalogue **ret);
+/* Maps a kept one; the descriptor stays the caller's. Its header is checked whole, its generation
+ * moved; records are as they are, no block is taken (recover.h). -EPROTONOSUPPORT: of another
+ * layout, -EUCLEAN: damaged; `why` (CATALOGUE_WHY_BYTES) says what was found. */
+int catalogue_adopt(int fd, struct catalogue **ret, char *why);
 struct catalogue *catalogue_free(struct catalogue *c);
 int catalogue_fd(const struct catalogue *c);
 struct catalogue_header *catalogue_header(struct catalogue *c);
+/* For pool_init: a word for each unit of each pool. */
+uint64_t *catalogue_notes(struct catalogue *c);
+#define CATALOGUE_WHY_BYTES 200
 
 /* Slots; -ENOSPC. `take` leaves the record BUILDING, `publish` makes it LIVE with its checksum,
  * `drop` makes it DYING, then FREE with the next generation. Control thread. */
@@ -83,3 +108,11 @@ void catalogue_drop_sequence(struct catalogue *c, uint32_t slot);
 int catalogue_take_block(struct catalogue *c, uint32_t *ret_block);
 void catalogue_put_block(struct catalogue *c, uint32_t block);
 void *catalogue_block(struct catalogue *c, uint32_t block);
+/* Takes that one, which a record of an adopted catalogue names. -EUCLEAN: there is no such block,
+ * or it is taken. */
+int catalogue_mark_block(struct catalogue *c, uint32_t block);
+bool catalogue_has_block(const struct catalogue *c, uint32_t block);
+
+/* Do the checksums of LIVE records agree? */
+bool catalogue_cache_is_whole(struct catalogue *c, uint32_t slot);
+bool catalogue_sequence_is_whole(struct catalogue *c, uint32_t slot);

@@ -20,86 +20,9 @@
 #include <numa.h>
 #include <string.h>
 
+#include "daemon/page-private.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
-
-#define UNIT_BYTES (2 * MIB)
-#define GRAIN 64u         /* strides are odd multiples of it */
-#define LEAST_BYTES 4096u /* keeps the bitmap of a slab at SLAB_WORDS */
-#define SLAB_WORDS 8u
-#define SLAB_PAGES (SLAB_WORDS * 64u)
-#define MAX_UNITS 4095u /* of a run: 12 bits */
-#define HINTS 64u
-#define RETRIES 64u
-
-#define CLASS_FREE 0u
-#define CLASS_BUSY UINT32_MAX
-#define CLASS_MORE (UINT32_MAX - 1)
-
-/* Owners: 0 nobody yet, uid + 1, or a mixture. */
-#define OWNER_NONE 0u
-#define OWNER_MIXED UINT32_MAX
-
-#define REF_NODE_SHIFT 56
-#define REF_OFFSET_MASK ((1ull << REF_NODE_SHIFT) - 1)
-
-/* Where a class was last seen with room, and how many free pages its slabs have. Both are hints:
- * they save a scan, and a wrong one costs one. */
-struct pool_hint {
-	uint32_t class;
-	uint32_t unit;
-	int64_t open;
-};
-
-struct pool_node {
-	char *base;
-	uint32_t n_units;
-	uint32_t first_free; /* hint: units below are taken */
-	uint64_t *state;     /* [n_units] */
-	uint32_t *head;      /* [n_units] of its slab; valid while a page in it is out */
-	uint32_t *owner;     /* [n_units] OWNER_* or uid + 1 */
-	uint64_t *bits;      /* [n_units][SLAB_WORDS] */
-	uint32_t *last;      /* [n_units][SLAB_PAGES] owner of the page */
-	struct pool_hint hint[HINTS];
-	uint8_t near[POOL_MAX_NODES]; /* nodes, this one first, then by distance */
-};
-
-struct slab_state {
-	uint32_t class, units, used;
-};
-
-static uint64_t state_pack(struct slab_state s)
-{
-	return (uint64_t)s.class << 32 | s.units << 20 | s.used;
-}
-
-static struct slab_state state_unpack(uint64_t word)
-{
-	return (struct slab_state){
-		.class = (uint32_t)(word >> 32),
-		.units = (uint32_t)word >> 20,
-		.used = (uint32_t)word & 0xfffff,
-	};
-}
-
-static size_t class_stride(uint32_t class)
-{
-	return (size_t) class * GRAIN;
-}
-
-static uint32_t slab_capacity(uint32_t class, uint32_t units)
-{
-	return (uint32_t)(units * UNIT_BYTES / class_stride(class));
-}
-
-/* Slabs of one page would all start at the same place of a cache; what a slab does not fill moves
- * its first page. */
-static size_t slab_colour(uint32_t class, uint32_t units, uint32_t head)
-{
-	size_t slack = units * UNIT_BYTES - slab_capacity(class, units) * class_stride(class);
-
-	return head * 5ull % (slack / GRAIN + 1) * GRAIN;
-}
 
 /* ---- set-up ---------------------------------------------------------------- */
 
@@ -125,7 +48,7 @@ static void order_nodes(struct pool *p, const struct arena *arenas, unsigned sel
 		}
 }
 
-static int node_init(struct pool_node *n, const struct arena *a)
+static int node_init(struct pool_node *n, const struct arena *a, uint64_t *note, bool adopted)
 {
 	size_t units = a->bytes / UNIT_BYTES;
 
@@ -138,10 +61,15 @@ static int node_init(struct pool_node *n, const struct arena *a)
 	n->owner = calloc(units, sizeof(*n->owner));
 	n->bits = calloc(units, SLAB_WORDS * sizeof(*n->bits));
 	n->last = calloc(units, SLAB_PAGES * sizeof(*n->last));
-	return n->state && n->head && n->owner && n->bits && n->last ? 0 : -ENOMEM;
+	n->note = note;
+	if (!n->state || !n->head || !n->owner || !n->bits || !n->last)
+		return -ENOMEM;
+	for (size_t i = 0; adopted && i < units; i++)
+		n->owner[i] = OWNER_MIXED;
+	return 0;
 }
 
-int pool_init(struct pool *p, struct arena *arenas, unsigned n)
+int pool_init(struct pool *p, struct arena *arenas, unsigned n, uint64_t *notes, bool adopted)
 {
 	struct pool pool = POOL_NULL;
 	int r = 0;
@@ -152,7 +80,9 @@ int pool_init(struct pool *p, struct arena *arenas, unsigned n)
 		return -ENOMEM;
 	pool.n_nodes = n;
 	for (unsigned i = 0; i < n && r == 0; i++) {
-		r = node_init(&pool.node[i], &arenas[i]);
+		r = node_init(&pool.node[i], &arenas[i], notes, adopted);
+		if (notes)
+			notes += arenas[i].bytes / UNIT_BYTES;
 		order_nodes(&pool, arenas, i);
 		pool.bytes += arenas[i].bytes;
 	}
@@ -204,8 +134,7 @@ static bool state_is_busy(uint64_t word)
 	return state_unpack(word).class == CLASS_BUSY;
 }
 
-/* 0, or how far from `head` the next run may begin; *busy if a state between states was met. */
-static uint32_t run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
+uint32_t pool_run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
 {
 	struct slab_state mine = { CLASS_BUSY, units, 0 };
 
@@ -232,7 +161,7 @@ static bool run_find_in(struct pool_node *n, uint32_t from, uint32_t to, uint32_
 
 		*busy |= state_is_busy(word);
 		if (!word)
-			skip = run_claim(n, u, units, busy);
+			skip = pool_run_claim(n, u, units, busy);
 		if (!skip) {
 			*ret_head = u;
 			return true;
@@ -284,6 +213,9 @@ static bool slab_make(struct pool_node *n, uint32_t class, bool *busy, uint32_t 
 	for (uint32_t i = 0; i < units; i++) {
 		n->head[head + i] = head;
 		owner = owner_merge(owner, load_relaxed(&n->owner[head + i]));
+		/* Before the catalogue names a page of it, by whoever stores that name. */
+		if (n->note)
+			n->note[head + i] = note_pack((struct unit_note){ class, units, i });
 	}
 	pages = slab_capacity(class, units);
 	for (uint32_t i = 0; i < pages; i++)
@@ -331,14 +263,7 @@ static uint32_t slab_pick(struct pool_node *n, uint32_t head, uint32_t pages)
 
 /* ---- pages ----------------------------------------------------------------- */
 
-static uint32_t class_of(size_t bytes)
-{
-	size_t grains = DIV_UP(MAX(bytes, LEAST_BYTES), GRAIN) | 1;
-
-	return grains < CLASS_MORE ? (uint32_t)grains : CLASS_MORE;
-}
-
-static struct pool_hint *hint_of(struct pool_node *n, uint32_t class)
+struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class)
 {
 	for (uint32_t i = 0; i < HINTS; i++) {
 		struct pool_hint *h = &n->hint[(class * 2654435761u + i) % HINTS];
@@ -350,12 +275,6 @@ static struct pool_hint *hint_of(struct pool_node *n, uint32_t class)
 			return h;
 	}
 	return NULL; /* more classes than that: every take that finds its hint missing scans */
-}
-
-static void hint_add(struct pool_hint *h, int64_t open)
-{
-	if (h)
-		fetch_add(&h->open, open);
 }
 
 static bool slab_find(struct pool_node *n, struct pool_hint *h, uint32_t class, uint32_t *ret_head,
@@ -381,7 +300,7 @@ static bool slab_find(struct pool_node *n, struct pool_hint *h, uint32_t class, 
 static bool node_count(struct pool_node *n, uint32_t class, bool *busy, uint32_t *ret_head,
 		       uint32_t *ret_units)
 {
-	struct pool_hint *h = hint_of(n, class);
+	struct pool_hint *h = pool_hint_of(n, class);
 
 	if ((!h || load_relaxed(&h->open) > 0) && slab_find(n, h, class, ret_head, ret_units))
 		return true;
@@ -459,7 +378,7 @@ int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_re
 static void slab_uncount(struct pool_node *n, uint32_t head)
 {
 	uint64_t word = load_relaxed(&n->state[head]);
-	struct pool_hint *h = hint_of(n, state_unpack(word).class);
+	struct pool_hint *h = pool_hint_of(n, state_unpack(word).class);
 	struct slab_state s, to;
 
 	do {
@@ -498,6 +417,8 @@ void pool_put(struct pool *p, page_ref page)
 	(void)before;
 	slab_uncount(n, head);
 }
+
+/* ---- asking ---------------------------------------------------------------- */
 
 void *pool_data(const struct pool *p, page_ref page)
 {

@@ -10,7 +10,10 @@
  * planes of successive pages never fall into one cache set.
  *
  * What is out is derived state: after a restart, recovery marks what the
- * catalogue reaches, and the rest is free.
+ * catalogue reaches, and the rest is free. How a slab was cut cannot be derived
+ * from its pages: a note of it, a word for each unit, lies with the catalogue. A
+ * note is written before the first page of its slab goes out, and says nothing
+ * once the last one is back.
  */
 #pragma once
 
@@ -21,6 +24,7 @@
 #include "numa/arena.h"
 
 #define POOL_MAX_NODES 64
+#define POOL_UNIT_BYTES ((size_t)2 << 20)
 
 /* A page: node << 56 | byte offset in its arena + 1; 0 is no page. Position-independent: it
  * stands in the catalogue. */
@@ -35,8 +39,11 @@ struct pool {
 };
 #define POOL_NULL ((struct pool){ 0 })
 
-/* Takes the arenas (they stay the caller's to deinit, after the pool). -ENOMEM. */
-int pool_init(struct pool *p, struct arena *arenas, unsigned n);
+/* Takes the arenas (they stay the caller's to deinit, after the pool). `notes` has a word for each
+ * unit of each; NULL: no restart is to find the pages again. `adopted`: the arenas and notes are of
+ * a daemon before this one; nothing is out until it is marked, and what is in the pages may be
+ * anybody's. -ENOMEM. */
+int pool_init(struct pool *p, struct arena *arenas, unsigned n, uint64_t *notes, bool adopted);
 void pool_deinit(struct pool *p);
 
 /* What a page of `bytes` occupies: its stride. */
@@ -46,6 +53,9 @@ uint64_t pool_charge(const struct pool *p, size_t bytes);
 int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret);
 /* Gives it back; its contents stay until the next owner of another uid. */
 void pool_put(struct pool *p, page_ref page);
+/* Recovery: the page is out again, to this uid. -EUCLEAN if there is no such page, by its place,
+ * its size or the note of its slab; -EEXIST if it is out already. One thread. */
+int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid);
 void *pool_data(const struct pool *p, page_ref page);
 unsigned pool_node_of(page_ref page);
 uint64_t pool_free_bytes(const struct pool *p);

@@ -98,13 +98,27 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 		if (!first[0])
 			memcpy(first, why, sizeof(first));
 	}
-	r = pool_init(&p->pool, p->arena, p->n);
-	if (r < 0) {
-		log_error("the pool: %s", strerror(-r));
-		return r;
-	}
 	report(p, first);
 	return 0;
+}
+
+unsigned placement_pools(const struct placement *p, struct catalogue_pool ret[POOL_MAX_NODES])
+{
+	for (unsigned i = 0; i < p->n; i++)
+		ret[i] = (struct catalogue_pool){
+			.node = p->arena[i].node,
+			.units = (uint32_t)(p->arena[i].bytes / POOL_UNIT_BYTES),
+		};
+	return p->n;
+}
+
+int placement_open_pool(struct placement *p, uint64_t *notes, bool adopted)
+{
+	int r = pool_init(&p->pool, p->arena, p->n, notes, adopted);
+
+	if (r < 0)
+		log_error("the pool: %s", strerror(-r));
+	return r;
 }
 
 void placement_deinit(struct placement *p)

@@ -2,8 +2,10 @@
 /* The pool's memory: how much, cut over the nodes, in which pages, and what fell short. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/catalogue.h"
 #include "daemon/config.h"
 #include "daemon/page.h"
 #include "numa/arena.h"
@@ -19,5 +21,9 @@ struct placement {
 
 /* Makes, binds, fills and verifies the arenas: seconds per 10 GiB. Logs what it became. */
 int placement_init(struct placement *p, const struct topo *t, const struct config *c);
+/* What the catalogue says of them; how many. */
+unsigned placement_pools(const struct placement *p, struct catalogue_pool ret[POOL_MAX_NODES]);
+/* The pool over the arenas, with the catalogue's notes. */
+int placement_open_pool(struct placement *p, uint64_t *notes, bool adopted);
 void placement_deinit(struct placement *p);
 uint64_t placement_misplaced(const struct placement *p); /* pages */

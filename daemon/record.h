@@ -97,8 +97,20 @@ struct sequence_record {
 	char name[64];
 	uint32_t block[16]; /* of layer records */
 	uint64_t intent;    /* CUT_PENDING | rows, while a truncate of all layers runs */
-	uint64_t rsv[11];
+
+	/* What changes while it is LIVE: each word by one store, none of them under the checksum,
+	 * so that recovery checks its range and not more. */
+	uint32_t flags;      /* SEQUENCE_* */
+	uint32_t uses;       /* how often it was attached, forked from or begun with */
+	uint64_t used_s;     /* when last, CLOCK_REALTIME */
+	uint32_t tokens;     /* first block of what its token ids hash to; BLOCK_NONE */
+	uint32_t token_rows; /* whose ids are known */
+	uint64_t spilled;    /* number of the file that it lies in; 0: in the pool */
+	uint64_t rsv[7];
 };
+#define SEQUENCE_PINNED (1u << 0) /* not to be evicted */
+#define SEQUENCE_PREFIX (1u << 1) /* nobody's: kept for others to begin with */
+#define SEQUENCE_FLAGS (SEQUENCE_PINNED | SEQUENCE_PREFIX)
 #define SEQUENCE_FIXED_AT offsetof(struct sequence_record, cache_slot)
 #define SEQUENCE_FIXED_BYTES (offsetof(struct sequence_record, intent) - SEQUENCE_FIXED_AT)
 

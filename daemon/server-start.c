@@ -106,27 +106,56 @@ static int open_loop(struct server *s)
 
 /* ---- memory --------------------------------------------------------------- */
 
-static int open_store(struct server *s)
+/* A client knows a new daemon from the one it left by another number. The catalogue counts them;
+ * where there was none, what was counted before is not known. */
+static uint32_t first_generation(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint32_t)now.tv_sec ^ (uint32_t)getpid() << 16;
+}
+
+static int create_catalogue(struct server *s)
 {
 	const struct config *c = &s->config;
-	int r = topo_read("/", &s->topo);
+	struct catalogue_pool pool[POOL_MAX_NODES];
+	struct catalogue_params params = {
+		.bytes = c->catalogue_bytes,
+		.max_caches = c->max_caches,
+		.max_sequences = c->max_sequences,
+		.generation = first_generation(),
+		.pool = pool,
+		.n_pools = placement_pools(&s->placement, pool),
+	};
+	int r = catalogue_create(&params, &s->catalogue);
 
-	if (r < 0)
-		return failed("the machine's topology", r);
-	r = placement_init(&s->placement, &s->topo, c);
-	if (r < 0)
-		return r; /* it said why */
-	r = catalogue_create(c->catalogue_bytes, c->max_caches, c->max_sequences, &s->catalogue);
 	if (r == -EINVAL) {
 		log_error("catalogue_bytes = %" PRIu64 " is too small for max_caches = %" PRIu32
 			  " and max_sequences = %" PRIu32,
 			  c->catalogue_bytes, c->max_caches, c->max_sequences);
 		return r;
 	}
+	return r < 0 ? failed("the catalogue", r) : 0;
+}
+
+static int open_store(struct server *s)
+{
+	int r = topo_read("/", &s->topo);
+
 	if (r < 0)
-		return failed("the catalogue", r);
+		return failed("the machine's topology", r);
+	r = placement_init(&s->placement, &s->topo, &s->config);
+	if (r < 0)
+		return r; /* it said why */
+	r = create_catalogue(s);
+	if (r < 0)
+		return r;
+	r = placement_open_pool(&s->placement, catalogue_notes(s->catalogue), false);
+	if (r < 0)
+		return r;
 	server_limit_users(s);
-	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, c->max_rows);
+	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
 	return r < 0 ? failed("the store", r) : 0;
 }
 
@@ -134,16 +163,13 @@ static int open_store(struct server *s)
 static int open_page(struct server *s)
 {
 	struct sparq_daemon_page *page;
-	struct timespec now;
 	int r = segment_create("sparqd-page", ALIGN_UP(sizeof(*page), 4096), &s->page);
 
 	if (r == 0)
 		r = segment_seal(&s->page);
 	if (r < 0)
 		return failed("the daemon page", r);
-	/* Another number at every start: a client knows a new daemon from the one it left. */
-	clock_gettime(CLOCK_REALTIME, &now);
-	s->generation = (uint32_t)now.tv_sec ^ (uint32_t)getpid() << 16;
+	s->generation = catalogue_header(s->catalogue)->generation;
 	page = s->page.base;
 	page->magic = SPARQ_MAGIC;
 	page->abi = SPARQ_ABI_MAJOR;

@@ -31,6 +31,10 @@ enum { /* bytes read, by plane */
 	KV_PLANES
 };
 
+/* One more when the bytes of tiles, chunks, extents or policy arguments mean something else than
+ * before: a daemon reads only pages of its own layout. */
+#define KV_LAYOUT 1u
+
 #define KV_TILE_ROWS 128u
 #define KV_CHUNK_ROWS 64u
 #define KV_MAX_SINKS 16u

@@ -20,14 +20,24 @@ void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_b
 		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24,
 	};
 
+	const struct catalogue_pool pool = { -1, (uint32_t)(pool_bytes / POOL_UNIT_BYTES) };
+	const struct catalogue_params catalogue = {
+		.bytes = catalogue_bytes,
+		.max_caches = 6,
+		.max_sequences = 32,
+		.pool = &pool,
+		.n_pools = 1,
+	};
+
 	memset(f, 0, sizeof(*f));
 	f->arena = ARENA_NULL;
 	f->arena.bytes = pool_bytes;
 	f->arena.base = mmap(NULL, pool_bytes, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_ptr_not_equal(f->arena.base, MAP_FAILED);
-	assert_int_equal(pool_init(&f->pool, &f->arena, 1), 0);
-	assert_int_equal(catalogue_create(catalogue_bytes, 6, 32, &f->catalogue), 0);
+	assert_int_equal(catalogue_create(&catalogue, &f->catalogue), 0);
+	assert_int_equal(pool_init(&f->pool, &f->arena, 1, catalogue_notes(f->catalogue), false),
+			 0);
 	users_limit(&f->users, limits);
 	assert_int_equal(users_get(&f->users, FIXTURE_UID, &f->user), 0);
 	assert_int_equal(users_get(&f->users, FIXTURE_UID + 1, &f->stranger), 0);

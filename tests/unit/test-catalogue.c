@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include <cmocka.h>
@@ -17,11 +18,26 @@
 #include "daemon/record.h"
 #include "shm/base.h"
 
+static int create(size_t bytes, uint32_t caches, uint32_t sequences, struct catalogue **ret)
+{
+	static const struct catalogue_pool pools[] = { { .node = 0, .units = 5 },
+						       { .node = 1, .units = 600 } };
+	const struct catalogue_params p = {
+		.bytes = bytes,
+		.max_caches = caches,
+		.max_sequences = sequences,
+		.pool = pools,
+		.n_pools = ARRAY_SIZE(pools),
+	};
+
+	return catalogue_create(&p, ret);
+}
+
 static struct catalogue *make(size_t bytes)
 {
 	struct catalogue *c = NULL;
 
-	assert_int_equal(catalogue_create(bytes, 3, 5, &c), 0);
+	assert_int_equal(create(bytes, 3, 5, &c), 0);
 	return c;
 }
 
@@ -50,10 +66,10 @@ static void refused(void **state)
 	struct catalogue *c = NULL;
 
 	(void)state;
-	assert_int_equal(catalogue_create(8192, 3, 5, &c), -EINVAL);
-	assert_int_equal(catalogue_create(MIB, 0, 5, &c), -EINVAL);
-	assert_int_equal(catalogue_create(MIB, 3, 0, &c), -EINVAL);
-	assert_int_equal(catalogue_create(MIB, 3, UINT32_MAX, &c), -EINVAL);
+	assert_int_equal(create(8192, 3, 5, &c), -EINVAL);
+	assert_int_equal(create(MIB, 0, 5, &c), -EINVAL);
+	assert_int_equal(create(MIB, 3, 0, &c), -EINVAL);
+	assert_int_equal(create(MIB, 3, UINT32_MAX, &c), -EINVAL);
 	assert_null(c);
 }
 
@@ -186,12 +202,96 @@ static void blocks(void **state)
 	catalogue_free(c);
 }
 
+/* ---- after a restart ------------------------------------------------------------- */
+
+static void adopted(void **state)
+{
+	struct catalogue *c = make(MIB), *again = NULL;
+	char why[CATALOGUE_WHY_BYTES] = "";
+	uint32_t slot, block;
+
+	(void)state;
+	assert_int_equal(catalogue_take_cache(c, &slot), 0);
+	catalogue_publish_cache(c, slot);
+	assert_int_equal(catalogue_take_block(c, &block), 0);
+	catalogue_notes(c)[604] = 77;
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), 0);
+	assert_int_equal(catalogue_header(again)->generation, 2);
+	assert_int_equal(catalogue_cache(again, slot)->state, RECORD_LIVE);
+	assert_true(catalogue_cache_is_whole(again, slot));
+	assert_int_equal(catalogue_notes(again)[604], 77);
+	catalogue_cache(again, slot)->heads ^= 1;
+	assert_false(catalogue_cache_is_whole(again, slot));
+	/* No block is taken but by a mark, and none twice. */
+	assert_int_equal(catalogue_mark_block(again, block), 0);
+	assert_int_equal(catalogue_mark_block(again, block), -EUCLEAN);
+	assert_int_equal(catalogue_mark_block(again, 0), -EUCLEAN);
+	assert_int_equal(catalogue_mark_block(again, catalogue_header(again)->n_blocks), -EUCLEAN);
+	catalogue_put_block(again, block);
+	catalogue_free(again);
+	catalogue_free(c);
+}
+
+/* The number never is 0, and a damaged one is no reason to lose what is there. */
+static void generations(void **state)
+{
+	struct catalogue *c = make(MIB), *again = NULL;
+	char why[CATALOGUE_WHY_BYTES] = "";
+
+	(void)state;
+	catalogue_header(c)->generation = UINT32_MAX;
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), 0);
+	assert_int_equal(catalogue_header(again)->generation, 1);
+	catalogue_free(again);
+	catalogue_free(c);
+}
+
+/* A header that another daemon wrote, or that was damaged, is refused with what was found, and the
+ * file is left as it was. */
+static void headers_refused(void **state)
+{
+	struct catalogue *c = make(MIB), *again = NULL;
+	struct catalogue_header *h = catalogue_header(c), saved = *h;
+	char why[CATALOGUE_WHY_BYTES] = "";
+
+	(void)state;
+	h->layout++;
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EPROTONOSUPPORT);
+	assert_non_null(strstr(why, "layout 4."));
+	*h = saved;
+	h->tiles_layout++;
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EPROTONOSUPPORT);
+	/* Each byte that is summed. */
+	for (size_t i = 0; i < offsetof(struct catalogue_header, generation); i++) {
+		*h = saved;
+		((uint8_t *)h)[i] ^= 0x40;
+		assert_true(catalogue_adopt(catalogue_fd(c), &again, why) < 0);
+		assert_non_null(strstr(why, "last daemon"));
+	}
+	/* And a sum that agrees with parts that do not fit. */
+	*h = saved;
+	h->n_sequences = UINT32_MAX;
+	h->checksum = XXH3_64bits(h, offsetof(struct catalogue_header, checksum));
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EUCLEAN);
+	*h = saved;
+	assert_null(again);
+	assert_int_equal(ftruncate(catalogue_fd(c), 100), 0);
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EUCLEAN);
+	catalogue_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(header),           cmocka_unit_test(refused),
-		cmocka_unit_test(cache_records),    cmocka_unit_test(sequence_records),
-		cmocka_unit_test(generation_wraps), cmocka_unit_test(blocks),
+		cmocka_unit_test(header),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(cache_records),
+		cmocka_unit_test(sequence_records),
+		cmocka_unit_test(generation_wraps),
+		cmocka_unit_test(blocks),
+		cmocka_unit_test(adopted),
+		cmocka_unit_test(generations),
+		cmocka_unit_test(headers_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,7 @@ static int setup_n(void **state, unsigned nodes, size_t units)
 					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		assert_ptr_not_equal(f->arena[i].base, MAP_FAILED);
 	}
-	assert_int_equal(pool_init(&f->pool, f->arena, nodes), 0);
+	assert_int_equal(pool_init(&f->pool, f->arena, nodes, NULL, false), 0);
 	*state = f;
 	return 0;
 }
@@ -362,6 +362,102 @@ static void never_refused(void **state)
 	assert_int_equal(f->pool.used_bytes, 0);
 }
 
+/* ---- after a restart ------------------------------------------------------------- */
+
+#define KEPT 400
+
+struct kept {
+	page_ref page[KEPT];
+	size_t bytes[KEPT];
+	unsigned n;
+	uint64_t notes[32];
+};
+
+/* A pool that kept notes, with pages of many sizes out and some put back: left as it is. */
+static void leave(struct fixture *f, struct kept *k, unsigned seed)
+{
+	static const size_t sizes[] = { 4096, 4096, 5000, 70000, 70000, MIB, 5 * MIB };
+
+	pool_deinit(&f->pool);
+	assert_int_equal(pool_init(&f->pool, f->arena, 1, k->notes, false), 0);
+	for (unsigned i = 0; i < KEPT; i++) {
+		size_t bytes = sizes[rand_r(&seed) % ARRAY_SIZE(sizes)];
+
+		if (rand_r(&seed) % 3 == 0 && k->n > 0)
+			pool_put(&f->pool, k->page[--k->n]);
+		else if (pool_take(&f->pool, 0, bytes, 7, &k->page[k->n]) == 0)
+			k->bytes[k->n++] = bytes;
+	}
+	assert_true(k->n > 10);
+}
+
+/* Pages that are found again are as good as those that were taken: none of them is handed out,
+ * all memory comes back, and what was free is nobody's to read. */
+static void found_again(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned seed = 1; seed < 30; seed++) {
+		struct kept k = { .n = 0 };
+		uint64_t used;
+		page_ref page;
+
+		leave(f, &k, seed);
+		used = f->pool.used_bytes;
+		pool_deinit(&f->pool);
+		assert_int_equal(pool_init(&f->pool, f->arena, 1, k.notes, true), 0);
+		for (unsigned i = 0; i < k.n; i++) {
+			memset(pool_data(&f->pool, k.page[i]), (int)i + 1, k.bytes[i]);
+			assert_int_equal(pool_mark(&f->pool, k.page[i], k.bytes[i], 7), 0);
+			assert_int_equal(pool_mark(&f->pool, k.page[i], k.bytes[i], 7), -EEXIST);
+		}
+		assert_int_equal(f->pool.used_bytes, used);
+		while (pool_take(&f->pool, 0, 4096, 8, &page) == 0) {
+			const uint8_t *bytes = pool_data(&f->pool, page);
+
+			for (unsigned i = 0; i < 4096; i++)
+				assert_int_equal(bytes[i], 0);
+			memset(pool_data(&f->pool, page), 0xff, 4096);
+		}
+		for (unsigned i = 0; i < k.n; i++) {
+			const uint8_t *bytes = pool_data(&f->pool, k.page[i]);
+
+			assert_int_equal(bytes[0], (uint8_t)(i + 1));
+			assert_int_equal(bytes[k.bytes[i] - 1], (uint8_t)(i + 1));
+			pool_put(&f->pool, k.page[i]);
+		}
+	}
+}
+
+/* What a damaged catalogue may say: none of it is believed, and nothing breaks. */
+static void not_found(void **state)
+{
+	struct fixture *f = *state;
+	struct kept k = { .n = 0 };
+	unsigned seed = 5;
+
+	leave(f, &k, 3);
+	pool_deinit(&f->pool);
+	assert_int_equal(pool_init(&f->pool, f->arena, 1, k.notes, true), 0);
+	assert_int_equal(pool_mark(&f->pool, 0, 4096, 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, 1ull << 56 | 1, 4096, 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0] + 64, k.bytes[0], 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0], k.bytes[0] + 4096, 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, 16 * UNIT + 1, k.bytes[0], 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0], SIZE_MAX, 7), -EUCLEAN);
+	assert_int_equal(f->pool.used_bytes, 0);
+	/* Notes of anything: marks end, and what they took can be put back. */
+	for (unsigned round = 0; round < 200000; round++) {
+		unsigned i = (unsigned)rand_r(&seed) % k.n;
+		page_ref page = k.page[i] ^ 1ull << rand_r(&seed) % 30;
+
+		k.notes[rand_r(&seed) % 16] ^= 1ull << rand_r(&seed) % 64;
+		if (pool_mark(&f->pool, page, k.bytes[i], 7) == 0)
+			pool_put(&f->pool, page);
+	}
+	assert_int_equal(f->pool.used_bytes, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -375,6 +471,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(no_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_overlap, setup_two, teardown),
 		cmocka_unit_test_setup_teardown(never_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(found_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(not_found, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

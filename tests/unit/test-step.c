@@ -90,12 +90,17 @@ static int set_up(void **state)
 		[USER_CACHES] = 4,         [USER_SEQUENCES] = 8,
 	};
 	const struct arena_params memory = { .name = "test", .bytes = 32 << 20, .node = -1 };
+	const struct catalogue_params catalogue = {
+		.bytes = 4 << 20,
+		.max_caches = 8,
+		.max_sequences = 16,
+	};
 	struct fixture *f = calloc(1, sizeof(*f));
 	char why[SPARQ_ERROR_TEXT];
 
 	assert_int_equal(arena_create(&memory, &f->arena, NULL), 0);
-	assert_int_equal(pool_init(&f->pool, &f->arena, 1), 0);
-	assert_int_equal(catalogue_create(4 << 20, 8, 16, &f->catalogue), 0);
+	assert_int_equal(pool_init(&f->pool, &f->arena, 1, NULL, false), 0);
+	assert_int_equal(catalogue_create(&catalogue, &f->catalogue), 0);
 	users_limit(&f->users, limits);
 	assert_int_equal(users_get(&f->users, 1000, &f->user), 0);
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1 << 20), 0);

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the pool's files share: a node's tables, and the words in them (page.c has their story). */
+#pragma once
+
+#include "daemon/page.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define UNIT_BYTES POOL_UNIT_BYTES
+#define GRAIN 64u         /* strides are odd multiples of it */
+#define LEAST_BYTES 4096u /* keeps the bitmap of a slab at SLAB_WORDS */
+#define SLAB_WORDS 8u
+#define SLAB_PAGES (SLAB_WORDS * 64u)
+#define MAX_UNITS 4095u /* of a run: 12 bits */
+#define HINTS 64u
+#define RETRIES 64u
+
+#define CLASS_FREE 0u
+#define CLASS_BUSY UINT32_MAX
+#define CLASS_MORE (UINT32_MAX - 1)
+
+/* Owners: 0 nobody yet, uid + 1, or a mixture. */
+#define OWNER_NONE 0u
+#define OWNER_MIXED UINT32_MAX
+
+#define REF_NODE_SHIFT 56
+#define REF_OFFSET_MASK ((1ull << REF_NODE_SHIFT) - 1)
+
+/* Where a class was last seen with room, and how many free pages its slabs have. Both are hints:
+ * they save a scan, and a wrong one costs one. */
+struct pool_hint {
+	uint32_t class;
+	uint32_t unit;
+	int64_t open;
+};
+
+struct pool_node {
+	char *base;
+	uint32_t n_units;
+	uint32_t first_free; /* hint: units below are taken */
+	uint64_t *state;     /* [n_units] */
+	uint32_t *head;      /* [n_units] of its slab; valid while a page in it is out */
+	uint32_t *owner;     /* [n_units] OWNER_* or uid + 1 */
+	uint64_t *bits;      /* [n_units][SLAB_WORDS] */
+	uint32_t *last;      /* [n_units][SLAB_PAGES] owner of the page */
+	uint64_t *note;      /* [n_units] struct unit_note; NULL: none are kept */
+	struct pool_hint hint[HINTS];
+	uint8_t near[POOL_MAX_NODES]; /* nodes, this one first, then by distance */
+};
+
+struct slab_state {
+	uint32_t class, units, used;
+};
+
+static inline uint64_t state_pack(struct slab_state s)
+{
+	return (uint64_t)s.class << 32 | s.units << 20 | s.used;
+}
+
+static inline struct slab_state state_unpack(uint64_t word)
+{
+	return (struct slab_state){
+		.class = (uint32_t)(word >> 32),
+		.units = (uint32_t)word >> 20,
+		.used = (uint32_t)word & 0xfffff,
+	};
+}
+
+/* What outlives the daemon of a unit of a slab: the unit's place in its run. */
+struct unit_note {
+	uint32_t class, units, place;
+};
+
+static inline uint64_t note_pack(struct unit_note n)
+{
+	return (uint64_t)n.class << 32 | n.units << 16 | n.place;
+}
+
+static inline struct unit_note note_unpack(uint64_t word)
+{
+	return (struct unit_note){
+		.class = (uint32_t)(word >> 32),
+		.units = (uint32_t)word >> 16,
+		.place = (uint32_t)word & 0xffff,
+	};
+}
+
+static inline size_t class_stride(uint32_t class)
+{
+	return (size_t) class * GRAIN;
+}
+
+static inline uint32_t slab_capacity(uint32_t class, uint32_t units)
+{
+	return (uint32_t)(units * UNIT_BYTES / class_stride(class));
+}
+
+/* Slabs of one page would all start at the same place of a cache; what a slab does not fill moves
+ * its first page. */
+static inline size_t slab_colour(uint32_t class, uint32_t units, uint32_t head)
+{
+	size_t slack = units * UNIT_BYTES - slab_capacity(class, units) * class_stride(class);
+
+	return head * 5ull % (slack / GRAIN + 1) * GRAIN;
+}
+
+static inline uint32_t class_of(size_t bytes)
+{
+	size_t grains = DIV_UP(MAX(bytes, LEAST_BYTES), GRAIN) | 1;
+
+	return grains < CLASS_MORE ? (uint32_t)grains : CLASS_MORE;
+}
+
+
+/* ---- page.c ---------------------------------------------------------------- */
+
+/* Makes a run of free units BUSY. 0, or how far from `head` the next run may begin; *busy if a
+ * state between states was met. */
+uint32_t pool_run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy);
+/* NULL: there are more classes than hints. */
+struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class);
+
+static inline void hint_add(struct pool_hint *h, int64_t open)
+{
+	if (h)
+		fetch_add(&h->open, open);
+}
