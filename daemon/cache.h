@@ -78,6 +78,9 @@ void store_deinit(struct store *s);
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why);
 struct cache *cache_find(struct store *s, const struct user *user, uint64_t id);
+/* One of this user's, by id, or by name where id is 0; one session more. -EINVAL, -ENOENT. */
+int cache_attach(struct store *s, const struct user *user, uint64_t id, const char *name,
+		 struct cache **ret, char *why);
 /* One session fewer; a cache without sessions and sequences is dropped. */
 void cache_unref(struct cache *c);
 /* A policy parameter, before the first sequence (-EBUSY). */

@@ -143,31 +143,39 @@ static int reserve_cache(struct peer *p)
 	return 0;
 }
 
-static int call_cache_create(struct peer *p, union message *m, char *why)
+int peer_hold_cache(struct peer *p, struct cache *cache, char *why)
 {
-	struct sparq_msg head = m->head;
-	struct peer_cache *held;
-	struct cache *cache;
-	int r = reserve_cache(p); /* before the cache: nothing may fail after it */
+	struct peer_cache *held = held_cache(p, cache->id);
+	int r = held ? 0 : reserve_cache(p);
 
-	if (r < 0)
-		return r;
-	r = cache_create(&p->server->store, p->user, &m->cache_create, &cache, why);
-	if (r < 0)
-		return r;
-	held = held_cache(p, cache->id);
-	if (held && held->refs == CACHE_REFS_MAX) {
+	if (r == 0 && held && held->refs == CACHE_REFS_MAX)
+		r = PEER_REFUSE(-EMFILE, "this session holds the cache %u times", CACHE_REFS_MAX);
+	if (r < 0) {
 		cache_unref(cache);
-		return PEER_REFUSE(-EMFILE, "this session holds the cache %u times",
-				   CACHE_REFS_MAX);
+		return r;
 	}
 	if (!held) {
 		held = &p->cache[p->n_caches++];
 		*held = (struct peer_cache){ .cache = cache };
 	}
 	held->refs++;
-	if (!cache->creator) /* made by this call: who attaches finds another's */
+	/* Made by this call, or found by a restart, whose first owner goes on: who attaches later
+	 * finds another's. */
+	if (!cache->creator)
 		cache->creator = p->session->id;
+	return 0;
+}
+
+static int call_cache_create(struct peer *p, union message *m, char *why)
+{
+	struct sparq_msg head = m->head;
+	struct cache *cache;
+	int r = cache_create(&p->server->store, p->user, &m->cache_create, &cache, why);
+
+	if (r == 0)
+		r = peer_hold_cache(p, cache, why);
+	if (r < 0)
+		return r;
 	message_reply(m, &head);
 	m->cache.cache = cache->id;
 	return 0;
@@ -376,12 +384,14 @@ static const struct {
 	{ SPARQ_MSG_CACHE_SET, call_cache_set },
 	{ SPARQ_MSG_CACHE_STAT, call_cache_stat },
 	{ SPARQ_MSG_CACHE_TABLE, call_cache_table },
+	{ SPARQ_MSG_CACHE_ATTACH, peer_cache_attach },
 	{ SPARQ_MSG_SEQ_CREATE, call_seq_create },
 	{ SPARQ_MSG_SEQ_ATTACH, call_seq_attach },
 	{ SPARQ_MSG_SEQ_FORK, call_seq_fork },
 	{ SPARQ_MSG_SEQ_DROP, call_seq_drop },
 	{ SPARQ_MSG_SEQ_TRUNCATE, call_seq_truncate },
 	{ SPARQ_MSG_SEQ_STAT, call_seq_stat },
+	{ SPARQ_MSG_SEQ_ADOPT, peer_seq_adopt },
 };
 
 peer_call_fn *peer_call(const struct peer *p, uint16_t type)

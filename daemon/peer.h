@@ -70,13 +70,16 @@ bool peer_hit(const struct peer *p);        /* a SIGBUS was caught in its segmen
 /* Deadlines of handshakes, detachments that found no memory; false: nothing is left to watch. */
 bool peer_sweep(struct peer *p, uint64_t now_ns);
 
-/* ---- requests: peer-hello.c, peer-calls.c ---------------------------------- */
+/* ---- requests: peer-hello.c, peer-calls.c, peer-attach.c ---------------------------------- */
 
 /* A request in `m` becomes its reply in `m` (0), or `why` (SPARQ_ERROR_TEXT bytes) says what is
  * wrong (-errno). Descriptors of the reply go to p->out_fds. */
 typedef int peer_call_fn(struct peer *p, union message *m, char *why);
 peer_call_fn peer_hello, peer_mapped;
+peer_call_fn peer_cache_attach, peer_seq_adopt; /* peer-attach.c */
 peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
+/* Takes the caller's reference to the cache into the session, or lets go of it. */
+int peer_hold_cache(struct peer *p, struct cache *cache, char *why);
 void peer_session_free(struct peer *p); /* and refunds what peer_hello charged */
 
 #define PEER_REFUSE(error, ...) (snprintf(why, SPARQ_ERROR_TEXT, __VA_ARGS__), (error))

@@ -49,6 +49,9 @@ struct seq {
 
 int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
 int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
+/* By id, with or without a name. -ENOENT: none, or another user's; -EBUSY: it has a session. */
+int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t session,
+	      struct seq **ret, char *why);
 /* Rows at most the least over the layers. -EBUSY while entries are in flight. */
 int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **ret, char *why);
 int seq_truncate(struct seq *s, uint32_t rows, char *why); /* all layers */

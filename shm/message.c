@@ -42,12 +42,14 @@ static const struct kind kinds[] = {
 	KIND(CACHE_SET, sparq_msg_cache_set, sparq_msg),
 	KIND(CACHE_STAT, sparq_msg_cache, sparq_msg_cache_stat),
 	KIND(CACHE_TABLE, sparq_msg_cache_table, sparq_msg),
+	KIND(CACHE_ATTACH, sparq_msg_cache_attach, sparq_msg_cache_shape),
 	KIND(SEQ_CREATE, sparq_msg_seq_create, sparq_msg_seq),
 	KIND(SEQ_ATTACH, sparq_msg_seq_create, sparq_msg_seq),
 	KIND(SEQ_FORK, sparq_msg_seq, sparq_msg_seq),
 	KIND(SEQ_DROP, sparq_msg_seq, sparq_msg_seq),
 	KIND(SEQ_TRUNCATE, sparq_msg_seq, sparq_msg_seq),
 	KIND(SEQ_STAT, sparq_msg_seq, sparq_msg_seq_stat),
+	KIND(SEQ_ADOPT, sparq_msg_seq, sparq_msg_seq),
 };
 
 enum rule {
@@ -94,9 +96,16 @@ static const struct field fields[] = {
 	TEXT_IN(CACHE_SET, sparq_msg_cache_set, key),
 	TEXT_IN(CACHE_SET, sparq_msg_cache_set, value),
 	ZERO_IN(CACHE_TABLE, sparq_msg_cache_table, rsv),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_attach, name),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_shape, k_format),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_shape, v_format),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_shape, policy),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_shape, device),
+	TEXT_IN(CACHE_ATTACH, sparq_msg_cache_shape, model),
 	TEXT_IN(SEQ_CREATE, sparq_msg_seq_create, name),
 	TEXT_IN(SEQ_ATTACH, sparq_msg_seq_create, name),
 	ZERO_IN(SEQ_DROP, sparq_msg_seq, rows),
+	ZERO_IN(SEQ_ADOPT, sparq_msg_seq, rows),
 };
 
 static const struct kind *find_kind(uint16_t type)

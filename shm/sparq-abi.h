@@ -33,7 +33,9 @@
 #define SPARQ_FEATURE_LSE (1ull << 0)    /* items may ask for the log-sum-exp */
 #define SPARQ_FEATURE_REPORT (1ull << 1) /* items may ask for a report */
 #define SPARQ_FEATURE_TABLE (1ull << 2)  /* CACHE_TABLE is known */
-#define SPARQ_FEATURES_COMPAT (SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE)
+#define SPARQ_FEATURE_ADOPT (1ull << 3)  /* CACHE_ATTACH and SEQ_ADOPT are known */
+#define SPARQ_FEATURES_COMPAT \
+	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -217,12 +219,14 @@ enum {
 	SPARQ_MSG_CACHE_SET = 18,
 	SPARQ_MSG_CACHE_STAT = 19,
 	SPARQ_MSG_CACHE_TABLE = 20,
+	SPARQ_MSG_CACHE_ATTACH = 21,
 	SPARQ_MSG_SEQ_CREATE = 32,
 	SPARQ_MSG_SEQ_ATTACH = 33,
 	SPARQ_MSG_SEQ_FORK = 34,
 	SPARQ_MSG_SEQ_DROP = 35,
 	SPARQ_MSG_SEQ_TRUNCATE = 36,
-	SPARQ_MSG_SEQ_STAT = 37
+	SPARQ_MSG_SEQ_STAT = 37,
+	SPARQ_MSG_SEQ_ADOPT = 38
 };
 
 struct sparq_msg { /* head of every message */
@@ -338,13 +342,34 @@ struct sparq_msg_cache_table { /* the reply is a head */
 	uint8_t k_channels[SPARQ_MAX_CHANNELS], v_channels[SPARQ_MAX_CHANNELS];
 };
 
+struct sparq_msg_cache_attach { /* by one of the two, the other is 0 or empty */
+	struct sparq_msg head;
+	uint64_t cache;
+	char name[64];
+};
+
+struct sparq_msg_cache_shape { /* the reply: what a program must know to use it */
+	struct sparq_msg head;
+	uint64_t cache;
+	char name[64];
+	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
+	float scale;
+	uint32_t timeout_us;
+	uint64_t budget_bytes;
+	char k_format[128], v_format[128];
+	char policy[32];
+	char device[32];
+	char model[128];
+};
+
 struct sparq_msg_seq_create { /* SEQ_CREATE, SEQ_ATTACH */
 	struct sparq_msg head;
 	uint64_t cache;
 	char name[64]; /* empty: unnamed */
 };
 
-struct sparq_msg_seq { /* SEQ_DROP, SEQ_STAT; FORK and TRUNCATE use rows; reply to all but STAT */
+/* SEQ_ADOPT, SEQ_DROP, SEQ_STAT; FORK and TRUNCATE use rows; reply to all but STAT */
+struct sparq_msg_seq {
 	struct sparq_msg head;
 	uint64_t sequence, rows;
 };
@@ -398,6 +423,10 @@ SPARQ_ASSERT(sizeof(struct sparq_msg_hello) == 64, "msg_hello");
 SPARQ_ASSERT(sizeof(struct sparq_msg_cache_table) == 560, "msg_cache_table");
 SPARQ_AT(sparq_msg_cache_table, k_channels, 48);
 SPARQ_AT(sparq_msg_cache_table, v_channels, 304);
+SPARQ_ASSERT(sizeof(struct sparq_msg_cache_attach) == 88, "msg_cache_attach");
+SPARQ_ASSERT(sizeof(struct sparq_msg_cache_shape) == 576, "msg_cache_shape");
+SPARQ_AT(sparq_msg_cache_shape, name, 24); /* where the request has it */
+SPARQ_AT(sparq_msg_cache_shape, k_format, 128);
 SPARQ_ASSERT(sizeof(struct sparq_msg_hello_reply) == 16 + 8 + 16 + 24 + 32 + 24 * SPARQ_MAX_QUEUES,
 	     "msg_hello_reply");
 

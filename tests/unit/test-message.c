@@ -27,7 +27,7 @@ static const uint16_t types[] = {
 	SPARQ_MSG_QUEUE_FD, SPARQ_MSG_CACHE_CREATE, SPARQ_MSG_CACHE_UNREF, SPARQ_MSG_CACHE_SET,
 	SPARQ_MSG_CACHE_STAT,    SPARQ_MSG_SEQ_CREATE,   SPARQ_MSG_SEQ_ATTACH,  SPARQ_MSG_SEQ_FORK,
 	SPARQ_MSG_SEQ_DROP,      SPARQ_MSG_SEQ_TRUNCATE, SPARQ_MSG_SEQ_STAT,
-	SPARQ_MSG_CACHE_TABLE,
+	SPARQ_MSG_CACHE_TABLE, SPARQ_MSG_CACHE_ATTACH, SPARQ_MSG_SEQ_ADOPT,
 };
 
 static unsigned open_fds(void)
@@ -132,6 +132,13 @@ static const struct text texts[] = {
 	TEXT(CACHE_CREATE, sparq_msg_cache_create, options),
 	TEXT(CACHE_SET, sparq_msg_cache_set, key),
 	TEXT(CACHE_SET, sparq_msg_cache_set, value),
+	TEXT(CACHE_ATTACH, sparq_msg_cache_attach, name),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, name),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, k_format),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, v_format),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, policy),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, device),
+	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, model),
 	TEXT(SEQ_CREATE, sparq_msg_seq_create, name),
 	TEXT(SEQ_ATTACH, sparq_msg_seq_create, name),
 	TEXT(NAME | SPARQ_MSG_REPLY, sparq_msg_name, name),

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Caches and sequences taken over by what a client remembers of them: a name, or
+ * the id, which holds across a restart. Who may not have one is told what he
+ * would be told if it had never been.
+ */
+#include "daemon/cache.h"
+#include "daemon/name.h"
+#include "daemon/seq.h"
+#include "daemon/store.h"
+#include "shm/atomic.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static struct cache *find_named(struct store *s, const struct user *user, const char *name)
+{
+	for (struct cache *c = s->caches; c; c = c->next)
+		if (c->user == user && !strcmp(c->record->name, name))
+			return c;
+	return NULL;
+}
+
+int cache_attach(struct store *s, const struct user *user, uint64_t id, const char *name,
+		 struct cache **ret, char *why)
+{
+	struct cache *c;
+	int r;
+
+	if (id && *name)
+		return why_fail(why, EINVAL, "cache %#" PRIx64 " and name \"%s\": one of them", id,
+				name);
+	r = id ? 0 : name_check("cache", name, why);
+	if (r < 0)
+		return r;
+	c = id ? cache_find(s, user, id) : find_named(s, user, name);
+	if (!c && id)
+		return why_fail(why, ENOENT, "there is no cache %#" PRIx64, id);
+	if (!c)
+		return why_fail(why, ENOENT, "there is no cache \"%s\"", name);
+	c->n_sessions++;
+	*ret = c;
+	return 0;
+}
+
+int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t session,
+	      struct seq **ret, char *why)
+{
+	struct seq *s = NULL;
+
+	if (id && id_slot(id) < st->max_sequences)
+		s = st->seq_by_slot[id_slot(id)];
+	if (!s || s->id != id || s->cache->user != user)
+		return why_fail(why, ENOENT, "there is no sequence %#" PRIx64, id);
+	if (load_relaxed(&s->session))
+		return why_fail(why, EBUSY, "sequence %#" PRIx64 " is attached to %s session", id,
+				load_relaxed(&s->session) == session ? "this" : "another");
+	store_release(&s->session, session);
+	*ret = s;
+	return 0;
+}
