@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "daemon/journal.h"
 #include "daemon/log.h"
-#include "daemon/notify.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -96,7 +96,7 @@ static void log_format(int level, const char *format, va_list args)
 	for (size_t i = 0; i < n; i++)
 		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
 			line[i] = '?';
-	if (!log_to_journal || notify_journal(level, line) < 0)
+	if (!log_to_journal || journal_send(level, line) < 0)
 		write_line(level, line, n);
 	errno = saved;
 }

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the service manager is told and what it hands over: readiness, a
- * sentence of status, the watchdog, listening sockets, journal lines.
+ * What the manager hears: systemd, or the parent that `sparqd --keeper` is.
+ * Readiness, a sentence of status, the watchdog.
  *
- * notify-none.c stands in where libsystemd is not built in; it is equivalent to
- * running outside systemd.
+ * The protocol is that of sd_notify(3): datagrams of NAME=value lines to the
+ * socket that NOTIFY_SOCKET names, which systemd promises to keep. It is spoken
+ * here and not through libsystemd, so that a build without that library has the
+ * same keeper, and there is one path to test. Without NOTIFY_SOCKET every call
+ * does nothing.
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
+
+#define NOTIFY_MOST_FDS 253 /* the kernel's limit for a message */
 
 void notify_ready(void);
 void notify_reloading(void); /* notify_ready ends it */
@@ -19,11 +23,10 @@ void notify_extend(uint64_t usec); /* the start may take this much longer */
 
 /* How often the manager wants to hear notify_watchdog; 0: it does not. */
 uint64_t notify_watchdog_ns(void);
-void notify_watchdog(void);
+/* 0, or -errno: -ECONNREFUSED if the manager is gone. */
+int notify_watchdog(void);
 
-/* Sockets passed in by the manager, by type: SEQPACKET for sessions, STREAM for control; -1 where
- * there is none. Others are closed. 0, or -errno. */
-int notify_sockets(int *ret_session, int *ret_control);
-
-/* One line to the journal with its priority; -errno: not sent. */
-int notify_journal(int level, const char *line);
+/* Lines with descriptors, of which the manager gets copies: 1 sent, 0 nobody listens, -errno. */
+int notify_send(const char *text, const int *fds, unsigned n_fds);
+/* Waits until the manager has read all that was sent so far: 1, 0 nobody listens, -ETIMEDOUT. */
+int notify_barrier(int timeout_ms);

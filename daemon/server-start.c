@@ -40,13 +40,13 @@ static int failed(const char *what, int error)
 
 /* ---- before memory -------------------------------------------------------- */
 
-static int open_listener(struct listener *l, int passed, int type, const char *path)
+static int open_listener(struct listener *l, int *passed, int type, const char *path)
 {
 	char why[CONFIG_WHY_BYTES] = "";
 	int r;
 
-	if (passed >= 0) {
-		listener_adopt(l, passed);
+	if (*passed >= 0) {
+		listener_adopt(l, STEAL_FD(*passed));
 		return 0;
 	}
 	r = listener_open(l, type, path, why);
@@ -57,15 +57,15 @@ static int open_listener(struct listener *l, int passed, int type, const char *p
 
 static int open_sockets(struct server *s)
 {
-	int session, control, r;
+	struct kept *k = &s->kept;
+	int r = keep_take(k);
 
-	r = notify_sockets(&session, &control);
 	if (r < 0)
-		return failed("the sockets of the service manager", r);
-	r = open_listener(&s->session_listener, session, SOCK_SEQPACKET, s->config.socket);
+		return failed("what the service manager hands over", r);
+	r = open_listener(&s->session_listener, &k->session, SOCK_SEQPACKET, s->config.socket);
 	if (r < 0)
 		return r;
-	return open_listener(&s->control_listener, control, SOCK_STREAM, s->config.control);
+	return open_listener(&s->control_listener, &k->control, SOCK_STREAM, s->config.control);
 }
 
 /* A session has about five descriptors; the usual soft limit of 1024 is for select(). */
@@ -266,6 +266,7 @@ static int server_start(struct server *s)
 		r = server_watch(s);
 	if (r < 0)
 		return r;
+	kept_deinit(&s->kept);
 	s->started_ns = clock_now_ns();
 	return 0;
 }
@@ -284,6 +285,7 @@ static void server_deinit(struct server *s)
 	s->catalogue = catalogue_free(s->catalogue);
 	users_deinit(&s->users);
 	placement_deinit(&s->placement);
+	kept_deinit(&s->kept);
 	close_fd(&s->signal_fd);
 	close_fd(&s->fault_fd);
 }
@@ -301,6 +303,7 @@ int server_run(const struct server_args *args, const struct config *c)
 		.faults = LOOP_SOURCE_NULL,
 		.events = LOOP_SOURCE_NULL,
 		.page = SEGMENT_NULL,
+		.kept = KEPT_NULL,
 	};
 	int r = server_start(&s);
 

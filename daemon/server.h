@@ -12,6 +12,7 @@
 
 #include "daemon/cache.h"
 #include "daemon/config.h"
+#include "daemon/keep.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -36,6 +37,7 @@ struct server {
 	const struct server_args *args;
 	struct config config;
 	struct loop *loop;
+	struct kept kept; /* until the start has taken of it what it wants */
 	struct topo topo;
 	struct placement placement;
 	struct catalogue *catalogue;

@@ -11,7 +11,7 @@ build=(
 	gcc libc6-dev meson ninja-build pkgconf
 	liburing-dev       # control loop, spill
 	libnuma-dev        # placement
-	libsystemd-dev     # notify, socket activation, descriptor store, journal
+	libsystemd-dev     # the journal
 	libjson-c-dev      # varlink, --json
 	libxxhash-dev      # checksums of the catalogue
 	libopenblas-pthread-dev # the example's matrix products, not the daemon's

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the service manager hears and hands over, with this test in its place. */
-#include <fcntl.h>
+/* What the service manager hears, with this test in its place. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -89,68 +89,78 @@ static void test_watchdog(void **state)
 	unsetenv("WATCHDOG_USEC");
 }
 
-/* Two listening sockets and something else, in any order, at the descriptors that systemd uses. */
-static int passed_child(const int type[3])
+static void test_descriptors(void **state)
 {
-	int session, control;
-	char pid[16];
+	char control[CMSG_SPACE(sizeof(int) * 8)] __attribute__((aligned(16))), text[64];
+	struct iovec data = { text, sizeof(text) };
+	struct msghdr m = { .msg_iov = &data,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	struct cmsghdr *c;
+	int fds[2] = { STDIN_FILENO, manager }, many[NOTIFY_MOST_FDS + 1] = { 0 };
 
-	for (unsigned i = 0; i < 3; i++) {
-		struct sockaddr_un a = { .sun_family = AF_UNIX };
-		int fd = type[i] ? socket(AF_UNIX, type[i], 0) : open("/dev/null", O_RDONLY);
-
-		if (type[i] &&
-		    (bind(fd, (struct sockaddr *)&a, sizeof(sa_family_t)) < 0 || listen(fd, 1) < 0))
-			return 1;
-		if (dup2(fd, 10 + (int)i) < 0)
-			return 2;
-	}
-	for (int i = 0; i < 3; i++)
-		if (dup2(10 + i, 3 + i) < 0)
-			return 3;
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	setenv("LISTEN_PID", pid, 1);
-	setenv("LISTEN_FDS", "3", 1);
-	if (notify_sockets(&session, &control) < 0)
-		return 4;
-	for (int i = 0; i < 3; i++) {
-		if (type[i] == SOCK_SEQPACKET && session != 3 + i)
-			return 5;
-		if (type[i] == SOCK_STREAM && control != 3 + i)
-			return 6;
-		if (!type[i] && fcntl(3 + i, F_GETFD) != -1)
-			return 7; /* what nobody asked for must not stay open */
-	}
-	return getenv("LISTEN_FDS") ? 8 : 0; /* nor be offered to a child */
+	assert_int_equal(notify_send("FDSTORE=1", fds, 2), 1);
+	assert_int_equal(recvmsg(manager, &m, 0), 9);
+	assert_memory_equal(text, "FDSTORE=1", 9);
+	c = CMSG_FIRSTHDR(&m);
+	assert_non_null(c);
+	assert_int_equal(c->cmsg_type, SCM_RIGHTS);
+	assert_int_equal(c->cmsg_len, CMSG_LEN(sizeof(int) * 2));
+	memcpy(fds, CMSG_DATA(c), sizeof(fds));
+	close(fds[0]);
+	close(fds[1]);
+	assert_int_equal(notify_send("FDSTORE=1", many, NOTIFY_MOST_FDS + 1), -E2BIG);
 }
 
-static void test_sockets(void **state)
+/* The status is one line, whatever a name in it has: another line would be another message. */
+static void test_status_is_a_line(void **state)
 {
-	static const int orders[][3] = {
-		{ SOCK_SEQPACKET, SOCK_STREAM, 0 },
-		{ 0, SOCK_STREAM, SOCK_SEQPACKET },
-	};
-	int session = 0, control = 0, status;
+	notify_status("refused: %s", "a\nREADY=1");
+	hears("STATUS=refused: a READY=1");
+}
 
-	assert_int_equal(notify_sockets(&session, &control), 0);
-	assert_int_equal(session, -1);
-	assert_int_equal(control, -1);
-	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
-		pid_t child = fork();
+/* What the daemon tells its clients after a barrier may rely on what it sent before. */
+static void test_barrier(void **state)
+{
+	char text[64];
+	pid_t child;
+	int status;
 
-		if (child == 0)
-			_exit(passed_child(orders[i]));
-		assert_int_equal(waitpid(child, &status, 0), child);
-		assert_int_equal(status, 0);
-	}
+	assert_int_equal(notify_barrier(20), -ETIMEDOUT); /* nobody reads */
+	hears("BARRIER=1"); /* received without its descriptor, which the kernel closes */
+	child = fork();
+	if (child == 0)
+		_exit(notify_barrier(10000) == 1 ? 0 : 1);
+	while (recv(manager, text, sizeof(text), 0) < 0)
+		usleep(1000);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+/* A manager that is gone is an error, one that never was is none; and what cannot be an address. */
+static void test_addresses(void **state)
+{
+	close_fd(&manager);
+	assert_int_equal(notify_watchdog(), -ECONNREFUSED);
+	setenv("NOTIFY_SOCKET", "/nonexistent/socket", 1);
+	assert_int_equal(notify_watchdog(), -ENOENT);
+	setenv("NOTIFY_SOCKET", "vsock:2:1234", 1);
+	assert_int_equal(notify_watchdog(), -EAFNOSUPPORT);
+	unsetenv("NOTIFY_SOCKET");
+	assert_int_equal(notify_watchdog(), 0);
+	assert_int_equal(notify_barrier(1), 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_status_is_a_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_barrier, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
 		cmocka_unit_test(test_watchdog),
-		cmocka_unit_test(test_sockets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
