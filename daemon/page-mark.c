@@ -79,6 +79,7 @@ static int node_mark(struct pool_node *n, size_t at, uint32_t class, uint32_t ui
 	s.used++;
 	n->state[head] = state_pack(s);
 	n->last[(size_t)head * SLAB_PAGES + page] = uid + 1;
+	n->refs[(size_t)head * SLAB_PAGES + page] = 1;
 	hint_add(pool_hint_of(n, class), -1);
 	return 0;
 }

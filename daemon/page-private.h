@@ -43,6 +43,7 @@ struct pool_node {
 	uint32_t *owner;     /* [n_units] OWNER_* or uid + 1 */
 	uint64_t *bits;      /* [n_units][SLAB_WORDS] */
 	uint32_t *last;      /* [n_units][SLAB_PAGES] owner of the page */
+	uint32_t *refs;      /* [n_units][SLAB_PAGES] of the page, while it is out */
 	uint64_t *note;      /* [n_units] struct unit_note; NULL: none are kept */
 	struct pool_hint hint[HINTS];
 	uint8_t near[POOL_MAX_NODES]; /* nodes, this one first, then by distance */

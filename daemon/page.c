@@ -61,8 +61,9 @@ static int node_init(struct pool_node *n, const struct arena *a, uint64_t *note,
 	n->owner = calloc(units, sizeof(*n->owner));
 	n->bits = calloc(units, SLAB_WORDS * sizeof(*n->bits));
 	n->last = calloc(units, SLAB_PAGES * sizeof(*n->last));
+	n->refs = calloc(units, SLAB_PAGES * sizeof(*n->refs));
 	n->note = note;
-	if (!n->state || !n->head || !n->owner || !n->bits || !n->last)
+	if (!n->state || !n->head || !n->owner || !n->bits || !n->last || !n->refs)
 		return -ENOMEM;
 	for (size_t i = 0; adopted && i < units; i++)
 		n->owner[i] = OWNER_MIXED;
@@ -104,6 +105,7 @@ void pool_deinit(struct pool *p)
 		free(n->owner);
 		free(n->bits);
 		free(n->last);
+		free(n->refs);
 	}
 	free(p->node);
 	*p = POOL_NULL;
@@ -341,6 +343,7 @@ static bool node_take(struct pool_node *n, uint32_t class, uint32_t uid, bool *b
 	page = slab_pick(n, head, slab_capacity(class, units));
 	at = head * UNIT_BYTES + slab_colour(class, units, head) + page * class_stride(class);
 	page_own(n, at, class_stride(class), &n->last[(size_t)head * SLAB_PAGES + page], uid);
+	store_relaxed(&n->refs[(size_t)head * SLAB_PAGES + page], 1u);
 	*ret_at = at;
 	return true;
 }
@@ -399,23 +402,63 @@ static void slab_uncount(struct pool_node *n, uint32_t head)
 	run_release(n, head, s.units);
 }
 
+/* Where a page that is out is counted. */
+struct page_place {
+	struct pool_node *node;
+	uint32_t head, index; /* its slab, its number in it */
+	size_t stride;
+};
+
+static struct page_place page_find(const struct pool *p, page_ref page)
+{
+	struct page_place f = { .node = &p->node[pool_node_of(page)] };
+	size_t at = (page & REF_OFFSET_MASK) - 1;
+	struct slab_state s;
+
+	f.head = f.node->head[at / UNIT_BYTES];
+	s = state_unpack(load_relaxed(&f.node->state[f.head]));
+	f.stride = class_stride(s.class);
+	at -= f.head * UNIT_BYTES + slab_colour(s.class, s.units, f.head);
+	assert(at % f.stride == 0);
+	f.index = (uint32_t)(at / f.stride);
+	return f;
+}
+
+static uint32_t *page_refs(const struct page_place *f)
+{
+	return &f->node->refs[(size_t)f->head * SLAB_PAGES + f->index];
+}
+
+void pool_ref(struct pool *p, page_ref page)
+{
+	struct page_place f = page_find(p, page);
+	uint32_t before = fetch_add(page_refs(&f), 1u);
+
+	assert(before > 0);
+	(void)before;
+}
+
+bool pool_is_shared(const struct pool *p, page_ref page)
+{
+	struct page_place f = page_find(p, page);
+
+	/* Acquires what those who put it have read: who is alone may write. */
+	return load_acquire(page_refs(&f)) > 1;
+}
+
 void pool_put(struct pool *p, page_ref page)
 {
-	struct pool_node *n = &p->node[pool_node_of(page)];
-	size_t at = (page & REF_OFFSET_MASK) - 1;
-	uint32_t head = n->head[at / UNIT_BYTES], i;
-	struct slab_state s = state_unpack(load_relaxed(&n->state[head]));
-	uint64_t bit, before;
+	struct page_place f = page_find(p, page);
+	uint64_t bit = 1ull << f.index % 64, before;
 
-	at -= head * UNIT_BYTES + slab_colour(s.class, s.units, head);
-	assert(at % class_stride(s.class) == 0);
-	i = (uint32_t)(at / class_stride(s.class));
-	bit = 1ull << i % 64;
-	fetch_sub(&p->used_bytes, class_stride(s.class));
-	before = fetch_and(&n->bits[(size_t)head * SLAB_WORDS + i / 64], ~bit);
+	/* Releases this holder's reads of it to who is left. */
+	if (fetch_sub(page_refs(&f), 1u) > 1)
+		return;
+	fetch_sub(&p->used_bytes, f.stride);
+	before = fetch_and(&f.node->bits[(size_t)f.head * SLAB_WORDS + f.index / 64], ~bit);
 	assert(before & bit);
 	(void)before;
-	slab_uncount(n, head);
+	slab_uncount(f.node, f.head);
 }
 
 /* ---- asking ---------------------------------------------------------------- */

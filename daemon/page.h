@@ -9,6 +9,9 @@
  * compare-and-exchange. Strides are odd multiples of 64 bytes, so that equal
  * planes of successive pages never fall into one cache set.
  *
+ * A page may have several holders; it comes back when the last one puts it. Who
+ * shares a page does not write it: see pool_is_shared.
+ *
  * What is out is derived state: after a restart, recovery marks what the
  * catalogue reaches, and the rest is free. How a slab was cut cannot be derived
  * from its pages: a note of it, a word for each unit, lies with the catalogue. A
@@ -51,10 +54,16 @@ uint64_t pool_charge(const struct pool *p, size_t bytes);
 /* A page of at least `bytes` on `node` (index; the nearest other one if it is full). -ENOSPC.
  * Zeroed if it last belonged to another uid. Never blocks. */
 int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret);
+/* One more holder of a page that the caller holds. */
+void pool_ref(struct pool *p, page_ref page);
+/* Is there a holder besides the caller? While the answer is no it stays no: only a holder makes
+ * another one, and what former holders did with the page is over and seen. */
+bool pool_is_shared(const struct pool *p, page_ref page);
 /* Gives it back; its contents stay until the next owner of another uid. */
 void pool_put(struct pool *p, page_ref page);
 /* Recovery: the page is out again, to this uid. -EUCLEAN if there is no such page, by its place,
- * its size or the note of its slab; -EEXIST if it is out already. One thread. */
+ * its size or the note of its slab; -EEXIST if it is out already (pool_ref, if it may have several
+ * holders). One thread. */
 int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid);
 void *pool_data(const struct pool *p, page_ref page);
 unsigned pool_node_of(page_ref page);

@@ -458,6 +458,78 @@ static void not_found(void **state)
 	assert_int_equal(f->pool.used_bytes, 0);
 }
 
+/* ---- holders ---------------------------------------------------------------- */
+
+/* It is out, once, until the last of its holders puts it. */
+static void shared(void **state)
+{
+	struct fixture *f = *state;
+	page_ref page = take(&f->pool, 70000, 1), other;
+	uint64_t used = f->pool.used_bytes;
+
+	assert_false(pool_is_shared(&f->pool, page));
+	pool_ref(&f->pool, page);
+	pool_ref(&f->pool, page);
+	assert_true(pool_is_shared(&f->pool, page));
+	assert_int_equal(f->pool.used_bytes, used);
+	pool_put(&f->pool, page);
+	assert_true(pool_is_shared(&f->pool, page));
+	pool_put(&f->pool, page);
+	assert_false(pool_is_shared(&f->pool, page));
+	other = take(&f->pool, 70000, 1);
+	assert_true(other != page);
+	pool_put(&f->pool, other);
+	assert_int_equal(f->pool.used_bytes, used);
+	pool_put(&f->pool, page);
+	assert_int_equal(f->pool.used_bytes, 0);
+	/* Its next owner is alone, whoever there was before. */
+	page = take(&f->pool, 70000, 1);
+	assert_false(pool_is_shared(&f->pool, page));
+	pool_put(&f->pool, page);
+}
+
+/* What a fork's two sides do with a page: read it, or write it when alone. */
+static void *hold_one(void *arg)
+{
+	struct worker *w = arg;
+	page_ref page = (page_ref)w->uid;
+	uint64_t *data = pool_data(w->pool, page), sum = 0;
+
+	for (unsigned i = 0; i < 64; i++)
+		sum += data[i];
+	if (!pool_is_shared(w->pool, page))
+		for (unsigned i = 0; i < 64; i++)
+			data[i] = 0;
+	pool_put(w->pool, page);
+	return sum == 64 || sum == 0 ? NULL : w;
+}
+
+/* The last holder's writes come after all reads of the others. */
+static void last_one_writes(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned round = 0; round < 300; round++) {
+		page_ref page = take(&f->pool, 4096, 1);
+		struct worker w = { .pool = &f->pool, .uid = (uint32_t)page };
+		pthread_t t[3];
+		void *what;
+
+		assert_true((page_ref)w.uid == page);
+		for (unsigned i = 0; i < 64; i++)
+			((uint64_t *)pool_data(&f->pool, page))[i] = 1;
+		pool_ref(&f->pool, page);
+		pool_ref(&f->pool, page);
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, hold_one, &w), 0);
+		for (unsigned i = 0; i < 3; i++) {
+			pthread_join(t[i], &what);
+			assert_null(what);
+		}
+		assert_int_equal(f->pool.used_bytes, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -473,6 +545,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(never_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(found_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(not_found, setup, teardown),
+		cmocka_unit_test_setup_teardown(shared, setup, teardown),
+		cmocka_unit_test_setup_teardown(last_one_writes, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
