@@ -35,6 +35,22 @@ static struct walk walk_begin(const struct store *st, uint32_t table)
 	return (struct walk){ st, table, ENTRIES_FIRST, first };
 }
 
+/* At entry i, of which the caller knows. A hop of a block for each 255 before it. */
+static struct walk walk_from(const struct store *st, uint32_t table, uint32_t i)
+{
+	struct walk w = walk_begin(st, table);
+
+	while (i > w.left) {
+		i -= w.left;
+		w.block = block_of(st, w.block)->next;
+		w.left = ENTRIES_NEXT;
+		w.entry = block_of(st, w.block)->entry;
+	}
+	w.entry += i;
+	w.left -= i;
+	return w;
+}
+
 /* The caller knows that there is one more. */
 static struct table_entry *walk_next(struct walk *w)
 {
@@ -45,6 +61,36 @@ static struct table_entry *walk_next(struct walk *w)
 	}
 	w->left--;
 	return w->entry++;
+}
+
+/* Tiles of the extent that begins with `row`: long sequences have long ones. */
+static unsigned tiles_at(const struct table *t, uint32_t row)
+{
+	return row - cache_shape(t->cache)->sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
+}
+
+/* Which entry has the tile before which a table has `tiles`, and how many of them it holds before
+ * that: by tiles_at alone, without looking at them. */
+static uint32_t entry_of(const struct store *st, uint32_t table, uint32_t tiles, uint32_t *ret_used)
+{
+	const struct table *t = &st->tables[table];
+	uint32_t first = header_of(st, table)->start_row - cache_shape(t->cache)->sinks;
+	uint32_t n_short = first < KV_SHORT_ROWS ? DIV_UP(KV_SHORT_ROWS - first, KV_TILE_ROWS) : 0;
+
+	if (tiles < n_short) {
+		*ret_used = 0;
+		return tiles;
+	}
+	*ret_used = (tiles - n_short) % KV_EXTENT_TILES;
+	return n_short + (tiles - n_short) / KV_EXTENT_TILES;
+}
+
+/* Entries that hold the first `tiles` tiles. */
+static uint32_t entries_of(const struct store *st, uint32_t table, uint32_t tiles)
+{
+	uint32_t used, n = entry_of(st, table, tiles, &used);
+
+	return n + (used > 0);
 }
 
 /* Of an extent: by the formats of the table's layer. */
@@ -118,7 +164,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 {
 	struct store *st = s->cache->store;
 	struct table *t = &st->tables[table];
-	unsigned tiles = row - cache_shape(s->cache)->sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
+	unsigned tiles = tiles_at(t, row);
 	uint32_t block = BLOCK_NONE;
 	page_ref page;
 	int r;
@@ -209,26 +255,14 @@ static void drop_entry(struct seq *s, struct table *t, struct table_entry *e)
 	*e = (struct table_entry){ 0 };
 }
 
-void table_trim(struct seq *s, uint32_t table, uint32_t tiles)
+/* The n entries that the walk comes to, and the blocks that hold no others. */
+static void drop_entries(struct seq *s, struct table *t, struct walk w, uint32_t n)
 {
 	struct store *st = s->cache->store;
-	struct table *t = &st->tables[table];
-	struct walk w = walk_begin(st, table);
-	uint32_t kept = 0, n = 0, last = table, next;
+	uint32_t last = w.block, next;
 
-	assert(tiles <= t->tiles);
-	for (uint32_t i = 0, seen = 0; i < t->n_entries; i++) {
-		struct table_entry *e = walk_next(&w);
-
-		if (seen >= tiles) {
-			drop_entry(s, t, e);
-			continue;
-		}
-		kept = tiles - seen;
-		seen += e->tiles;
-		last = w.block;
-		n++;
-	}
+	for (uint32_t i = 0; i < n; i++)
+		drop_entry(s, t, walk_next(&w));
 	next = block_of(st, last)->next;
 	block_of(st, last)->next = BLOCK_NONE;
 	while (next) {
@@ -237,11 +271,23 @@ void table_trim(struct seq *s, uint32_t table, uint32_t tiles)
 		next = block_of(st, block)->next;
 		put_block(s, t, block);
 	}
+	t->last_block = last;
+}
+
+void table_trim(struct seq *s, uint32_t table, uint32_t tiles)
+{
+	struct store *st = s->cache->store;
+	struct table *t = &st->tables[table];
+	uint32_t n = entries_of(st, table, tiles), used = 0;
+
+	assert(tiles <= t->tiles && n <= t->n_entries);
+	drop_entries(s, t, walk_from(st, table, n), t->n_entries - n);
 	t->tiles = tiles;
 	t->n_entries = n;
-	/* Of the entry that is now the last one. */
-	t->last_used = kept;
-	t->last_block = last;
+	/* Of the entry that is now the last one, the tile that is now the last one included. */
+	if (tiles)
+		entry_of(st, table, tiles - 1, &used);
+	t->last_used = tiles ? used + 1 : 0;
 }
 
 void table_leave(struct seq *s, uint32_t table, uint32_t tiles)
@@ -324,13 +370,10 @@ bool table_tile_ends(const struct store *st, uint32_t table, uint32_t rows)
 void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles, uint32_t *ret_extents)
 {
 	const struct table_header *h = header_of(st, r.table);
-	uint32_t tiles = table_tiles_below(st, r.table, r.limit), n = 0;
-	struct walk w = walk_begin(st, r.table);
+	uint32_t tiles = table_tiles_below(st, r.table, r.limit);
 
-	for (uint32_t seen = 0; seen < tiles; n++)
-		seen += walk_next(&w)->tiles;
 	*ret_tiles = h->base_tiles + tiles;
-	*ret_extents = h->base_extents + n;
+	*ret_extents = h->base_extents + entries_of(st, r.table, tiles);
 }
 
 /* Extents of one table with rows in [start_row, end), at most `n`. */
