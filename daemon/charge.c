@@ -12,7 +12,7 @@ static int lack(struct seq *s, enum limit limit, uint64_t bytes)
 	return -ENOSPC;
 }
 
-static int charge(struct seq *s, uint64_t bytes)
+int charge_bytes(struct seq *s, uint64_t bytes)
 {
 	int r = cache_charge(s->cache, bytes);
 
@@ -28,21 +28,27 @@ static void refund(struct seq *s, uint64_t bytes)
 	cache_refund(s->cache, bytes);
 }
 
-int charge_page(struct seq *s, size_t bytes, page_ref *ret)
+int charge_page_swap(struct seq *s, size_t bytes, page_ref *ret)
 {
 	struct pool *pool = s->cache->store->pool;
-	uint64_t stride = pool_charge(pool, bytes);
+
+	if (pool_take(pool, s->node, bytes, s->cache->user->uid, ret) < 0)
+		return lack(s, LIMIT_POOL, pool_charge(pool, bytes));
+	return 0;
+}
+
+int charge_page(struct seq *s, size_t bytes, page_ref *ret)
+{
+	uint64_t stride = pool_charge(s->cache->store->pool, bytes);
 	int r;
 
-	r = charge(s, stride);
+	r = charge_bytes(s, stride);
 	if (r < 0)
 		return r;
-	r = pool_take(pool, s->node, bytes, s->cache->user->uid, ret);
-	if (r < 0) {
+	r = charge_page_swap(s, bytes, ret);
+	if (r < 0)
 		refund(s, stride);
-		return lack(s, LIMIT_POOL, stride);
-	}
-	return 0;
+	return r;
 }
 
 void charge_page_put(struct seq *s, size_t bytes, page_ref page)
@@ -57,7 +63,7 @@ int charge_block(struct seq *s, uint32_t *ret)
 {
 	int r;
 
-	r = charge(s, CATALOGUE_BLOCK);
+	r = charge_bytes(s, CATALOGUE_BLOCK);
 	if (r < 0)
 		return r;
 	r = catalogue_take_block(s->cache->store->catalogue, ret);

@@ -12,8 +12,13 @@
 
 struct seq;
 
+/* For pages that others hold already; each is refunded by its charge_page_put. As charge_page. */
+int charge_bytes(struct seq *s, uint64_t bytes);
 /* -ENOSPC: nothing is charged then, and s->shortage says which limit is in the way. */
 int charge_page(struct seq *s, size_t bytes, page_ref *ret);
+/* In the place of a page of that size which is charged and about to be put. */
+int charge_page_swap(struct seq *s, size_t bytes, page_ref *ret);
+/* The sequence's hold of it. */
 void charge_page_put(struct seq *s, size_t bytes, page_ref page);
 int charge_block(struct seq *s, uint32_t *ret);
 void charge_block_put(struct seq *s, uint32_t block);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fewer rows, and rows of somebody else: truncate, drop and fork of one layer.
+ * Fewer rows: truncate and drop of one layer.
  *
  * A cut in the tail is one store of the commit word. A cut below it is not: its
  * intent is noted first, and recovery that finds it does it again. Each step leaves
@@ -14,16 +14,6 @@
 #include "daemon/table.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
-
-static struct reach get_reach(const struct seq_layer *l)
-{
-	return reach_unpack(l->record->reach);
-}
-
-static void set_reach(struct seq_layer *l, struct reach r)
-{
-	store_release(&l->record->reach, reach_pack(r));
-}
 
 /* The owner keeps the rows below `rows`, the last of them in its own table. */
 static struct reach cut_own(struct seq *s, uint32_t table, uint32_t rows)
@@ -46,10 +36,10 @@ static struct reach cut_own(struct seq *s, uint32_t table, uint32_t rows)
 static void cut_reach(struct seq *s, struct seq_layer *l, uint32_t rows)
 {
 	struct store *st = s->cache->store;
-	struct reach from = get_reach(l), to = table_below(st, from, rows);
+	struct reach from = layer_reach(l), to = table_below(st, from, rows);
 
 	if (to.table == from.table) {
-		set_reach(l, from.limit ? to : cut_own(s, from.table, rows));
+		layer_set_reach(l, from.limit ? to : cut_own(s, from.table, rows));
 		return;
 	}
 	if (to.table)
@@ -57,15 +47,14 @@ static void cut_reach(struct seq *s, struct seq_layer *l, uint32_t rows)
 	if (!from.limit)
 		table_leave(s, from.table, 0);
 	POINT(truncate_below);
-	set_reach(l, to);
+	layer_set_reach(l, to);
 	POINT(truncate_moved);
 	table_unref(st, from.table);
 }
 
-/* Where the tail begins, and how much is sealed, after the last row of what is seen. */
-static uint32_t count_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
+uint32_t layer_count_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
 {
-	uint32_t table = get_reach(l).table, tiles = 0;
+	uint32_t table = layer_reach(l).table, tiles = 0;
 
 	l->n_extents = 0;
 	l->tail_first = cache_shape(s->cache)->sinks;
@@ -87,7 +76,7 @@ static void cut_sealed(struct seq *s, struct seq_layer *l, uint32_t rows)
 	POINT(truncate_trimmed);
 	cut_reach(s, l, rows);
 	POINT(truncate_reached);
-	tiles = count_sealed(s, l, rows);
+	tiles = layer_count_sealed(s, l, rows);
 	layer_publish(l, (struct commit){ rows, tiles });
 	POINT(truncate_published);
 	store_release(&l->record->cut, 0);
@@ -132,7 +121,7 @@ int seq_cut(struct seq *s, uint32_t layer, uint32_t rows)
 
 void layer_clear(struct seq *s, struct seq_layer *l)
 {
-	struct reach reach = get_reach(l);
+	struct reach reach = layer_reach(l);
 
 	/* The record is DYING (or was never LIVE): recovery does not look at what is in it. */
 	layer_trim(s, l, 0);
@@ -141,61 +130,6 @@ void layer_clear(struct seq *s, struct seq_layer *l)
 		return;
 	if (!reach.limit)
 		table_leave(s, reach.table, 0);
-	set_reach(l, (struct reach){ BLOCK_NONE, 0 });
+	layer_set_reach(l, (struct reach){ BLOCK_NONE, 0 });
 	table_unref(s->cache->store, reach.table);
-}
-
-/* ---- fork ----------------------------------------------------------------------- */
-
-static void fork_sealed(struct seq *parent, struct seq_layer *from, struct seq *child,
-			struct seq_layer *to, uint32_t rows)
-{
-	struct store *st = parent->cache->store;
-	struct reach reach = get_reach(from), sees = table_below(st, reach, rows);
-	uint32_t tiles;
-
-	if (!sees.table)
-		return;
-	/* A table further down is shared this far already: its reach of the parent is. */
-	if (sees.table == reach.table && !reach.limit)
-		table_share(st, sees.table, sees.limit);
-	table_ref(st, sees.table);
-	POINT(fork_shared);
-	set_reach(to, sees);
-	tiles = count_sealed(child, to, rows);
-	layer_publish(to, (struct commit){ rows, tiles });
-	POINT(fork_sealed);
-}
-
-static void fork_rows(struct seq *parent, struct seq_layer *from, struct seq *child,
-		      struct seq_layer *to, uint32_t rows)
-{
-	const struct kv_space *space = cache_shape(parent->cache);
-	uint32_t n_sinks = MIN(rows, space->sinks);
-	struct kv_view source, copy;
-
-	layer_view(parent, from, layer_commit(from).rows, &source);
-	layer_view(child, to, rows, &copy);
-	if (n_sinks)
-		kv_copy(space, &source, &copy, 0, n_sinks);
-	if (rows > from->tail_first) {
-		assert(to->tail_first == from->tail_first);
-		kv_copy(space, &source, &copy, from->tail_first, rows - from->tail_first);
-	}
-}
-
-int layer_fork(struct seq *parent, struct seq *child, uint32_t layer, uint32_t rows)
-{
-	struct seq_layer *from = &parent->layer[layer], *to = &child->layer[layer];
-	int r;
-
-	if (layer_commit(from).tiles)
-		fork_sealed(parent, from, child, to, MIN(rows, from->tail_first));
-	r = seq_reserve(child, layer, rows - layer_commit(to).rows);
-	if (r < 0)
-		return r;
-	fork_rows(parent, from, child, to, rows);
-	seq_commit(child, layer, rows);
-	POINT(fork_layer);
-	return 0;
 }

@@ -21,22 +21,21 @@
 
 #define TILE_CHUNKS (KV_TILE_ROWS / KV_CHUNK_ROWS)
 
-static size_t chunk_bytes(const struct seq *s)
+size_t layer_chunk_bytes(const struct seq *s)
 {
 	const struct kv_space *shape = cache_shape(s->cache);
 
 	return kv_chunk_bytes(shape, KV_CHUNK_ROWS) * shape->kv_heads;
 }
 
-static size_t sinks_bytes(const struct seq *s)
+size_t layer_sinks_bytes(const struct seq *s)
 {
 	const struct kv_space *shape = cache_shape(s->cache);
 
 	return kv_chunk_bytes(shape, KV_MAX_SINKS) * shape->kv_heads;
 }
 
-/* Ring slot of chunk i of the tail. */
-static page_ref *chunk_at(struct seq_layer *l, uint32_t i)
+page_ref *layer_chunk(struct seq_layer *l, uint32_t i)
 {
 	return &l->record->chunk[(layer_commit(l).tiles * TILE_CHUNKS + i) % KV_MAX_CHUNKS];
 }
@@ -72,11 +71,60 @@ static int take_chunk(struct seq *s, struct seq_layer *l)
 
 	if (l->n_chunks == KV_MAX_CHUNKS)
 		return l->flush_error ? l->flush_error : -ENOSPC;
-	r = charge_page(s, chunk_bytes(s), &page);
+	r = charge_page(s, layer_chunk_bytes(s), &page);
 	if (r < 0)
 		return r;
-	*chunk_at(l, l->n_chunks++) = page;
+	*layer_chunk(l, l->n_chunks++) = page;
 	return 0;
+}
+
+/* A page that nobody else reads, in the place of one that `s` shares: with the rows of it that
+ * count, [first, first + n), before it is named. It is charged already, as the other one was. */
+static int own_page(struct seq *s, struct seq_layer *l, page_ref *at, uint32_t first, uint32_t n)
+{
+	struct pool *pool = s->cache->store->pool;
+	bool is_sinks = at == &l->record->sinks;
+	page_ref copy, old = *at;
+	struct kv_view from, to;
+	int r;
+
+	if (!pool_is_shared(pool, old))
+		return 0;
+	r = charge_page_swap(s, is_sinks ? layer_sinks_bytes(s) : layer_chunk_bytes(s), &copy);
+	if (r < 0)
+		return r;
+	layer_view(s, l, layer_commit(l).rows, &from);
+	to = from;
+	if (is_sinks)
+		to.sinks = pool_data(pool, copy);
+	else
+		to.chunk[(first - l->tail_first) / KV_CHUNK_ROWS] = pool_data(pool, copy);
+	kv_copy(cache_shape(s->cache), &from, &to, first, n);
+	POINT(append_copied);
+	/* Either page says the same of the rows that count; a crash leaves one of them. */
+	store_release(at, copy);
+	POINT(append_unshared);
+	pool_put(pool, old);
+	return 0;
+}
+
+/* The pages that rows from the committed ones to `end` go to. */
+static int own_pages(struct seq *s, struct seq_layer *l, uint32_t end)
+{
+	uint32_t rows = layer_commit(l).rows, sinks = cache_shape(s->cache)->sinks;
+	uint32_t i = rows > l->tail_first ? (rows - l->tail_first) / KV_CHUNK_ROWS : 0;
+	int r = 0;
+
+	if (rows < sinks)
+		r = own_page(s, l, &l->record->sinks, 0, rows);
+	for (; r == 0 && i < l->n_chunks; i++) {
+		uint32_t first = l->tail_first + i * KV_CHUNK_ROWS;
+
+		if (first >= end)
+			break;
+		r = own_page(s, l, layer_chunk(l, i), first, rows > first ? rows - first : 0);
+	}
+	return r;
 }
 
 int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
@@ -90,7 +138,7 @@ int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
 	if (end && cache_shape(s->cache)->sinks && !l->record->sinks) {
 		page_ref page;
 
-		r = charge_page(s, sinks_bytes(s), &page);
+		r = charge_page(s, layer_sinks_bytes(s), &page);
 		if (r < 0)
 			return r;
 		l->record->sinks = page;
@@ -100,7 +148,7 @@ int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return n ? own_pages(s, l, (uint32_t)end) : 0;
 }
 
 void seq_commit(struct seq *s, uint32_t layer, uint32_t rows)
@@ -143,14 +191,14 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 		return;
 	ret->tail_rows = rows > l->tail_first ? rows - l->tail_first : 0;
 	for (uint32_t i = 0; i < l->n_chunks; i++)
-		ret->chunk[i] = pool_data(pool, *chunk_at(l, i));
+		ret->chunk[i] = pool_data(pool, *layer_chunk(l, i));
 }
 
 int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,
 	     uint32_t n_extent, struct kv_view *ret)
 {
 	struct seq_layer *l = &s->layer[layer];
-	uint32_t table = reach_unpack(l->record->reach).table, end = MIN(rows, l->tail_first);
+	uint32_t table = layer_reach(l).table, end = MIN(rows, l->tail_first);
 
 	if (l->n_extents > n_extent)
 		return -E2BIG;
@@ -174,7 +222,7 @@ bool seq_flush_due(const struct seq *s, uint32_t layer)
 static int own_table(struct seq *s, uint32_t layer, uint32_t *ret)
 {
 	struct seq_layer *l = &s->layer[layer];
-	struct reach reach = reach_unpack(l->record->reach);
+	struct reach reach = layer_reach(l);
 	uint32_t table;
 	int r;
 
@@ -186,7 +234,7 @@ static int own_table(struct seq *s, uint32_t layer, uint32_t *ret)
 		/* The new table says the same as its base did, so this changes nothing yet. */
 		reach = (struct reach){ table, 0 };
 		POINT(flush_table);
-		store_release(&l->record->reach, reach_pack(reach));
+		layer_set_reach(l, reach);
 		POINT(flush_reach);
 	}
 	*ret = reach.table;
@@ -215,8 +263,8 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 
 	assert(c.rows >= l->tail_first + KV_TILE_ROWS);
 	for (uint32_t i = 0; i < TILE_CHUNKS; i++)
-		old[i] = *chunk_at(l, i);
-	if (table_seal(s->cache->store, reach_unpack(l->record->reach).table))
+		old[i] = *layer_chunk(l, i);
+	if (table_seal(s->cache->store, layer_reach(l).table))
 		l->n_extents++;
 	POINT(flush_written);
 	layer_publish(l, (struct commit){ c.rows, c.tiles + 1 });
@@ -225,8 +273,8 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 	l->n_chunks -= TILE_CHUNKS;
 	for (uint32_t i = 0; i < TILE_CHUNKS; i++) {
 		/* The slots before the ring's beginning are its last ones now. */
-		*chunk_at(l, KV_MAX_CHUNKS - TILE_CHUNKS + i) = 0;
-		charge_page_put(s, chunk_bytes(s), old[i]);
+		*layer_chunk(l, KV_MAX_CHUNKS - TILE_CHUNKS + i) = 0;
+		charge_page_put(s, layer_chunk_bytes(s), old[i]);
 	}
 	POINT(flush_end);
 }
@@ -238,13 +286,13 @@ void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows)
 	if (rows > l->tail_first)
 		need = DIV_UP(rows - l->tail_first, KV_CHUNK_ROWS);
 	while (l->n_chunks > need) {
-		page_ref *at = chunk_at(l, --l->n_chunks);
+		page_ref *at = layer_chunk(l, --l->n_chunks);
 
-		charge_page_put(s, chunk_bytes(s), *at);
+		charge_page_put(s, layer_chunk_bytes(s), *at);
 		*at = 0;
 	}
 	if (rows == 0 && l->record->sinks) {
-		charge_page_put(s, sinks_bytes(s), l->record->sinks);
+		charge_page_put(s, layer_sinks_bytes(s), l->record->sinks);
 		l->record->sinks = 0;
 	}
 }

@@ -6,9 +6,11 @@
  */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "daemon/record.h"
+#include "shm/atomic.h"
 
 struct seq;
 
@@ -26,13 +28,30 @@ struct commit layer_commit(const struct seq_layer *l);
 void layer_publish(struct seq_layer *l, struct commit c);
 /* Sinks and tail of rows [0, rows), without the sealed ones. */
 void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct kv_view *ret);
-/* Gives back the pages of sinks and tail that `rows` rows do not need. */
+/* Puts the pages of sinks and tail that `rows` rows do not need. */
 void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows);
+
+/* Of the pages of a chunk and of the sinks. */
+size_t layer_chunk_bytes(const struct seq *s);
+size_t layer_sinks_bytes(const struct seq *s);
+/* Where the record has chunk i of the tail. */
+page_ref *layer_chunk(struct seq_layer *l, uint32_t i);
+
+static inline struct reach layer_reach(const struct seq_layer *l)
+{
+	return reach_unpack(l->record->reach);
+}
+
+static inline void layer_set_reach(struct seq_layer *l, struct reach r)
+{
+	/* The table is whole before it is named. */
+	store_release(&l->record->reach, reach_pack(r));
+}
 
 /* ---- cut.c ---- */
 
-/* The rows of `parent` below `rows`, in a layer that was just initialised: sealed tiles by
- * reference, sinks and tail copied. On failure layer_clear takes back what was taken. */
-int layer_fork(struct seq *parent, struct seq *child, uint32_t layer, uint32_t rows);
+/* Where the tail begins, and how many extents are sealed, if `rows` is the last row of what the
+ * layer's reach shows; how many tiles. */
+uint32_t layer_count_sealed(struct seq *s, struct seq_layer *l, uint32_t rows);
 /* Gives back everything. */
 void layer_clear(struct seq *s, struct seq_layer *l);

@@ -15,9 +15,9 @@
  * Whoever meets SETTLING waits: the client has seen the completion, so the sequence is idle to it,
  * and -EBUSY would be a lie; it lasts for a flush at most.
  *
- * A fork shares its parent's table by one reference per layer up to a row; the
- * rows of the tail are copied. A slot of an extent is written once while a
- * table that reaches it is shared.
+ * A fork shares its parent's table by one reference per layer up to a row, and
+ * the pages of sinks and tail: whoever writes to one of those first takes a copy of
+ * it. A slot of an extent is written once while a table that reaches it is shared.
  */
 #pragma once
 
@@ -79,9 +79,9 @@ void seq_release(struct seq *s);
 
 uint32_t seq_rows(const struct seq *s, uint32_t layer); /* committed */
 
-/* Makes room for n rows after the committed ones: takes and charges the chunks they need. Nothing
- * to undo if the step fails: they are used by the next append or freed with the tail.
- * -ENOSPC (s->shortage says of what), -E2BIG (max_rows). */
+/* Makes room for n rows after the committed ones: takes and charges the chunks they need, copies
+ * the pages that others read too. Nothing to undo if the step fails: they are used by the next
+ * append or freed with the tail. -ENOSPC (s->shortage says of what), -E2BIG (max_rows). */
 int seq_reserve(struct seq *s, uint32_t layer, uint32_t n);
 /* What a kernel sees of rows [0, rows), committed and `reserved` ones alike (rows at most committed
  * + what was reserved). `extent` is room for `n_extent` entries; -E2BIG if too few. */

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How sequences come to be and cease to be: see seq-make.h. */
+#include "daemon/seq-make.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/charge.h"
+#include "daemon/layer.h"
+#include "daemon/name.h"
+#include "daemon/point.h"
+#include "daemon/store.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+static const char *name_of(const struct seq *s)
+{
+	return ((const struct sequence_record *)s->record)->name;
+}
+
+static struct seq *find_named(struct cache *c, const char *name)
+{
+	for (struct seq *s = c->first; s; s = s->next)
+		if (*name && !strcmp(name_of(s), name))
+			return s;
+	return NULL;
+}
+
+static uint32_t slot_of(const struct seq *s)
+{
+	const struct store *st = s->cache->store;
+	const struct sequence_record *first = catalogue_sequence(st->catalogue, 0);
+
+	return (uint32_t)((const struct sequence_record *)s->record - first);
+}
+
+void seq_unmake(struct seq *s)
+{
+	struct cache *c = s->cache;
+	struct sequence_record *r = s->record;
+	uint32_t slot = slot_of(s);
+
+	store_release(&r->state, RECORD_DYING);
+	POINT(drop_begin);
+	for (uint32_t i = 0; s->layer && i < r->layers; i++)
+		if (s->layer[i].record)
+			layer_clear(s, &s->layer[i]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(r->block); i++)
+		if (r->block[i])
+			charge_block_put(s, r->block[i]);
+	POINT(drop_blocks);
+	assert(load_relaxed(&s->bytes) == 0);
+	free(s->layer);
+	s->layer = NULL;
+	s->record = NULL;
+	catalogue_drop_sequence(c->store->catalogue, slot);
+	user_refund(c->user, USER_SEQUENCES, 1);
+}
+
+static int make_layers(struct seq *s)
+{
+	struct sequence_record *r = s->record;
+	struct layer_record *record = NULL;
+
+	s->layer = calloc(r->layers, sizeof(*s->layer));
+	if (!s->layer)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < r->layers; i++) {
+		if (i % LAYERS_PER_BLOCK == 0) {
+			uint32_t *block = &r->block[i / LAYERS_PER_BLOCK];
+			int error;
+
+			error = charge_block(s, block);
+			if (error < 0)
+				return error;
+			record = catalogue_block(s->cache->store->catalogue, *block);
+			memset(record, 0, CATALOGUE_BLOCK);
+		}
+		layer_init(s, &s->layer[i], record++);
+	}
+	return 0;
+}
+
+/* The heap's part of a slot: there from its first sequence on. */
+static struct seq *seq_of_slot(struct store *st, uint32_t slot)
+{
+	struct seq *s = st->seq_by_slot[slot];
+
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		/* A worker that looks sees no id in it yet. */
+		store_release(&st->seq_by_slot[slot], s);
+	}
+	return s;
+}
+
+static void fill_record(struct sequence_record *r, const struct cache *c, const char *name,
+			unsigned node)
+{
+	r->cache_slot = id_slot(c->id);
+	r->cache_generation = c->record->generation;
+	r->layers = c->record->layers;
+	r->node = node;
+	snprintf(r->name, sizeof(r->name), "%s", name);
+}
+
+int seq_fail_make(struct cache *c, int error, const struct shortage *s, const char *what, char *why)
+{
+	if (error != -ENOSPC)
+		return why_fail(why, -error, "%s: %s", what, strerror(-error));
+	c->store->shortage = *s;
+	return shortage_fail(s, c, what, why);
+}
+
+static int take_slot(struct cache *c, uint32_t *ret_slot, char *why)
+{
+	int r;
+
+	if (user_charge(c->user, USER_SEQUENCES, 1) < 0)
+		return seq_fail_make(c, -ENOSPC, &(struct shortage){ LIMIT_SEQUENCES, 0 },
+				     "sequences", why);
+	r = catalogue_take_sequence(c->store->catalogue, ret_slot);
+	if (r < 0) {
+		user_refund(c->user, USER_SEQUENCES, 1);
+		return seq_fail_make(c, r, &(struct shortage){ LIMIT_SLOTS, 0 }, "sequences", why);
+	}
+	return 0;
+}
+
+int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret, char *why)
+{
+	struct store *st = c->store;
+	struct seq *s;
+	uint32_t slot;
+	int r;
+
+	r = take_slot(c, &slot, why);
+	if (r < 0)
+		return r;
+	s = seq_of_slot(st, slot);
+	if (!s) {
+		catalogue_drop_sequence(st->catalogue, slot);
+		user_refund(c->user, USER_SEQUENCES, 1);
+		return why_fail(why, ENOMEM, "out of memory");
+	}
+	s->cache = c;
+	s->node = node;
+	s->bytes = 0;
+	s->record = catalogue_sequence(st->catalogue, slot);
+	fill_record(s->record, c, name, node);
+	POINT(create_filled);
+	r = make_layers(s);
+	if (r < 0) {
+		seq_unmake(s);
+		return seq_fail_make(c, r, &s->shortage, "sequence", why);
+	}
+	*ret = s;
+	return 0;
+}
+
+void seq_publish(struct seq *s, uint64_t session)
+{
+	struct cache *c = s->cache;
+	struct sequence_record *r = s->record;
+	uint32_t slot = slot_of(s);
+
+	POINT(create_made);
+	catalogue_publish_sequence(c->store->catalogue, slot);
+	POINT(create_published);
+	s->next = c->first;
+	c->first = s;
+	c->n_sequences++;
+	store_relaxed(&s->session, session);
+	/* Last: a worker that sees the id sees everything before it. */
+	store_release(&s->id, id_make(slot, r->generation));
+}
+
+int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+{
+	struct store *st = c->store;
+	struct seq *s;
+	int r;
+
+	r = *name ? name_check("sequence", name, why) : 0;
+	if (r < 0)
+		return r;
+	if (find_named(c, name))
+		return why_fail(why, EEXIST, "sequence \"%s\" exists; attach to it, or drop it",
+				name);
+	r = seq_make(c, name, st->next_node % st->pool->n_nodes, &s, why);
+	if (r < 0)
+		return r;
+	st->next_node++;
+	seq_publish(s, session);
+	*ret = s;
+	return 0;
+}
+
+int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+{
+	struct seq *s;
+	int r;
+
+	r = name_check("sequence", name, why);
+	if (r < 0)
+		return r;
+	s = find_named(c, name);
+	if (!s)
+		return why_fail(why, ENOENT, "no sequence \"%s\" in this cache", name);
+	if (load_relaxed(&s->session))
+		return why_fail(why, EBUSY, "sequence \"%s\" is attached to %s session", name,
+				load_relaxed(&s->session) == session ? "this" : "another");
+	store_release(&s->session, session);
+	*ret = s;
+	return 0;
+}

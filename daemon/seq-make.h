@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making and unmaking of sequences: what creating, forking and dropping have in
+ * common. Control thread.
+ *
+ *   seq_make --> (filled: nobody can see it) --> seq_publish --> seen by its id
+ */
+#pragma once
+
+#include "daemon/seq.h"
+
+/* An empty sequence, its record BUILDING. */
+int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret, char *why);
+/* What is out of it, back; the record FREE again. Takes half-built ones. */
+void seq_unmake(struct seq *s);
+/* Its record LIVE, itself in the cache's list, its id valid. */
+void seq_publish(struct seq *s, uint64_t session);
+/* Says what could not be had for `what`, and leaves the limit where who can make room finds it. */
+int seq_fail_make(struct cache *c, int error, const struct shortage *s, const char *what,
+		  char *why);
+/* One that begins with the first `rows` rows of `parent`, which the caller holds; not published. */
+int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct seq **ret, char *why);
+
+/* As seq_try_control, with words. */
+int seq_take_control(struct seq *s, char *why);
+/* Committed in every layer. */
+uint32_t seq_least_rows(const struct seq *s);
