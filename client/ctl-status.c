@@ -27,8 +27,10 @@ static void print_members(json_object *object)
 {
 	char name[CELL_MAX], cell[CELL_MAX];
 
-	json_object_object_foreach(object, key, value) {
-		if (!strcmp(key, "sentence") || json_object_is_type(value, json_type_array) ||
+	json_object_object_foreach(object, key, value)
+	{
+		if (!strcmp(key, "sentence") || !strcmp(key, "refusal") ||
+		    json_object_is_type(value, json_type_array) ||
 		    json_object_is_type(value, json_type_object))
 			continue;
 		ctl_format(key, value, cell, sizeof(cell));
@@ -48,7 +50,8 @@ static void measure(json_object *rows, struct table *t)
 	char cell[CELL_MAX];
 
 	*t = (struct table){};
-	json_object_object_foreach(json_object_array_get_idx(rows, 0), key, value) {
+	json_object_object_foreach(json_object_array_get_idx(rows, 0), key, value)
+	{
 		(void)value;
 		if (t->n < COLUMNS_MAX) {
 			t->width[t->n] = (int)strlen(key);
@@ -113,7 +116,8 @@ static void print_status(json_object *status)
 	if (sentence)
 		printf("%s\n\n", json_object_get_string(sentence));
 	print_members(status);
-	json_object_object_foreach(status, key, value) {
+	json_object_object_foreach(status, key, value)
+	{
 		if (json_object_is_type(value, json_type_object)) {
 			printf("\n%s\n", heading(key, name, sizeof(name)));
 			print_members(value);

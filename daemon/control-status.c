@@ -141,6 +141,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	all_caches = caches(&s->store, &sequences);
 	server_sentence(s, sentence, sizeof(sentence));
 	add_text(out, "sentence", sentence);
+	add_text(out, "refusal", s->refusal);
 	add_identity(s, out);
 	add_number(out, "sequences", sequences);
 	add_work(s, out);

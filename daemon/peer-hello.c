@@ -52,6 +52,8 @@ static int check_refused(struct peer *p, char *why)
 
 	if (p->server->draining)
 		return PEER_REFUSE(-ESHUTDOWN, "sparqd is stopping");
+	if (p->server->refused)
+		return PEER_REFUSE(p->server->refused, "%s", p->server->refusal);
 	peer_admit_again(p);
 	if (p->refused == -EDQUOT)
 		return PEER_REFUSE(-EDQUOT,

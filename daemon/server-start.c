@@ -243,6 +243,24 @@ static int limit_isa(const char *limit)
 	return r;
 }
 
+/* 0 also if it is refused. */
+static int open_memory(struct server *s)
+{
+	if (!s->kept.error)
+		return open_store(s);
+	server_refuse(s, s->kept.error, "%s", s->kept.why);
+	return 0;
+}
+
+static int start_serving(struct server *s)
+{
+	int r = open_page(s);
+
+	if (r == 0)
+		r = start_workers(s);
+	return r < 0 ? r : server_watch(s);
+}
+
 static int server_start(struct server *s)
 {
 	int r = limit_isa(s->config.isa);
@@ -255,20 +273,14 @@ static int server_start(struct server *s)
 	if (r == 0)
 		r = open_loop(s);
 	if (r == 0)
-		r = open_store(s);
-	if (r == 0)
-		r = open_page(s);
-	if (r == 0)
 		r = open_faults(s);
 	if (r == 0)
-		r = start_workers(s);
+		r = open_memory(s);
 	if (r == 0)
-		r = server_watch(s);
-	if (r < 0)
-		return r;
+		r = s->refused ? server_start_refusing(s) : start_serving(s);
 	kept_deinit(&s->kept);
 	s->started_ns = clock_now_ns();
-	return 0;
+	return r;
 }
 
 static void server_deinit(struct server *s)
@@ -308,8 +320,10 @@ int server_run(const struct server_args *args, const struct config *c)
 	int r = server_start(&s);
 
 	if (r == 0) {
-		log_notice("sparqd %s ready: %u workers, %s kernels, %s, pid %d", SPARQ_VERSION,
-			   workers_count(s.workers), kv_isa_name(), s.config.socket, getpid());
+		if (!s.refused)
+			log_notice("sparqd %s ready: %u workers, %s kernels, %s, pid %d",
+				   SPARQ_VERSION, workers_count(s.workers), kv_isa_name(),
+				   s.config.socket, getpid());
 		server_start_timers(&s);
 		notify_ready();
 		r = loop_run(s.loop);

@@ -191,7 +191,7 @@ int server_watch(struct server *s)
 
 	if (r == 0)
 		r = loop_add(s->loop, &s->faults, s->fault_fd, POLLIN, on_fault, s);
-	if (r == 0)
+	if (r == 0 && s->workers)
 		r = loop_add(s->loop, &s->events, workers_event_fd(s->workers), POLLIN,
 			     on_worker_event, s);
 	if (r == 0)
@@ -212,6 +212,8 @@ static void on_heartbeat(void *arg)
 {
 	struct server *s = arg;
 
+	if (s->refused)
+		return;
 	/* Relaxed: a hint to clients, never a verdict. */
 	store_relaxed(&page_of(s)->heartbeat_ns, clock_now_ns());
 	if (s->n_sessions > 0)
@@ -267,6 +269,8 @@ int server_sentence(const struct server *s, char *ret, size_t n)
 {
 	const struct pool *pool = &s->placement.pool;
 
+	if (s->refused)
+		return snprintf(ret, n, "serving nobody: %s", s->refusal);
 	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s",
 			s->n_sessions, (double)load_relaxed(&pool->used_bytes) / (double)GIB,
 			(double)pool->bytes / (double)GIB,

@@ -65,12 +65,20 @@ struct server {
 	uint32_t generation, spin_ns;
 	bool pinned; /* worker i runs on the i-th CPU of the topology */
 	bool draining;
+	int refused; /* -errno that every HELLO is answered with; 0: it serves */
+	char refusal[SPARQ_ERROR_TEXT];
 };
 
 /* File, then assignments; `why` has CONFIG_WHY_BYTES. */
 int server_config(const struct server_args *args, struct config *ret, char *why);
 /* Starts, serves until a signal, ends. 0, or -errno after it was logged. */
 int server_run(const struct server_args *args, const struct config *c);
+
+/* Instead of serving: every client hears `error` and the reason, which ends in what can be done
+ * about it; the status says it too; what is stored stays stored. While the server starts, before
+ * it has memory. Logs it. */
+void server_refuse(struct server *s, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* ---- for peers ------------------------------------------------------------ */
 

@@ -239,7 +239,7 @@ bool workers_next_event(struct workers *w, struct worker_event *ret)
 void workers_stat(const struct workers *w, struct workers_stat *ret)
 {
 	*ret = (struct workers_stat){ 0 };
-	for (unsigned i = 0; i < w->n; i++) {
+	for (unsigned i = 0; i < workers_count(w); i++) {
 		const struct worker *one = &w->worker[i];
 
 		ret->steps += load_relaxed(&one->stepper.steps);
@@ -257,5 +257,5 @@ void workers_stat(const struct workers *w, struct workers_stat *ret)
 
 unsigned workers_count(const struct workers *w)
 {
-	return w->n;
+	return w ? w->n : 0;
 }

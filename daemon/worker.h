@@ -47,5 +47,6 @@ struct workers_stat {
 	uint64_t sleeps, timeouts_that_found_work;
 	uint64_t progress; /* moves while work gets done, and when idle: the watchdog's food */
 };
+/* NULL: none were started. */
 void workers_stat(const struct workers *w, struct workers_stat *ret);
 unsigned workers_count(const struct workers *w);

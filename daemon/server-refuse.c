@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A daemon that finds memory it must not touch - of a newer layout, damaged
+ * where that cannot be told from everything - neither serves nor ends. To start
+ * empty would lose what is kept, and so would to fail: a unit that has failed
+ * loses its descriptor store. So it stays, says why to whoever asks, and leaves
+ * the store alone until a person decides.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "daemon/server-private.h"
+#include "daemon/server.h"
+
+/* What a person can do about it, by who holds the memory. */
+static const char *remedy(void)
+{
+	switch (keep_kind()) {
+	case KEEP_SYSTEMD:
+		return "start the sparqd that left it, or drop it: systemctl stop sparqd";
+	case KEEP_KEEPER:
+		return "start the sparqd that left it, or drop it: end sparqd --keeper";
+	default:
+		return "start sparqd without it";
+	}
+}
+
+void server_refuse(struct server *s, int error, const char *format, ...)
+{
+	char why[KEEP_WHY_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, sizeof(why), format, args);
+	va_end(args);
+	s->refused = error;
+	/* The reason may be cut, the remedy may not. */
+	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept: %s", why, remedy());
+	log_error("serving nobody: %s; all is kept: %s", why, remedy());
+}
+
+int server_start_refusing(struct server *s)
+{
+	server_limit_users(s);
+	return server_watch(s);
+}

@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A daemon that is handed memory it must not touch: it stays, says why to clients and to
+# administrators, feeds the watchdog, and ends when it is told to. (Ended by itself it would be
+# started again until a manager gives up and drops what it keeps.)
+# shellcheck source=tests/system/functions.sh
+. "$(dirname "$0")/functions.sh"
+
+why='what is stored as "catalogue" is no memfd; all is kept: start sparqd without it'
+start_daemon # for its configuration file
+stop_daemon
+
+status() { "$build/client/sparqctl" status --control "$scratch/control.sock" "$@"; }
+
+# As a manager would: a descriptor from 3 on, and its name. Not /dev/null, which is 3's usual fate.
+run_handed() {
+	rm -f "$socket"
+	bash -c 'exec 3<>/dev/zero; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=catalogue
+		exec "$@"' bash "$build/daemon/sparqd" --config "$scratch/sparqd.conf" \
+		</dev/null >>"$daemon_log" 2>&1 &
+	daemon_pid=$!
+	eventually test -S "$socket" || fail "no socket"
+	# It may be there before anybody listens on it.
+	eventually status >/dev/null 2>&1 || fail "no status"
+}
+run_handed
+
+for _ in 1 2 3; do
+	got=0
+	probe run >"$scratch/said" 2>&1 || got=$?
+	[ "$got" = 1 ] || [ "$got" = 3 ] || fail "a client was served: $(cat "$scratch/said")"
+	grep -qF "$why" "$scratch/said" || fail "the client heard: $(cat "$scratch/said")"
+done
+grep -qF "serving nobody: $why" "$daemon_log" || fail "the log does not say why"
+status >"$scratch/said"
+grep -qF "serving nobody: $why" "$scratch/said" || fail "the status says: $(cat "$scratch/said")"
+status --json >"$scratch/said"
+grep -q '"refusal": *"what is stored' "$scratch/said" || fail "the status has no member refusal"
+
+# A reload has nothing to apply to, and must not be the end.
+kill -HUP "$daemon_pid"
+eventually grep -q 'reloaded' "$daemon_log" || fail "no reload"
+# Ten at once: none may hang, none may be counted for ever.
+for _ in {1..10}; do probe run >/dev/null 2>&1 & clients+=($!); done
+for client in "${clients[@]}"; do wait "$client" && fail "a client was served"; done
+stop_daemon
+[ ! -e "$socket" ] || fail "the socket stayed"
+echo "refused, and stopped when told to"
+
+# Without it the same daemon serves.
+start_daemon
+[ -n "$(sum_of --tokens 20)" ] || fail "no service"
