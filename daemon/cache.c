@@ -98,8 +98,8 @@ static int check_fits(const struct store *s, const struct spaces *spaces, char *
 }
 
 /* The heap's part, with parameters that kernels accept. */
-static int build(struct store *s, struct user *user, const struct cache_record *params,
-		 struct cache **ret, char *why)
+static int build(struct store *s, uid_t uid, const struct cache_record *params, struct cache **ret,
+		 char *why)
 {
 	FREE_MEMORY struct cache *c = calloc(1, sizeof(*c));
 	int r;
@@ -117,11 +117,19 @@ static int build(struct store *s, struct user *user, const struct cache_record *
 	c->timeout_us = params->timeout_us;
 	c->on_disconnect = (enum on_disconnect)params->on_disconnect;
 	c->n_sessions = 1;
-	r = users_get(s->users, user->uid, &c->user);
+	r = users_get(s->users, uid, &c->user);
 	if (r < 0)
 		return why_fail(why, ENOMEM, "out of memory");
 	*ret = STEAL_PTR(c);
 	return 0;
+}
+
+static void enlist(struct cache *c, uint32_t slot)
+{
+	c->record = catalogue_cache(c->store->catalogue, slot);
+	c->id = id_make(slot, c->record->generation);
+	c->next = c->store->caches;
+	c->store->caches = c;
 }
 
 static void publish(struct cache *c, uint32_t slot, const struct cache_record *params)
@@ -134,10 +142,7 @@ static void publish(struct cache *c, uint32_t slot, const struct cache_record *p
 	POINT(cache_filled);
 	catalogue_publish_cache(c->store->catalogue, slot);
 	POINT(cache_published);
-	c->record = r;
-	c->id = id_make(slot, r->generation);
-	c->next = c->store->caches;
-	c->store->caches = c;
+	enlist(c, slot);
 }
 
 static int take_slot(struct store *s, struct user *user, uint32_t *ret_slot, char *why)
@@ -170,7 +175,7 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 	c = find_named(s, user, params.name);
 	if (c)
 		return attach(c, &params, ret, why);
-	r = build(s, user, &params, &c, why);
+	r = build(s, user->uid, &params, &c, why);
 	if (r < 0)
 		return r;
 	r = take_slot(s, user, &slot, why);
@@ -180,6 +185,64 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 		return r;
 	}
 	publish(c, slot, &params);
+	*ret = c;
+	return 0;
+}
+
+/* What cache_params_parse made sure of, and settling it does not. */
+static int check_record(const struct cache_record *r, char *why)
+{
+	const struct {
+		const char *text;
+		size_t n;
+	} texts[] = {
+		{ r->name, sizeof(r->name) },         { r->k_format, sizeof(r->k_format) },
+		{ r->v_format, sizeof(r->v_format) }, { r->policy, sizeof(r->policy) },
+		{ r->device, sizeof(r->device) },     { r->model, sizeof(r->model) },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		if (!memchr(texts[i].text, 0, texts[i].n))
+			return why_fail(why, EUCLEAN, "a text of it has no end");
+	if (!r->layers || r->layers > MAX_LAYERS || r->sinks > KV_MAX_SINKS ||
+	    r->rollback > KV_MAX_ROLLBACK || r->outliers > KV_MAX_OUTLIERS ||
+	    r->on_disconnect > ON_DISCONNECT_PARK)
+		return why_fail(why, EUCLEAN, "a parameter of it is out of range");
+	return 0;
+}
+
+static void let_go(struct cache *c)
+{
+	struct store *s = c->store;
+	struct cache **at = &s->caches;
+
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	user_refund(c->user, USER_CACHES, 1);
+	users_put(s->users, c->user);
+	free(c);
+}
+
+int cache_revive(struct store *s, uint32_t slot, struct cache **ret, char *why)
+{
+	const struct cache_record *record = catalogue_cache(s->catalogue, slot);
+	struct cache *c;
+	int r;
+
+	r = check_record(record, why);
+	if (r == 0)
+		r = build(s, record->uid, record, &c, why);
+	if (r < 0)
+		return r == -ENOMEM ? r : -EUCLEAN;
+	c->n_sessions = 0;
+	user_restore(c->user, USER_CACHES, 1);
+	enlist(c, slot);
+	r = channels_revive(c, why);
+	if (r < 0) {
+		let_go(c);
+		return r;
+	}
 	*ret = c;
 	return 0;
 }
@@ -194,20 +257,12 @@ struct cache *cache_find(struct store *s, const struct user *user, uint64_t id)
 
 void cache_drop_unused(struct cache *c)
 {
-	struct store *s = c->store;
-	struct cache **at = &s->caches;
-
 	if (c->n_sessions || c->n_sequences)
 		return;
 	channels_clear(c);
 	assert(load_acquire(&c->charged_bytes) == 0);
-	while (*at != c)
-		at = &(*at)->next;
-	*at = c->next;
-	catalogue_drop_cache(s->catalogue, id_slot(c->id));
-	user_refund(c->user, USER_CACHES, 1);
-	users_put(s->users, c->user);
-	free(c);
+	catalogue_drop_cache(c->store->catalogue, id_slot(c->id));
+	let_go(c);
 }
 
 void cache_unref(struct cache *c)
@@ -284,4 +339,10 @@ void cache_refund(struct cache *c, uint64_t bytes)
 	assert(before >= bytes);
 	(void)before;
 	user_refund(c->user, USER_BYTES, bytes);
+}
+
+void cache_restore(struct cache *c, uint64_t bytes)
+{
+	fetch_add(&c->charged_bytes, bytes);
+	user_restore(c->user, USER_BYTES, bytes);
 }

@@ -77,6 +77,9 @@ void store_deinit(struct store *s);
  * its value and what is allowed, or the first one that differs. */
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why);
+/* Builds the one of a LIVE record whose checksum agrees; no session holds it. -EUCLEAN with `why`,
+ * -ENOMEM. */
+int cache_revive(struct store *s, uint32_t slot, struct cache **ret, char *why);
 struct cache *cache_find(struct store *s, const struct user *user, uint64_t id);
 /* One of this user's, by id, or by name where id is 0; one session more. -EINVAL, -ENOENT. */
 int cache_attach(struct store *s, const struct user *user, uint64_t id, const char *name,
@@ -91,3 +94,5 @@ void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret);
  * thread. */
 int cache_charge(struct cache *c, uint64_t bytes);
 void cache_refund(struct cache *c, uint64_t bytes);
+/* After a restart: what it and its user hold already. */
+void cache_restore(struct cache *c, uint64_t bytes);

@@ -208,6 +208,7 @@ static int check_header(const struct catalogue_header *h, uint64_t file_bytes, c
 static int map_kept(int fd, struct segment *ret)
 {
 	CLOSE_FD int ours = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	CLOSE_FD int kept = -1;
 	struct stat st;
 	int r;
 
@@ -215,10 +216,16 @@ static int map_kept(int fd, struct segment *ret)
 		return -errno;
 	if (st.st_size < (off_t)sizeof(struct catalogue_header))
 		return -EUCLEAN;
+	/* Mapping takes a descriptor; a later push needs one. */
+	kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (kept < 0)
+		return -errno;
 	r = segment_map(ours, (size_t)st.st_size, true, ret);
-	if (r == 0)
-		ours = -1; /* the mapping has it now */
-	return r;
+	if (r < 0)
+		return r;
+	ours = -1;
+	ret->fd = STEAL_FD(kept);
+	return 0;
 }
 
 int catalogue_adopt(int fd, struct catalogue **ret, char *why)

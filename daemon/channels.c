@@ -180,9 +180,9 @@ static struct channels_record *record_for(const struct cache *c, uint32_t layer,
 	return &b->record[b->n++];
 }
 
-static void seal(struct channels_block *b)
+static uint64_t sum_of(const struct channels_block *b)
 {
-	b->checksum = XXH3_64bits(b->record, CATALOGUE_BLOCK - sizeof(*b));
+	return XXH3_64bits(b->record, CATALOGUE_BLOCK - sizeof(*b));
 }
 
 static int fail_load(const struct cache *c, const struct sparq_msg_cache_table *m, int error,
@@ -212,19 +212,73 @@ int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *
 	if (r == 0) {
 		record = record_for(c, m->layer, m->kv_head);
 		*record = (struct channels_record){ m->layer, m->kv_head, t };
-		seal(block_with(record));
+		block_with(record)->checksum = sum_of(block_with(record));
 		*index_at(c, m->layer, m->kv_head) = &record->channels;
 	}
 	catalogue_publish_cache(c->store->catalogue, id_slot(c->id));
 	return r < 0 ? fail_load(c, m, r, why) : 0;
 }
 
+/* ---- after a restart ------------------------------------------------------------------- */
+
+static int revive_record(struct cache *c, const struct channels_record *record, char *why)
+{
+	const struct cache_record *r = c->record;
+	char unread[SPARQ_ERROR_TEXT];
+
+	if (record->layer >= r->layers || record->kv_head >= r->kv_heads ||
+	    *index_at(c, record->layer, record->kv_head) ||
+	    kv_channels_check(cache_layer(c, record->layer), &record->channels, unread) < 0)
+		return why_fail(why, EUCLEAN, "a channel table of it is damaged");
+	*index_at(c, record->layer, record->kv_head) = &record->channels;
+	return 0;
+}
+
+static int revive_block(struct cache *c, uint32_t block, char *why)
+{
+	const struct channels_block *b;
+	int r = 0;
+
+	/* A chain in a circle comes to a block that is taken. */
+	if (catalogue_mark_block(c->store->catalogue, block) < 0)
+		return why_fail(why, EUCLEAN, "the chain of its channel tables is broken");
+	cache_restore(c, CATALOGUE_BLOCK);
+	c->channels.last = block;
+	b = block_of(c, block);
+	if (b->n > CHANNELS_PER_BLOCK || b->checksum != sum_of(b))
+		return why_fail(why, EUCLEAN, "the checksum of its channel tables does not agree");
+	for (uint32_t i = 0; i < b->n && r == 0; i++)
+		r = revive_record(c, &b->record[i], why);
+	return r;
+}
+
+int channels_revive(struct cache *c, char *why)
+{
+	uint32_t block = c->record->channels;
+	int r = 0;
+
+	if (block == BLOCK_NONE)
+		return 0;
+	c->channels.table = calloc(1, index_bytes(c));
+	if (!c->channels.table)
+		return why_fail(why, ENOMEM, "out of memory");
+	cache_restore(c, index_bytes(c));
+	while (block != BLOCK_NONE && r == 0) {
+		r = revive_block(c, block, why);
+		block = r == 0 ? block_of(c, block)->next : BLOCK_NONE;
+	}
+	if (r < 0)
+		channels_clear(c);
+	return r;
+}
+
 void channels_clear(struct cache *c)
 {
-	uint32_t block = c->record->channels, next;
+	/* Not beyond the last: what a restart found behind a damaged one is not ours. */
+	uint32_t block = c->channels.last ? c->record->channels : BLOCK_NONE, next;
 
 	for (; block != BLOCK_NONE; block = next) {
-		next = block_of(c, block)->next;
+		next = block == c->channels.last ? BLOCK_NONE : block_of(c, block)->next;
 		catalogue_put_block(c->store->catalogue, block);
 		cache_refund(c, CATALOGUE_BLOCK);
 	}

@@ -45,6 +45,8 @@ struct channels {                         /* the heap's part */
 /* Sets or replaces the table of one (layer, KV head). -EINVAL, -EBUSY, -ENOSPC, -ENOMEM
  * with `why` (SPARQ_ERROR_TEXT bytes). Control thread. */
 int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *why);
+/* Those of a record that a restart found. -EUCLEAN with `why`: then there are none; -ENOMEM. */
+int channels_revive(struct cache *c, char *why);
 /* Gives back all that they hold. */
 void channels_clear(struct cache *c);
 /* For kv_view.channels. */

@@ -79,3 +79,9 @@ void charge_block_put(struct seq *s, uint32_t block)
 	catalogue_put_block(s->cache->store->catalogue, block);
 	refund(s, CATALOGUE_BLOCK);
 }
+
+void charge_restore(struct seq *s, uint64_t bytes)
+{
+	cache_restore(s->cache, bytes);
+	fetch_add(&s->bytes, bytes);
+}

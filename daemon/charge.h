@@ -22,3 +22,5 @@ int charge_page_swap(struct seq *s, size_t bytes, page_ref *ret);
 void charge_page_put(struct seq *s, size_t bytes, page_ref page);
 int charge_block(struct seq *s, uint32_t *ret);
 void charge_block_put(struct seq *s, uint32_t block);
+/* After a restart: what it holds already, whatever the limits say by now. */
+void charge_restore(struct seq *s, uint64_t bytes);

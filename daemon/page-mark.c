@@ -74,7 +74,7 @@ static int node_mark(struct pool_node *n, size_t at, uint32_t class, uint32_t ui
 	bits = &n->bits[(size_t)head * SLAB_WORDS + page / 64];
 	bit = 1ull << page % 64;
 	if (*bits & bit)
-		return -EEXIST;
+		return n->last[(size_t)head * SLAB_PAGES + page] == uid + 1 ? -EEXIST : -EUCLEAN;
 	*bits |= bit;
 	s.used++;
 	n->state[head] = state_pack(s);

@@ -159,21 +159,25 @@ int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret,
 	return 0;
 }
 
-void seq_publish(struct seq *s, uint64_t session)
+static void enlist(struct seq *s, uint64_t session)
 {
+	const struct sequence_record *r = s->record;
 	struct cache *c = s->cache;
-	struct sequence_record *r = s->record;
-	uint32_t slot = slot_of(s);
 
-	POINT(create_made);
-	catalogue_publish_sequence(c->store->catalogue, slot);
-	POINT(create_published);
 	s->next = c->first;
 	c->first = s;
 	c->n_sequences++;
 	store_relaxed(&s->session, session);
 	/* Last: a worker that sees the id sees everything before it. */
-	store_release(&s->id, id_make(slot, r->generation));
+	store_release(&s->id, id_make(slot_of(s), r->generation));
+}
+
+void seq_publish(struct seq *s, uint64_t session)
+{
+	POINT(create_made);
+	catalogue_publish_sequence(s->cache->store->catalogue, slot_of(s));
+	POINT(create_published);
+	enlist(s, session);
 }
 
 int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
@@ -214,4 +218,31 @@ int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq *
 	store_release(&s->session, session);
 	*ret = s;
 	return 0;
+}
+
+/* ---- after a restart ---------------------------------------------------------------- */
+
+int seq_revive(struct cache *c, uint32_t slot, struct seq **ret)
+{
+	struct sequence_record *r = catalogue_sequence(c->store->catalogue, slot);
+	struct seq *s = seq_of_slot(c->store, slot);
+	struct seq_layer *layer = calloc(r->layers, sizeof(*layer));
+
+	if (!s || !layer) {
+		free(layer);
+		return -ENOMEM;
+	}
+	s->cache = c;
+	s->node = r->node;
+	s->bytes = 0;
+	s->record = r;
+	s->layer = layer;
+	user_restore(c->user, USER_SEQUENCES, 1);
+	*ret = s;
+	return 0;
+}
+
+void seq_park(struct seq *s)
+{
+	enlist(s, 0);
 }

@@ -21,6 +21,11 @@ int seq_fail_make(struct cache *c, int error, const struct shortage *s, const ch
 /* One that begins with the first `rows` rows of `parent`, which the caller holds; not published. */
 int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct seq **ret, char *why);
 
+/* After a restart (recover.h): the heap's part of a record that was checked, holding and charged
+ * nothing yet, its layers without records; -ENOMEM. Then it is parked, or unmade. */
+int seq_revive(struct cache *c, uint32_t slot, struct seq **ret);
+void seq_park(struct seq *s);
+
 /* As seq_try_control, with words. */
 int seq_take_control(struct seq *s, char *why);
 /* Committed in every layer. */

@@ -198,6 +198,16 @@ void seq_release_session(struct store *st, uint64_t session)
 	}
 }
 
+bool seq_expire(struct seq *s)
+{
+	const struct sequence_record *r = s->record;
+
+	if (load_relaxed(&s->session) || (r->flags & SEQUENCE_PREFIX) || !seq_try_control(s))
+		return false;
+	drop_held(s);
+	return true;
+}
+
 void seq_forget(struct seq *s)
 {
 	if (!s)

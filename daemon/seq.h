@@ -59,6 +59,8 @@ int seq_drop(struct seq *s, char *why);
 /* The session ended (its ring is fenced, nothing in flight): dropped or parked, as its cache
  * says. */
 void seq_release_session(struct store *st, uint64_t session);
+/* Drops it unless somebody has it or may begin with it; true: gone. */
+bool seq_expire(struct seq *s);
 /* A sequence of this user and session; NULL: none, or another's. */
 struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id);
 int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret); /* SPARQ_LAYER_ALL */

@@ -308,13 +308,15 @@ void table_ref(struct store *st, uint32_t table)
 	fetch_add(&st->tables[table].refs, 1u);
 }
 
-static void table_free(struct store *st, uint32_t table)
+void table_free(struct store *st, uint32_t table)
 {
-	struct table *t = &st->tables[table];
+	struct table t = st->tables[table];
 	struct walk w = walk_begin(st, table);
 	uint32_t block = table;
 
-	for (uint32_t i = 0; i < t->n_entries; i++)
+	/* Once its first block is back, both may be another's. */
+	st->tables[table] = (struct table){ 0 };
+	for (uint32_t i = 0; i < t.n_entries; i++)
 		pool_put(st->pool, walk_next(&w)->page);
 	while (block) {
 		uint32_t next = block_of(st, block)->next;
@@ -322,23 +324,20 @@ static void table_free(struct store *st, uint32_t table)
 		catalogue_put_block(st->catalogue, block);
 		block = next;
 	}
+	cache_refund(t.cache, t.bytes);
 }
 
 void table_unref(struct store *st, uint32_t table)
 {
 	/* A loop: a chain of forks may be as long as its owner likes. */
 	while (table) {
-		struct table t = { 0 };
 		uint32_t base;
 
 		if (fetch_sub(&st->tables[table].refs, 1u) > 1)
 			return;
-		/* Once its block is back, both may be another's. */
-		t = st->tables[table];
 		base = header_of(st, table)->base;
 		POINT(drop_table);
 		table_free(st, table);
-		cache_refund(t.cache, t.bytes);
 		table = base;
 	}
 }

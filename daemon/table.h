@@ -61,6 +61,8 @@ void table_leave(struct seq *s, uint32_t table, uint32_t tiles);
 /* ---- anybody with a reference; token path -------------------------------------- */
 
 void table_ref(struct store *st, uint32_t table);
+/* Frees and refunds one that nobody refers to; what it refers to keeps its reference. */
+void table_free(struct store *st, uint32_t table);
 /* Frees it with its last reference, and then whatever it was the last to refer to. BLOCK_NONE is
  * allowed. */
 void table_unref(struct store *st, uint32_t table);

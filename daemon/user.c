@@ -98,6 +98,11 @@ int user_charge(struct user *u, enum user_what what, uint64_t n)
 	return 0;
 }
 
+void user_restore(struct user *u, enum user_what what, uint64_t n)
+{
+	fetch_add(&u->charged[what], n);
+}
+
 void user_refund(struct user *u, enum user_what what, uint64_t n)
 {
 	uint64_t before = fetch_sub(&u->charged[what], n);

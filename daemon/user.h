@@ -43,4 +43,6 @@ void users_deinit(struct users *u);
 void users_limit(struct users *u, const uint64_t limit[USER_WHATS]);
 
 int user_charge(struct user *u, enum user_what what, uint64_t n); /* -EDQUOT: nothing charged */
+/* After a restart: what was charged before it, whatever the limit is by now. */
+void user_restore(struct user *u, enum user_what what, uint64_t n);
 void user_refund(struct user *u, enum user_what what, uint64_t n);

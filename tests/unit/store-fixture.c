@@ -13,13 +13,27 @@
 #include "daemon/record.h"
 #include "shm/base.h"
 
-void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_bytes)
+static void open_users(struct store_fixture *f)
 {
 	static const uint64_t limits[USER_WHATS] = {
 		[USER_BYTES] = UINT64_MAX, [USER_SESSIONS] = 4,   [USER_QUEUES] = 4,
 		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24,
 	};
 
+	users_limit(&f->users, limits);
+	assert_int_equal(users_get(&f->users, FIXTURE_UID, &f->user), 0);
+	assert_int_equal(users_get(&f->users, FIXTURE_UID + 1, &f->stranger), 0);
+}
+
+static void close_users(struct store_fixture *f)
+{
+	users_put(&f->users, f->user);
+	users_put(&f->users, f->stranger);
+	users_deinit(&f->users);
+}
+
+void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_bytes)
+{
 	const struct catalogue_pool pool = { -1, (uint32_t)(pool_bytes / POOL_UNIT_BYTES) };
 	const struct catalogue_params catalogue = {
 		.bytes = catalogue_bytes,
@@ -38,9 +52,7 @@ void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_b
 	assert_int_equal(catalogue_create(&catalogue, &f->catalogue), 0);
 	assert_int_equal(pool_init(&f->pool, &f->arena, 1, catalogue_notes(f->catalogue), false),
 			 0);
-	users_limit(&f->users, limits);
-	assert_int_equal(users_get(&f->users, FIXTURE_UID, &f->user), 0);
-	assert_int_equal(users_get(&f->users, FIXTURE_UID + 1, &f->stranger), 0);
+	open_users(f);
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
 }
 
@@ -73,10 +85,26 @@ void fixture_close(struct store_fixture *f)
 	store_deinit(&f->store);
 	f->catalogue = catalogue_free(f->catalogue);
 	pool_deinit(&f->pool);
-	users_put(&f->users, f->user);
-	users_put(&f->users, f->stranger);
-	users_deinit(&f->users);
+	close_users(f);
 	munmap(f->arena.base, f->arena.bytes);
+}
+
+void fixture_restart(struct store_fixture *f, struct recovered *ret)
+{
+	struct catalogue *left = f->catalogue;
+	char why[CATALOGUE_WHY_BYTES];
+
+	store_deinit(&f->store);
+	pool_deinit(&f->pool);
+	close_users(f);
+	if (catalogue_adopt(catalogue_fd(left), &f->catalogue, why) < 0)
+		fail_msg("%s", why);
+	catalogue_free(left);
+	assert_int_equal(pool_init(&f->pool, &f->arena, 1, catalogue_notes(f->catalogue), true),
+			 0);
+	open_users(f);
+	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
+	assert_int_equal(recover_store(&f->store, ret), 0);
 }
 
 struct sparq_msg_cache_create fixture_request(const char *name, const char *options)

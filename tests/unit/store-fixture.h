@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/cache.h"
+#include "daemon/recover.h"
 
 struct store_fixture {
 	struct arena arena;
@@ -20,5 +21,8 @@ void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_b
 /* Asserts that nothing is taken, charged or left in a record. */
 void fixture_assert_empty(struct store_fixture *f);
 void fixture_close(struct store_fixture *f);
+/* Another daemon over the same catalogue and pool: the heap's part is gone, `ret` what came back.
+ * FIXTURE_UID has its user again. */
+void fixture_restart(struct store_fixture *f, struct recovered *ret);
 /* A small valid request: f32, 2 layers, 4 heads over 2 KV heads, 64 channels, dense. */
 struct sparq_msg_cache_create fixture_request(const char *name, const char *options);
