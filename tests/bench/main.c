@@ -19,6 +19,7 @@ static const struct command {
 	{ "append", bench_append, "a row appended to a growing sequence, its flush included" },
 	{ "attend", bench_attend,
 	  "attention of one decoding step, cold, against memory bandwidth" },
+	{ "fork", bench_fork, "a sequence that begins with the rows of a long one" },
 	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
 };
 

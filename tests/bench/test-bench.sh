@@ -22,7 +22,7 @@ refused() {
 	[[ $said == *"$text"* ]] || fail "$*: said \"$said\", not \"$text\""
 }
 
-for command in append attend ring; do
+for command in append attend fork ring; do
 	"$bench" --help | grep -q "^  $command " || fail "no command $command"
 	"$bench" "$command" --help >/dev/null || fail "$command --help"
 	! "$bench" "$command" --help | grep -E '.{81}' || fail "$command --help is too wide"
@@ -56,4 +56,9 @@ out=$("$bench" append --kv-heads 2 --head-dim 64 --rows 600 --seconds 0.01 --ent
 	--format f16,hier4 --through-daemon --daemon "$daemon" --json)
 n=$(grep -c '"through_daemon_row_ns":' <<<"$out") || true
 [ "$n" = 4 ] || fail "$n of 4 appends went through the daemon"
+out=$("$bench" fork --kv-heads 2 --head-dim 64 --layers 3 --rows 700 --rounds 5 --through-daemon \
+	--pool 256 --daemon "$daemon" --json)
+for field in fork drop truncate_below append_after through_daemon; do
+	grep -q "\"${field}_us\":" <<<"$out" || fail "no figure of $field"
+done
 echo "sparq-bench: ok"
