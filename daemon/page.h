@@ -62,8 +62,8 @@ bool pool_is_shared(const struct pool *p, page_ref page);
 /* Gives it back; its contents stay until the next owner of another uid. */
 void pool_put(struct pool *p, page_ref page);
 /* Recovery: the page is out again, to this uid. -EUCLEAN if there is no such page, by its place,
- * its size or the note of its slab; or if it is another's; -EEXIST if it is out already, to this uid
- * (pool_ref, if it may have several holders). One thread. */
+ * its size or the note of its slab; or if it is another's; -EEXIST if it is out already, to this
+ * uid (pool_ref, if it may have several holders). One thread. */
 int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid);
 void *pool_data(const struct pool *p, page_ref page);
 unsigned pool_node_of(page_ref page);
