@@ -77,6 +77,8 @@ static const struct key keys[] = {
 	    "memory for rings and arenas of all sessions; 0: as much as the pool"),
 	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
 	    "deadline of an entry that names none; 0: none"),
+	KEY(FIELD(reattach_s), KEY_U32, 0, 30 * 86400, "60", FIXED,
+	    "how long after a restart a sequence waits for its client, where its cache drops it"),
 	KEY(FIELD(log_level), KEY_LEVEL, LOG_ERR, LOG_DEBUG, "info", RELOAD,
 	    "error, warning, notice, info or debug"),
 };

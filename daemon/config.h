@@ -30,6 +30,7 @@ struct config {
 	uint64_t arena_bytes_max;   /* of one session */
 	uint64_t segment_bytes;     /* of all sessions; 0: as many as the pool has */
 	uint32_t timeout_us;        /* default of an entry, 0: none */
+	uint32_t reattach_s;        /* of what a restart found and nobody took up */
 	int log_level;
 };
 

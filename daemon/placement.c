@@ -102,6 +102,79 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 	return 0;
 }
 
+/* ---- after a restart -------------------------------------------------------- */
+
+static bool has_node(const struct topo *t, int node)
+{
+	for (unsigned i = 0; i < t->n_nodes; i++)
+		if (t->node[i].id == node)
+			return true;
+	return false;
+}
+
+static int adopt(struct placement *p, const struct topo *t, const struct catalogue_pool *pool,
+		 struct kept *k, char *why)
+{
+	struct arena *a = &p->arena[p->n];
+	int node = has_node(t, pool->node) ? pool->node : -1, r;
+	char name[KEEP_NAME_BYTES];
+	int fd;
+
+	keep_pool_name(p->n, name);
+	fd = kept_steal(k, name);
+	if (fd < 0) {
+		snprintf(why, KEEP_WHY_BYTES, "the catalogue speaks of %s, which was not kept",
+			 name);
+		return -EUCLEAN;
+	}
+	if (node != pool->node)
+		log_warning("%s was made for node %" PRId32 ", which is not there", name,
+			    pool->node);
+	r = arena_adopt(fd, node, a);
+	if (r < 0) {
+		close(fd);
+		snprintf(why, KEEP_WHY_BYTES, "%s cannot be mapped: %s", name, strerror(-r));
+		return -EUCLEAN;
+	}
+	p->n++;
+	if (a->bytes == pool->units * POOL_UNIT_BYTES)
+		return 0;
+	snprintf(why, KEEP_WHY_BYTES, "%s has %zu bytes, the catalogue says %zu", name, a->bytes,
+		 pool->units * POOL_UNIT_BYTES);
+	return -EUCLEAN;
+}
+
+int placement_adopt(struct placement *p, const struct topo *t, const struct config *c,
+		    const struct catalogue_header *h, struct kept *k, char *why)
+{
+	int r = 0;
+
+	*p = PLACEMENT_NULL;
+	if (h->n_pools > ARRAY_SIZE(p->arena)) {
+		snprintf(why, KEEP_WHY_BYTES, "the catalogue speaks of %" PRIu32 " pools",
+			 h->n_pools);
+		return -EUCLEAN;
+	}
+	for (uint32_t i = 0; i < h->n_pools && r == 0; i++)
+		r = adopt(p, t, &h->pool[i], k, why);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < p->n; i++)
+		if (c->huge_pages && !in_huge_pages(&p->arena[i]))
+			p->shortfall_bytes += p->arena[i].bytes;
+	report(p, "as the daemon before had it");
+	return 0;
+}
+
+uint64_t placement_bytes(const struct placement *p)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < p->n; i++)
+		bytes += p->arena[i].bytes;
+	return bytes;
+}
+
 unsigned placement_pools(const struct placement *p, struct catalogue_pool ret[POOL_MAX_NODES])
 {
 	for (unsigned i = 0; i < p->n; i++)

@@ -7,6 +7,7 @@
 
 #include "daemon/catalogue.h"
 #include "daemon/config.h"
+#include "daemon/keep.h"
 #include "daemon/page.h"
 #include "numa/arena.h"
 #include "numa/topo.h"
@@ -21,6 +22,11 @@ struct placement {
 
 /* Makes, binds, fills and verifies the arenas: seconds per 10 GiB. Logs what it became. */
 int placement_init(struct placement *p, const struct topo *t, const struct config *c);
+/* Maps the arenas of a catalogue again, from what was kept. -EUCLEAN with `why` (KEEP_WHY_BYTES) if
+ * one is not there or not what the catalogue says. */
+int placement_adopt(struct placement *p, const struct topo *t, const struct config *c,
+		    const struct catalogue_header *h, struct kept *k, char *why);
+uint64_t placement_bytes(const struct placement *p);
 /* What the catalogue says of them; how many. */
 unsigned placement_pools(const struct placement *p, struct catalogue_pool ret[POOL_MAX_NODES]);
 /* The pool over the arenas, with the catalogue's notes. */

@@ -12,7 +12,6 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "daemon/control.h"
 #include "daemon/fault.h"
@@ -104,60 +103,7 @@ static int open_loop(struct server *s)
 	return 0;
 }
 
-/* ---- memory --------------------------------------------------------------- */
-
-/* A client knows a new daemon from the one it left by another number. The catalogue counts them;
- * where there was none, what was counted before is not known. */
-static uint32_t first_generation(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint32_t)now.tv_sec ^ (uint32_t)getpid() << 16;
-}
-
-static int create_catalogue(struct server *s)
-{
-	const struct config *c = &s->config;
-	struct catalogue_pool pool[POOL_MAX_NODES];
-	struct catalogue_params params = {
-		.bytes = c->catalogue_bytes,
-		.max_caches = c->max_caches,
-		.max_sequences = c->max_sequences,
-		.generation = first_generation(),
-		.pool = pool,
-		.n_pools = placement_pools(&s->placement, pool),
-	};
-	int r = catalogue_create(&params, &s->catalogue);
-
-	if (r == -EINVAL) {
-		log_error("catalogue_bytes = %" PRIu64 " is too small for max_caches = %" PRIu32
-			  " and max_sequences = %" PRIu32,
-			  c->catalogue_bytes, c->max_caches, c->max_sequences);
-		return r;
-	}
-	return r < 0 ? failed("the catalogue", r) : 0;
-}
-
-static int open_store(struct server *s)
-{
-	int r = topo_read("/", &s->topo);
-
-	if (r < 0)
-		return failed("the machine's topology", r);
-	r = placement_init(&s->placement, &s->topo, &s->config);
-	if (r < 0)
-		return r; /* it said why */
-	r = create_catalogue(s);
-	if (r < 0)
-		return r;
-	r = placement_open_pool(&s->placement, catalogue_notes(s->catalogue), false);
-	if (r < 0)
-		return r;
-	server_limit_users(s);
-	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
-	return r < 0 ? failed("the store", r) : 0;
-}
+/* ---- memory of clients --------------------------------------------------- */
 
 /* The page that every client maps: only we can write it, for as long as it exists. */
 static int open_page(struct server *s)
@@ -243,15 +189,6 @@ static int limit_isa(const char *limit)
 	return r;
 }
 
-/* 0 also if it is refused. */
-static int open_memory(struct server *s)
-{
-	if (!s->kept.error)
-		return open_store(s);
-	server_refuse(s, s->kept.error, "%s", s->kept.why);
-	return 0;
-}
-
 static int start_serving(struct server *s)
 {
 	int r = open_page(s);
@@ -275,7 +212,7 @@ static int server_start(struct server *s)
 	if (r == 0)
 		r = open_faults(s);
 	if (r == 0)
-		r = open_memory(s);
+		r = server_open_store(s);
 	if (r == 0)
 		r = s->refused ? server_start_refusing(s) : start_serving(s);
 	kept_deinit(&s->kept);

@@ -50,7 +50,7 @@ struct server {
 	struct listener session_listener, control_listener;
 	int signal_fd, fault_fd;
 	struct loop_source signals, faults, events;
-	struct loop_timer heartbeat, watchdog, sweep, status, deadline;
+	struct loop_timer heartbeat, watchdog, sweep, status, deadline, reattach;
 
 	struct peer *peers;
 	uint32_t n_sessions;    /* peers that count as sessions */
