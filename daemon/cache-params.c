@@ -23,6 +23,12 @@ static const char *const on_disconnect_names[] = {
 	[ON_DISCONNECT_PARK] = "park",
 };
 
+static const char *const evict_names[] = {
+	[EVICT_NONE] = "none",
+	[EVICT_LRU] = "lru",
+	[EVICT_LFU] = "lfu",
+};
+
 /* Parts of the design that this build does not have: ignored, they would change results. */
 static const char *const unsupported[] = {
 	"window",    "softcap", "alibi",    "sink_logits",
@@ -57,6 +63,16 @@ static int parse_on_disconnect(const char *value, uint32_t *ret, char *why)
 	return why_fail(why, EINVAL, "on_disconnect=%.40s: drop and park are allowed", value);
 }
 
+static int parse_evict(const char *value, uint32_t *ret, char *why)
+{
+	for (uint32_t i = 0; i < ARRAY_SIZE(evict_names); i++)
+		if (!strcmp(value, evict_names[i])) {
+			*ret = i;
+			return 0;
+		}
+	return why_fail(why, EINVAL, "evict=%.40s: none, lru and lfu are allowed", value);
+}
+
 /* A list of names for a message: "a, b, c". */
 static void append(char *list, size_t n, const char *word)
 {
@@ -77,7 +93,7 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 		append(takes, sizeof(takes), policy->params[i].name);
 	return why_fail(why, EINVAL,
 			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
-			"on_disconnect; policy \"%s\" takes %s",
+			"on_disconnect, evict; policy \"%s\" takes %s",
 			key, policy->name, *takes ? takes : "none");
 }
 
@@ -100,6 +116,8 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 		return parse_number(key, value, KV_MAX_OUTLIERS, &r->outliers, why);
 	if (!strcmp(key, "on_disconnect"))
 		return parse_on_disconnect(value, &r->on_disconnect, why);
+	if (!strcmp(key, "evict"))
+		return parse_evict(value, &r->evict, why);
 	return cache_params_set(r, key, value, why);
 }
 
@@ -192,6 +210,7 @@ int cache_params_parse(const struct sparq_msg_cache_create *m, struct cache_reco
 		.rollback = 16,
 		.timeout_us = m->timeout_us,
 		.on_disconnect = ON_DISCONNECT_DROP,
+		.evict = EVICT_NONE,
 		.budget_bytes = m->budget_bytes,
 	};
 	int error;
@@ -349,6 +368,7 @@ static int compare_words(const struct cache_record *a, const struct cache_record
 		{ "model", a->model, b->model },
 		{ "on_disconnect", on_disconnect_names[a->on_disconnect],
 		  on_disconnect_names[b->on_disconnect] },
+		{ "evict", evict_names[a->evict], evict_names[b->evict] },
 		{ "policy", a->policy, b->policy },
 	};
 

@@ -34,6 +34,7 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 		.tables = STEAL_PTR(tables),
 		.max_sequences = h->n_sequences,
 		.max_rows = MIN(max_rows, SPARQ_ROW_LIMIT),
+		.room_fd = -1,
 	};
 	return 0;
 }
@@ -116,6 +117,7 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 	c->rollback = params->rollback;
 	c->timeout_us = params->timeout_us;
 	c->on_disconnect = (enum on_disconnect)params->on_disconnect;
+	c->evict = (enum evict_policy)params->evict;
 	c->n_sessions = 1;
 	r = users_get(s->users, uid, &c->user);
 	if (r < 0)
@@ -206,7 +208,7 @@ static int check_record(const struct cache_record *r, char *why)
 			return why_fail(why, EUCLEAN, "a text of it has no end");
 	if (!r->layers || r->layers > MAX_LAYERS || r->sinks > KV_MAX_SINKS ||
 	    r->rollback > KV_MAX_ROLLBACK || r->outliers > KV_MAX_OUTLIERS ||
-	    r->on_disconnect > ON_DISCONNECT_PARK)
+	    r->on_disconnect > ON_DISCONNECT_PARK || r->evict > EVICT_LFU)
 		return why_fail(why, EUCLEAN, "a parameter of it is out of range");
 	return 0;
 }

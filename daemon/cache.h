@@ -22,6 +22,9 @@ struct store;
 struct table;
 
 enum on_disconnect { ON_DISCONNECT_DROP, ON_DISCONNECT_PARK };
+/* Which parked sequences go when there is no room (evict.h). NONE: only prefixes, which are
+ * nobody's. */
+enum evict_policy { EVICT_NONE, EVICT_LRU, EVICT_LFU };
 
 struct cache {
 	uint64_t id;
@@ -37,6 +40,9 @@ struct cache {
 	uint32_t n_sequences, n_sessions; /* control thread */
 	uint32_t rollback, timeout_us;
 	enum on_disconnect on_disconnect;
+	enum evict_policy evict;
+	struct pressure pressure; /* on its budget */
+	uint64_t evicted_sequences, evicted_bytes; /* control thread */
 	struct seq *first;
 	struct cache *next;
 };
@@ -66,6 +72,9 @@ struct store {
 	uint32_t max_rows;        /* of one sequence: configuration */
 	unsigned next_node;       /* round robin for new sequences */
 	struct shortage shortage; /* of the last control call that found no room */
+	int room_fd;              /* eventfd: workers ask for room (evict.h); -1: in vain */
+	uint64_t uses;            /* counts them, for an order within a second */
+	bool reattaching;         /* after a restart, until clients had time to come back */
 };
 int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, struct users *users,
 	       uint32_t max_rows);

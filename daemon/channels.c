@@ -92,7 +92,7 @@ static uint64_t index_bytes(const struct cache *c)
 /* Who can make room finds the limit in the store. */
 static int lack(struct cache *c, enum limit limit, uint64_t bytes)
 {
-	c->store->shortage = (struct shortage){ limit, bytes };
+	c->store->shortage = (struct shortage){ limit, c->id, bytes };
 	return -ENOSPC;
 }
 

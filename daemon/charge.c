@@ -2,13 +2,14 @@
 /* Charge, then take; give back, then refund. */
 #include "daemon/charge.h"
 
+#include "daemon/room.h"
 #include "daemon/seq.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 
 static int lack(struct seq *s, enum limit limit, uint64_t bytes)
 {
-	s->shortage = (struct shortage){ limit, bytes };
+	s->shortage = (struct shortage){ limit, s->cache->id, bytes };
 	return -ENOSPC;
 }
 
@@ -19,6 +20,7 @@ int charge_bytes(struct seq *s, uint64_t bytes)
 	if (r < 0)
 		return lack(s, r == -EDQUOT ? LIMIT_QUOTA : LIMIT_BUDGET, bytes);
 	fetch_add(&s->bytes, bytes);
+	room_watch(s);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <assert.h>
 
 #include "daemon/charge.h"
+#include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
@@ -127,6 +128,7 @@ int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **r
 	if (r < 0)
 		return r;
 	seq_publish(s, session);
+	evict_touch(parent);
 	POINT(fork_end);
 	*ret = s;
 	return 0;

@@ -226,7 +226,9 @@ static int call_cache_table(struct peer *p, union message *m, char *why)
 				   "cache %#" PRIx64
 				   ": only the session that made it loads its tables",
 				   request.cache);
-	r = channels_load(held->cache, &request, why);
+	do
+		r = channels_load(held->cache, &request, why);
+	while (r < 0 && evict_again(&p->server->evictor, p->user));
 	if (r < 0)
 		return r;
 	message_reply(m, &request.head);
@@ -286,7 +288,9 @@ static int call_seq_create(struct peer *p, union message *m, char *why)
 
 	if (!held)
 		return no_cache(request.cache, why);
-	r = seq_create(held->cache, request.name, p->session->id, &s, why);
+	do
+		r = seq_create(held->cache, request.name, p->session->id, &s, why);
+	while (r < 0 && evict_again(&p->server->evictor, p->user));
 	return r < 0 ? r : reply_seq(m, &request.head, s->id, 0);
 }
 
@@ -316,8 +320,11 @@ static int call_seq_fork(struct peer *p, union message *m, char *why)
 
 	if (r == 0)
 		r = check_rows(request.rows, why);
-	if (r == 0)
+	if (r < 0)
+		return r;
+	do
 		r = seq_fork(parent, (uint32_t)request.rows, p->session->id, &child, why);
+	while (r < 0 && evict_again(&p->server->evictor, p->user));
 	return r < 0 ? r : reply_seq(m, &request.head, child->id, request.rows);
 }
 

@@ -119,6 +119,18 @@ static int check(struct peer *p, struct sparq_msg_hello *m, struct segment_layou
 
 /* ---- what it costs -------------------------------------------------------- */
 
+/* What is parked makes room: who has spent the quota must be able to come in and drop something. */
+static int charge_segment(struct peer *p, uint64_t bytes)
+{
+	struct shortage s = { .limit = LIMIT_QUOTA, .bytes = bytes };
+	int r;
+
+	do
+		r = user_charge(p->user, USER_BYTES, bytes);
+	while (r < 0 && evict_for(&p->server->evictor, p->user, &s));
+	return r;
+}
+
 static int charge(struct peer *p, const struct segment_layout *l, char *why)
 {
 	struct server *s = p->server;
@@ -137,7 +149,7 @@ static int charge(struct peer *p, const struct segment_layout *l, char *why)
 				   load_relaxed(&p->user->charged[USER_QUEUES]),
 				   s->config.user_queues);
 	p->charged_queues = l->n_queues;
-	if (user_charge(p->user, USER_BYTES, l->bytes) < 0)
+	if (charge_segment(p, l->bytes) < 0)
 		return PEER_REFUSE(-EDQUOT,
 				   "a segment of %zu bytes: uid %u has %" PRIu64 " of its %" PRIu64
 				   " bytes",

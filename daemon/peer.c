@@ -216,6 +216,7 @@ static int answer(struct peer *p, union message *m)
 
 	if (!call)
 		return violation(p, "a request of an unknown type");
+	p->server->store.shortage = SHORTAGE_NONE; /* what it leaves there is its own */
 	r = call(p, m, why);
 	if (r < 0) {
 		p->n_out_fds = 0;

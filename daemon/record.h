@@ -110,7 +110,8 @@ struct sequence_record {
 };
 #define SEQUENCE_PINNED (1u << 0) /* not to be evicted */
 #define SEQUENCE_PREFIX (1u << 1) /* nobody's: kept for others to begin with */
-#define SEQUENCE_FLAGS (SEQUENCE_PINNED | SEQUENCE_PREFIX)
+#define SEQUENCE_IN_USE (1u << 2) /* attached: after a restart somebody is about to come back */
+#define SEQUENCE_FLAGS (SEQUENCE_PINNED | SEQUENCE_PREFIX | SEQUENCE_IN_USE)
 #define SEQUENCE_FIXED_AT offsetof(struct sequence_record, cache_slot)
 #define SEQUENCE_FIXED_BYTES (offsetof(struct sequence_record, intent) - SEQUENCE_FIXED_AT)
 

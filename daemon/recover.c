@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "daemon/evict.h"
 #include "daemon/log.h"
 #include "daemon/point.h"
 #include "daemon/seq.h"
@@ -154,6 +155,7 @@ int recover_store(struct store *st, struct recovered *ret)
 		return r;
 	count.bytes = load_relaxed(&st->pool->used_bytes);
 	count.ns = (uint64_t)(clock_now_ns() - from);
+	st->reattaching = true;
 	*ret = count;
 	return 0;
 }
@@ -163,6 +165,7 @@ uint32_t recover_expire(struct store *st)
 	struct cache *c, *next_cache;
 	uint32_t n = 0;
 
+	st->reattaching = false;
 	for (c = st->caches; c; c = next_cache) {
 		struct seq *s, *next;
 		bool drop = c->on_disconnect == ON_DISCONNECT_DROP;
@@ -173,6 +176,7 @@ uint32_t recover_expire(struct store *st)
 			next = s->next;
 			n += seq_expire(s);
 		}
+		evict_allow(c);
 		cache_unref(c);
 	}
 	return n;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/charge.h"
+#include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
@@ -115,15 +116,16 @@ int seq_fail_make(struct cache *c, int error, const struct shortage *s, const ch
 
 static int take_slot(struct cache *c, uint32_t *ret_slot, char *why)
 {
+	const struct shortage of_user = { LIMIT_SEQUENCES, c->id, 0 };
+	const struct shortage of_all = { LIMIT_SLOTS, c->id, 0 };
 	int r;
 
 	if (user_charge(c->user, USER_SEQUENCES, 1) < 0)
-		return seq_fail_make(c, -ENOSPC, &(struct shortage){ LIMIT_SEQUENCES, 0 },
-				     "sequences", why);
+		return seq_fail_make(c, -ENOSPC, &of_user, "sequences", why);
 	r = catalogue_take_sequence(c->store->catalogue, ret_slot);
 	if (r < 0) {
 		user_refund(c->user, USER_SEQUENCES, 1);
-		return seq_fail_make(c, r, &(struct shortage){ LIMIT_SLOTS, 0 }, "sequences", why);
+		return seq_fail_make(c, r, &of_all, "sequences", why);
 	}
 	return 0;
 }
@@ -178,6 +180,7 @@ void seq_publish(struct seq *s, uint64_t session)
 	catalogue_publish_sequence(s->cache->store->catalogue, slot_of(s));
 	POINT(create_published);
 	enlist(s, session);
+	evict_touch(s);
 }
 
 int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
@@ -216,6 +219,7 @@ int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq *
 		return why_fail(why, EBUSY, "sequence \"%s\" is attached to %s session", name,
 				load_relaxed(&s->session) == session ? "this" : "another");
 	store_release(&s->session, session);
+	evict_touch(s);
 	*ret = s;
 	return 0;
 }
@@ -245,4 +249,5 @@ int seq_revive(struct cache *c, uint32_t slot, struct seq **ret)
 void seq_park(struct seq *s)
 {
 	enlist(s, 0);
+	evict_allow(s->cache);
 }

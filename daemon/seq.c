@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <sched.h>
 
+#include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
@@ -186,8 +187,10 @@ void seq_release_session(struct store *st, uint64_t session)
 			if (load_relaxed(&s->session) != session)
 				continue;
 			store_release(&s->session, 0);
-			if (c->on_disconnect == ON_DISCONNECT_PARK)
+			if (c->on_disconnect == ON_DISCONNECT_PARK) {
+				evict_offer(s);
 				continue;
+			}
 			/* Fenced: nobody is in it, but for a worker that looked up what its slot
 			 * held before and is about to find another id. c lives as long as next
 			 * does. */

@@ -40,6 +40,7 @@ struct seq {
 	unsigned node;     /* index of its home */
 	uint64_t bytes;    /* atomic: charged */
 	struct shortage shortage; /* its holder's: why it last found no room */
+	uint64_t use;      /* store->uses when it was used last: control thread */
 	void *record;      /* struct sequence_record, in the catalogue */
 	struct seq_layer *layer; /* [layers] */
 	struct seq *next;

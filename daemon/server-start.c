@@ -230,6 +230,7 @@ static void server_deinit(struct server *s)
 	fault_close();
 	loop_free(s->loop);
 	segment_deinit(&s->page);
+	evict_deinit(&s->evictor);
 	store_deinit(&s->store);
 	s->catalogue = catalogue_free(s->catalogue);
 	users_deinit(&s->users);
@@ -251,6 +252,7 @@ int server_run(const struct server_args *args, const struct config *c)
 		.signals = LOOP_SOURCE_NULL,
 		.faults = LOOP_SOURCE_NULL,
 		.events = LOOP_SOURCE_NULL,
+		.room = LOOP_SOURCE_NULL,
 		.page = SEGMENT_NULL,
 		.kept = KEPT_NULL,
 	};

@@ -206,6 +206,8 @@ int server_open_store(struct server *s)
 		return r;
 	server_limit_users(s);
 	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
+	if (r == 0)
+		r = evict_init(&s->evictor, &s->store);
 	if (r < 0)
 		return failed("the store", r);
 	return catalogue >= 0 ? recover(s) : 0;

@@ -145,6 +145,21 @@ static void on_worker_event(void *arg, uint32_t events)
 	}
 }
 
+/* Workers lack room, or soon will. Those whose entries wait come first. */
+static void on_room(void *arg, uint32_t events)
+{
+	struct server *s = arg;
+	uint64_t n;
+
+	/* Before it is looked what they want: who asks from here on is heard next time. */
+	if (read(s->store.room_fd, &n, sizeof(n)) < 0)
+		return;
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (p->session && evict_answer(&s->evictor, p->session))
+			workers_wake(s->workers, p->session);
+	evict_ahead(&s->evictor);
+}
+
 /* A SIGBUS in a segment was caught: its client goes, nobody else notices. */
 static void on_fault(void *arg, uint32_t events)
 {
@@ -194,6 +209,8 @@ int server_watch(struct server *s)
 	if (r == 0 && s->workers)
 		r = loop_add(s->loop, &s->events, workers_event_fd(s->workers), POLLIN,
 			     on_worker_event, s);
+	if (r == 0 && s->workers)
+		r = loop_add(s->loop, &s->room, s->store.room_fd, POLLIN, on_room, s);
 	if (r == 0)
 		r = listener_start(&s->session_listener, s->loop, accept_peer, s);
 	if (r == 0)

@@ -12,6 +12,7 @@
 
 #include "daemon/cache.h"
 #include "daemon/config.h"
+#include "daemon/evict.h"
 #include "daemon/keep.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
@@ -43,13 +44,14 @@ struct server {
 	struct catalogue *catalogue;
 	struct users users;
 	struct store store;
+	struct evictor evictor;
 	struct segment page; /* struct sparq_daemon_page */
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
 
 	struct listener session_listener, control_listener;
 	int signal_fd, fault_fd;
-	struct loop_source signals, faults, events;
+	struct loop_source signals, faults, events, room;
 	struct loop_timer heartbeat, watchdog, sweep, status, deadline, reattach;
 
 	struct peer *peers;

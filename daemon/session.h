@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/room.h"
 #include "daemon/user.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
@@ -22,6 +23,7 @@ struct queue { /* the daemon's end of one ring */
 	bool cold;       /* no longer scanned: its doorbell brings it back */
 	bool worked;     /* since the worker last looked at its clock */
 	uint64_t last_work_ns;
+	struct room room;
 	struct session *session;
 	struct queue *next; /* worker's list of those it scans */
 };
@@ -51,6 +53,7 @@ struct session {
 	uint32_t n_queues;
 	struct queue queue[SPARQ_MAX_QUEUES];
 	uint32_t ending; /* atomic: being detached, what it waits for is not worth computing */
+	uint32_t room_asked; /* atomic: a queue of it asks for room */
 	bool fenced; /* worker's: no ring of it is read any more */
 	struct worker_event_node event[WORKER_EVENT_KINDS]; /* so that posting one cannot fail */
 	void *peer;                                         /* the control thread's */

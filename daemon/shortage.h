@@ -22,9 +22,10 @@ extern const char *const limit_names[LIMITS]; /* as status and log say them */
 
 struct shortage {
 	enum limit limit;
+	uint64_t cache; /* id: whose budget, or for whom it was wanted */
 	uint64_t bytes; /* that were wanted; 0 where things are counted */
 };
-#define SHORTAGE_NONE ((struct shortage){ LIMIT_NONE, 0 })
+#define SHORTAGE_NONE ((struct shortage){ LIMIT_NONE, 0, 0 })
 
 struct cache;
 

@@ -161,6 +161,7 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 	struct kv_view view;
 	int r;
 
+	i->seq->shortage = SHORTAGE_NONE;
 	flush_due(s, i);
 	r = seq_reserve(i->seq, layer, n);
 	if (r < 0)

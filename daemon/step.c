@@ -96,10 +96,13 @@ static void attend_item(struct stepper *s, struct step_item *i)
 
 static void truncate_item(struct stepper *s, struct step_item *i)
 {
-	int r = seq_cut(i->seq, s->entry->layer, i->in.row);
+	int r;
 
+	i->seq->shortage = SHORTAGE_NONE;
+	r = seq_cut(i->seq, s->entry->layer, i->in.row);
 	if (r < 0)
-		item_fail(i, r, r == -EINVAL ? SPARQ_REASON_ROW : SPARQ_REASON_POOL);
+		item_fail(i, r,
+			  r == -EINVAL ? SPARQ_REASON_ROW : shortage_reason(&i->seq->shortage));
 }
 
 /* No sequence is in an entry twice: looked for before the second is held. */
@@ -120,6 +123,7 @@ static bool is_of_another_cache(const struct stepper *s, uint32_t index)
 	return false;
 }
 
+/* What needs no result of a kernel: holds its sequence, truncates it or writes its rows. */
 static void start_item(struct stepper *s, uint32_t index)
 {
 	struct step_item *i = &s->item[index];
@@ -138,8 +142,6 @@ static void start_item(struct stepper *s, uint32_t index)
 		return;
 	}
 	item_append(s, i);
-	if (!i->error && s->entry->op != SPARQ_OP_APPEND)
-		attend_item(s, i);
 }
 
 /* Copies the items once; nothing of them is read from shared memory again. */
@@ -182,24 +184,75 @@ static void complete_items(struct stepper *s, struct sparq_cqe *cqe)
 	}
 }
 
-static void run_items(struct stepper *s, struct sparq_cqe *cqe)
+static uint64_t deadline_of(const struct stepper *s)
 {
 	uint32_t timeout_us = s->entry->timeout_us ? s->entry->timeout_us : s->timeout_us;
 
+	if (s->queue->room.waits)
+		return s->queue->room.deadline_ns;
+	return timeout_us ? clock_now_ns() + (uint64_t)timeout_us * 1000 : 0;
+}
+
+/* Did the item find no room, and is the entry to wait for some? */
+static bool is_to_wait(struct stepper *s, const struct step_item *i)
+{
+	return i->seq && i->error == -ENOSPC &&
+	       room_wait(s->store, s->queue, s->entry, s->deadline_ns, i->seq);
+}
+
+/* As if the entry had not been read. What items before it have reserved stays with their tails,
+ * for the next time. */
+static void put_back(struct stepper *s)
+{
+	for (uint32_t i = 0; i < s->n_items; i++)
+		if (s->item[i].seq)
+			seq_release(s->item[i].seq);
+	s->n_items = 0;
+}
+
+/* False: the entry waits. */
+static bool start_items(struct stepper *s)
+{
+	for (uint32_t i = 0; i < s->n_items; i++) {
+		start_item(s, i);
+		if (unlikely(is_to_wait(s, &s->item[i]))) {
+			put_back(s);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool run_items(struct stepper *s, struct sparq_cqe *cqe)
+{
+	bool attends = s->entry->op == SPARQ_OP_STEP || s->entry->op == SPARQ_OP_ATTEND;
+
 	copy_items(s);
-	s->deadline_ns = timeout_us ? clock_now_ns() + (uint64_t)timeout_us * 1000 : 0;
+	s->deadline_ns = deadline_of(s);
 	s->lane.used = 0;
 	s->wave_bytes = 0;
-	for (uint32_t i = 0; i < s->n_items; i++)
-		start_item(s, i);
+	/* All have their rows before the first attends: until then the entry can be put aside. */
+	if (!start_items(s))
+		return false;
+	for (uint32_t i = 0; attends && i < s->n_items; i++)
+		if (!s->item[i].error)
+			attend_item(s, &s->item[i]);
 	run_wave(s);
 	complete_items(s, cqe);
 	for (uint32_t i = 0; i < s->n_items; i++)
 		if (s->item[i].seq)
 			seq_settle(s->item[i].seq);
+	return true;
 }
 
-void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret)
+static void count(struct stepper *s, const struct sparq_cqe *cqe)
+{
+	store_relaxed(&s->steps, s->steps + 1);
+	store_relaxed(&s->errors, s->errors + (cqe->res < 0));
+	store_relaxed(&s->read_bytes, s->read_bytes + cqe->bytes_read);
+}
+
+bool step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret)
 {
 	uint32_t reason = SPARQ_REASON_NONE;
 	int r = 0;
@@ -222,13 +275,12 @@ void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, str
 	if (r < 0) {
 		ret->res = r;
 		ret->aux = reason << 16;
-	} else if (e->op != SPARQ_OP_NOP) {
-		run_items(s, ret);
+	} else if (e->op != SPARQ_OP_NOP && !run_items(s, ret)) {
+		return false;
 	}
 	q->failed = ret->res < 0 && (e->flags & SPARQ_SQE_LINK);
-	store_relaxed(&s->steps, s->steps + 1);
-	store_relaxed(&s->errors, s->errors + (ret->res < 0));
-	store_relaxed(&s->read_bytes, s->read_bytes + ret->bytes_read);
+	count(s, ret);
+	return true;
 }
 
 void step_settle(struct stepper *s)

@@ -48,7 +48,8 @@ struct stepper { /* one per worker */
 int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes);
 void stepper_deinit(struct stepper *s);
 
-/* Runs the entry; the completion but for its position. Sequences stay held. */
-void step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret);
+/* Runs the entry; the completion but for its position. Sequences stay held. False: it found no room
+ * and waits for some in its queue (room.h); nothing is held, and there is nothing to post. */
+bool step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret);
 /* After the completion was posted: flushes what is due and lets the sequences go. */
 void step_settle(struct stepper *s);

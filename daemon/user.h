@@ -20,12 +20,20 @@ enum user_what {
 };
 extern const char *const user_what_names[USER_WHATS];
 
+/* What workers and the control thread tell each other of a limit, without a lock (evict.h). */
+struct pressure {
+	uint32_t may_evict; /* atomic: there may be something that could go; else asking is vain */
+	uint32_t high;      /* atomic: above its mark, and the control thread was told */
+};
+
 struct user {
 	uid_t uid;
 	uint32_t refs;                /* control thread only */
 	uint64_t charged[USER_WHATS]; /* atomic */
 	uint64_t limit[USER_WHATS];   /* set by configuration and reload; read relaxed */
 	uint64_t read_bytes;          /* atomic: what its steps have read */
+	struct pressure pressure;     /* on its quota and on the pool */
+	uint64_t evicted_sequences, evicted_bytes; /* control thread */
 	struct user *next;
 };
 

@@ -21,11 +21,12 @@
 #include "shm/clock.h"
 
 #define ENTRIES_PER_PASS 32u
-#define SHARES_PER_PASS 4u /* of another's step: our own clients must not wait for the whole */
+#define SHARES_PER_PASS 4u      /* of another's step: our own clients must not wait for the whole */
 #define LOOKS_WITHOUT_PAUSE 64u /* the next entry of a client that waited for this one */
 #define PAUSE_NS 2000u          /* then poll with pause, then with sched_yield */
 #define COLD_NS 10000000u
 #define SWEEP_NS 1000000u /* how often idle rings are looked for */
+#define WAIT_MS 1         /* while an entry with a deadline may wait for room */
 #define SLEEP_MS 100      /* timed, so that a lost wake would be found, and counted */
 #define PASSES_BETWEEN_CLOCKS 64u
 
@@ -51,28 +52,36 @@ static void wake_client(struct queue *q)
 	waiter_wake(q->ring.map.ctl, load_acquire(&q->wake_fd));
 }
 
+/* Runs an entry and answers it; false: it waits for room. */
+static bool run_entry(struct worker *w, struct queue *q, const struct sparq_sqe *e, bool *told)
+{
+	struct sparq_cqe cqe;
+
+	if (!step_run(&w->stepper, q, e, &cqe))
+		return false;
+	POINT(step_done);
+	ring_daemon_post(&q->ring, &cqe);
+	POINT(step_posted);
+	*told = e->op != SPARQ_OP_NOP;
+	if (!*told)
+		return true;
+	/* A step is long beside a fence, and what follows it must not delay its answer. */
+	wake_client(q);
+	step_settle(&w->stepper);
+	return true;
+}
+
 /* Runs what the ring has, up to `most` entries; how many. */
 static uint32_t run_queue(struct worker *w, struct queue *q, uint32_t most)
 {
 	struct sparq_sqe e;
-	struct sparq_cqe cqe;
 	bool told = true;
 	uint32_t n = 0;
 	int r = 0;
 
-	while (n < most && (r = ring_daemon_copy(&q->ring, &e)) > 0) {
-		step_run(&w->stepper, q, &e, &cqe);
-		POINT(step_done);
-		ring_daemon_post(&q->ring, &cqe);
-		POINT(step_posted);
+	while (n < most && !q->room.waits && (r = ring_daemon_copy(&q->ring, &e)) > 0) {
+		w->n_waiting += !run_entry(w, q, &e, &told);
 		n++;
-		told = false;
-		if (e.op == SPARQ_OP_NOP)
-			continue;
-		/* A step is long beside a fence, and what follows it must not delay its answer. */
-		wake_client(q);
-		told = true;
-		step_settle(&w->stepper);
 	}
 	if (r < 0)
 		fence_session(w, q->session, r);
@@ -83,23 +92,49 @@ static uint32_t run_queue(struct worker *w, struct queue *q, uint32_t most)
 	return n;
 }
 
+/* Nothing of the ring is read before the entry that waits for room has its answer. */
+static uint32_t resume_queue(struct worker *w, struct queue *q)
+{
+	bool told;
+
+	if (!room_is_due(q) || !run_entry(w, q, &q->room.entry, &told))
+		return 0;
+	room_done(q);
+	w->n_waiting--;
+	q->worked = true;
+	return 1;
+}
+
 /* One pass over the hot rings. A step of one does not wait for more than a step of each other. */
 static uint32_t run_queues(struct worker *w)
 {
 	uint32_t most = w->n_scanned > 1 ? 1 : ENTRIES_PER_PASS, n = 0;
 
 	for (struct queue *q = w->scanned; q; q = q->next) {
-		if (ring_daemon_ready(&q->ring) && !q->session->fenced)
+		if (q->session->fenced)
+			continue;
+		if (unlikely(q->room.waits))
+			n += resume_queue(w, q);
+		else if (ring_daemon_ready(&q->ring))
 			n += run_queue(w, q, most);
 	}
 	return n;
 }
 
+static bool queue_ready(const struct queue *q)
+{
+	if (q->session->fenced)
+		return false;
+	if (q->room.waits)
+		return load_relaxed(&q->room.answer) != ROOM_ASKED;
+	return ring_daemon_ready(&q->ring) &&
+	       ring_daemon_credit((struct ring_daemon *)&q->ring) != 0;
+}
+
 static bool queues_ready(const struct worker *w)
 {
 	for (const struct queue *q = w->scanned; q; q = q->next)
-		if (ring_daemon_ready(&q->ring) && !q->session->fenced &&
-		    ring_daemon_credit((struct ring_daemon *)&q->ring) != 0)
+		if (queue_ready(q))
 			return true;
 	return false;
 }
@@ -157,7 +192,8 @@ static void sweep(struct worker *w, uint64_t now)
 		if (q->worked)
 			q->last_work_ns = now;
 		q->worked = false;
-		if (w->n_scanned > 1 && now - q->last_work_ns > COLD_NS && try_cold(w, q))
+		if (w->n_scanned > 1 && !q->room.waits && now - q->last_work_ns > COLD_NS &&
+		    try_cold(w, q))
 			*at = q->next;
 		else
 			at = &q->next;
@@ -187,8 +223,11 @@ static void detach(struct worker *w, struct session *s)
 			at = &(*at)->next;
 		}
 	}
-	for (uint32_t i = 0; i < s->n_queues; i++)
+	for (uint32_t i = 0; i < s->n_queues; i++) {
 		w->n_cold -= s->queue[i].cold;
+		w->n_waiting -= s->queue[i].room.waits;
+		room_done(&s->queue[i]);
+	}
 	w->n_sessions--;
 	s->fenced = true;
 	epoll_ctl(w->epoll, EPOLL_CTL_DEL, s->doorbell, NULL);
@@ -274,7 +313,7 @@ static void sleep_now(struct worker *w)
 	/* The last look, after the announcement's fence. */
 	if (!queues_ready(w) && !boards_open(w) && !load_acquire(&w->has_mail)) {
 		store_relaxed(&w->sleeps, w->sleeps + 1);
-		n = collect_doorbells(w, w->n_sessions ? SLEEP_MS : -1);
+		n = collect_doorbells(w, w->n_waiting ? WAIT_MS : w->n_sessions ? SLEEP_MS : -1);
 	}
 	sleeper_cancel(&w->sleeper);
 	store_relaxed(&w->sleeper.poller->cpu, (uint32_t)sched_getcpu());

@@ -26,7 +26,7 @@ struct worker {
 
 	/* its thread's alone */
 	struct queue *scanned; /* hot rings */
-	uint32_t n_scanned, n_cold, n_sessions, idle_passes;
+	uint32_t n_scanned, n_cold, n_sessions, n_waiting, idle_passes;
 	uint64_t idle_since_ns, swept_ns;
 	bool stopping;
 

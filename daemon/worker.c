@@ -196,6 +196,11 @@ int workers_detach(struct workers *w, struct session *s)
 	return worker_command(&w->worker[s->worker], COMMAND_DETACH, s);
 }
 
+void workers_wake(struct workers *w, const struct session *s)
+{
+	wake_worker(&w->worker[s->worker]);
+}
+
 void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s,
 			int error)
 {

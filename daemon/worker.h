@@ -38,6 +38,9 @@ int workers_attach(struct workers *w, struct session *s);
  * flight. */
 int workers_detach(struct workers *w, struct session *s); /* -ENOMEM: try again */
 
+/* The session's worker looks again: what it waits for is there. */
+void workers_wake(struct workers *w, const struct session *s);
+
 /* enum worker_event_kind and struct worker_event: session.h */
 int workers_event_fd(const struct workers *w); /* readable when there is an event */
 bool workers_next_event(struct workers *w, struct worker_event *ret);

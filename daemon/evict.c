@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Choosing sequences, and letting them go: see evict.h. */
+#include "daemon/evict.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/point.h"
+#include "daemon/record.h"
+#include "daemon/room.h"
+#include "daemon/session.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+/* So many in one look at all of them; a control loop that evicted more at once would keep its
+ * clients waiting. */
+#define EVICT_AT_ONCE 32u
+
+/* Until `counter` is at most `most`. */
+struct goal {
+	struct user *user;
+	struct cache *cache; /* NULL: all of the user's */
+	enum evict_policy order;
+	enum limit limit; /* NONE: ahead */
+	const uint64_t *counter;
+	uint64_t most;
+};
+
+struct candidates { /* first to go first */
+	struct seq *seq[EVICT_AT_ONCE];
+	uint32_t n;
+};
+
+static struct sequence_record *record_of(const struct seq *s)
+{
+	return s->record;
+}
+
+/* ---- marks of a sequence ------------------------------------------------------------ */
+
+/* One store: recovery finds it as it was or as it is. */
+static void set_flag(struct seq *s, uint32_t flag, bool on)
+{
+	uint32_t flags = load_relaxed(&record_of(s)->flags) & ~flag;
+
+	store_relaxed(&record_of(s)->flags, on ? flags | flag : flags);
+}
+
+static void stamp(struct seq *s)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	store_relaxed(&record_of(s)->used_s, (uint64_t)now.tv_sec);
+	s->use = ++s->cache->store->uses;
+}
+
+void evict_touch(struct seq *s)
+{
+	uint32_t uses = load_relaxed(&record_of(s)->uses);
+
+	store_relaxed(&record_of(s)->uses, uses + (uses < UINT32_MAX));
+	if (load_relaxed(&s->session))
+		set_flag(s, SEQUENCE_IN_USE, true);
+	stamp(s);
+}
+
+void evict_allow(struct cache *c)
+{
+	/* Orders nothing: a worker that sees it late fails as it would have a moment before. */
+	store_relaxed(&c->pressure.may_evict, 1);
+	store_relaxed(&c->user->pressure.may_evict, 1);
+}
+
+void evict_offer(struct seq *s)
+{
+	set_flag(s, SEQUENCE_IN_USE, false);
+	stamp(s); /* it was in use until now */
+	evict_allow(s->cache);
+}
+
+bool evict_is_pinned(const struct seq *s)
+{
+	return load_relaxed(&record_of(s)->flags) & SEQUENCE_PINNED;
+}
+
+void evict_pin(struct seq *s, bool pinned)
+{
+	set_flag(s, SEQUENCE_PINNED, pinned);
+}
+
+/* ---- choosing ----------------------------------------------------------------------- */
+
+static bool may_go(const struct seq *s)
+{
+	uint32_t flags = load_relaxed(&record_of(s)->flags);
+
+	if (load_relaxed(&s->session) || flags & SEQUENCE_PINNED)
+		return false;
+	/* Only a restart has ended its session. */
+	if (flags & SEQUENCE_IN_USE && s->cache->store->reattaching)
+		return false;
+	return flags & SEQUENCE_PREFIX || s->cache->evict != EVICT_NONE;
+}
+
+/* a goes before b. */
+static bool goes_before(enum evict_policy order, const struct seq *a, const struct seq *b)
+{
+	const struct sequence_record *x = record_of(a), *y = record_of(b);
+
+	if (order == EVICT_LFU && x->uses != y->uses)
+		return x->uses < y->uses;
+	if (x->used_s != y->used_s)
+		return x->used_s < y->used_s;
+	return a->use < b->use;
+}
+
+static void consider(struct candidates *c, enum evict_policy order, struct seq *s)
+{
+	uint32_t at = c->n;
+
+	while (at > 0 && goes_before(order, s, c->seq[at - 1]))
+		at--;
+	if (at == EVICT_AT_ONCE)
+		return;
+	c->n = MIN(c->n + 1, EVICT_AT_ONCE);
+	memmove(&c->seq[at + 1], &c->seq[at], (c->n - 1 - at) * sizeof(c->seq[0]));
+	c->seq[at] = s;
+}
+
+static void collect(const struct store *st, const struct goal *g, struct candidates *ret)
+{
+	for (const struct cache *c = st->caches; c; c = c->next) {
+		if (g->cache ? c != g->cache : c->user != g->user)
+			continue;
+		for (struct seq *s = c->first; s; s = s->next)
+			if (may_go(s))
+				consider(ret, g->order, s);
+	}
+}
+
+/* ---- letting go --------------------------------------------------------------------- */
+
+static void say(struct evictor *e, const struct goal *g, const struct cache *c, const char *name,
+		uint64_t bytes)
+{
+	if (log_limited(&e->log))
+		return;
+	log_info("evicted sequence \"%s\" of cache \"%s\", uid %u: %" PRIu64 " bytes, %s%s", name,
+		 c->record->name, c->user->uid, bytes,
+		 g->limit == LIMIT_NONE ? "ahead of need" : "for want of room: ",
+		 g->limit == LIMIT_NONE ? "" : limit_names[g->limit]);
+}
+
+/* The one place where a sequence goes: what else could become of it belongs here. False: a worker
+ * that looked for what its slot held before is about to find another id. */
+static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
+{
+	struct cache *c = s->cache;
+	uint64_t before = load_relaxed(&c->charged_bytes), bytes;
+	char why[SPARQ_ERROR_TEXT], name[sizeof(record_of(s)->name)];
+
+	memcpy(name, record_of(s)->name, sizeof(name));
+	c->n_sessions++; /* it may be the last that its cache has */
+	POINT(evict_chosen);
+	if (seq_drop(s, why) < 0) {
+		cache_unref(c);
+		return false;
+	}
+	POINT(evict_dropped);
+	bytes = before - MIN(load_relaxed(&c->charged_bytes), before);
+	c->evicted_sequences++;
+	c->evicted_bytes += bytes;
+	g->user->evicted_sequences++;
+	g->user->evicted_bytes += bytes;
+	e->sum[g->limit].sequences++;
+	e->sum[g->limit].bytes += bytes;
+	say(e, g, c, name, bytes);
+	cache_unref(c);
+	return true;
+}
+
+static bool is_reached(const struct goal *g)
+{
+	return load_relaxed(g->counter) <= g->most;
+}
+
+/* True: something went, or will. */
+static bool reach(struct evictor *e, const struct goal *g)
+{
+	struct pressure *p = g->cache ? &g->cache->pressure : &g->user->pressure;
+	struct candidates c = { .n = 0 };
+
+	if (is_reached(g))
+		return true;
+	collect(e->store, g, &c);
+	for (uint32_t i = 0; i < c.n && !is_reached(g); i++)
+		evict_one(e, g, c.seq[i]);
+	if (!c.n)
+		store_relaxed(&p->may_evict, 0);
+	return c.n > 0;
+}
+
+/* ---- for want of room --------------------------------------------------------------- */
+
+static bool set_limit(struct goal *g, const uint64_t *charged, uint64_t limit, uint64_t bytes)
+{
+	g->counter = charged;
+	g->most = limit - MIN(bytes, limit);
+	return bytes <= limit; /* more than the limit never fits, whoever goes */
+}
+
+/* False: nothing helps. */
+static bool find_goal(const struct store *st, const struct shortage *s, struct goal *g)
+{
+	struct user *u = g->user;
+
+	switch (s->limit) {
+	case LIMIT_NONE:
+		return false;
+	case LIMIT_BUDGET:
+		return g->cache &&
+		       set_limit(g, &g->cache->charged_bytes, g->cache->budget_bytes, s->bytes);
+	case LIMIT_QUOTA:
+		return set_limit(g, &u->charged[USER_BYTES], load_relaxed(&u->limit[USER_BYTES]),
+				 s->bytes);
+	case LIMIT_POOL:
+		return set_limit(g, &st->pool->used_bytes, load_relaxed(&st->pool->used_bytes),
+				 s->bytes);
+	default:
+		/* One fewer than there are. */
+		return set_limit(g, &u->charged[USER_SEQUENCES],
+				 load_relaxed(&u->charged[USER_SEQUENCES]), 1);
+	}
+}
+
+static bool make_room(struct evictor *e, struct user *u, struct cache *c, const struct shortage *s)
+{
+	struct goal g = {
+		.user = u, .cache = c, .order = c ? c->evict : EVICT_LRU, .limit = s->limit
+	};
+
+	if (!find_goal(e->store, s, &g))
+		return false;
+	if (s->limit != LIMIT_BUDGET)
+		g.cache = NULL;
+	return reach(e, &g);
+}
+
+bool evict_for(struct evictor *e, struct user *u, const struct shortage *s)
+{
+	struct cache *c = cache_find(e->store, u, s->cache);
+	bool r;
+
+	/* Neither goes with the last of what it has. */
+	u->refs++;
+	if (c)
+		c->n_sessions++;
+	r = make_room(e, u, c, s);
+	if (c)
+		cache_unref(c);
+	users_put(e->store->users, u);
+	return r;
+}
+
+bool evict_again(struct evictor *e, struct user *u)
+{
+	struct shortage s = e->store->shortage;
+
+	e->store->shortage = SHORTAGE_NONE;
+	return evict_for(e, u, &s);
+}
+
+bool evict_answer(struct evictor *e, struct session *s)
+{
+	bool answered = false;
+
+	/* Acquires what was wanted by whoever raised it; who raises it from here on calls again. */
+	if (!load_relaxed(&s->room_asked) || !exchange(&s->room_asked, 0))
+		return false;
+	for (uint32_t i = 0; i < s->n_queues; i++) {
+		struct room *r = &s->queue[i].room;
+		bool made;
+
+		if (load_acquire(&r->answer) != ROOM_ASKED)
+			continue;
+		made = !load_relaxed(&s->ending) && evict_for(e, s->user, &r->wanted);
+		/* What was given back is there before the worker tries again. */
+		store_release(&r->answer, made ? ROOM_MADE : ROOM_NOTHING);
+		answered = true;
+	}
+	return answered;
+}
+
+/* ---- ahead of need ------------------------------------------------------------------ */
+
+static void call_again(const struct evictor *e)
+{
+	uint64_t one = 1;
+
+	if (write(e->store->room_fd, &one, sizeof(one)) < 0)
+		return; /* full: it is readable */
+}
+
+/* Lowers the flag and does a part of the work; if more is left the flag goes up again. */
+static void ease(struct evictor *e, struct goal *g, struct pressure *p)
+{
+	if (reach(e, g) && !is_reached(g) && !exchange(&p->high, 1))
+		call_again(e);
+}
+
+static void ease_cache(struct evictor *e, struct cache *c)
+{
+	struct goal g = { .user = c->user, .cache = c, .order = c->evict };
+
+	if (!load_relaxed(&c->pressure.high) || !exchange(&c->pressure.high, 0))
+		return;
+	set_limit(&g, &c->charged_bytes, room_mark(c->budget_bytes), 0);
+	ease(e, &g, &c->pressure);
+}
+
+static void ease_user(struct evictor *e, struct user *u)
+{
+	const struct pool *pool = e->store->pool;
+	struct goal g = { .user = u, .order = EVICT_LRU };
+
+	if (!load_relaxed(&u->pressure.high) || !exchange(&u->pressure.high, 0))
+		return;
+	u->refs++;
+	set_limit(&g, &u->charged[USER_BYTES], room_mark(load_relaxed(&u->limit[USER_BYTES])), 0);
+	ease(e, &g, &u->pressure);
+	set_limit(&g, &pool->used_bytes, room_mark(pool->bytes), 0);
+	ease(e, &g, &u->pressure);
+	users_put(e->store->users, u);
+}
+
+void evict_ahead(struct evictor *e)
+{
+	struct cache *c, *next_cache;
+	struct user *u, *next_user;
+	for (c = e->store->caches; c; c = next_cache) {
+		c->n_sessions++;
+		ease_cache(e, c);
+		next_cache = c->next;
+		cache_unref(c);
+	}
+	for (u = e->store->users->first; u; u = next_user) {
+		u->refs++;
+		ease_user(e, u);
+		next_user = u->next;
+		users_put(e->store->users, u);
+	}
+}
+
+/* ---- beginning and end -------------------------------------------------------------- */
+
+int evict_init(struct evictor *e, struct store *st)
+{
+	*e = (struct evictor){ .store = st };
+	st->room_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (st->room_fd < 0)
+		return -errno;
+	return 0;
+}
+
+void evict_deinit(struct evictor *e)
+{
+	if (e->store)
+		close_fd(&e->store->room_fd);
+	e->store = NULL;
+}
