@@ -117,6 +117,18 @@ static void add_memory(const struct server *s, json_object *out)
 	add_number(out, "misplaced_pages", placement_misplaced(p));
 }
 
+static json_object *recovery(const struct recovered *r)
+{
+	json_object *o = json_object_new_object();
+
+	add_number(o, "caches", r->caches);
+	add_number(o, "sequences", r->sequences);
+	add_number(o, "rows", r->rows);
+	add_number(o, "dropped", r->dropped);
+	add_number(o, "microseconds", r->ns / 1000);
+	return o;
+}
+
 /* Methods without parameters: an unknown one may be a question that this daemon cannot answer. */
 static int refuse_any(json_object *in, struct varlink_error *e)
 {
@@ -146,6 +158,8 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	add_number(out, "sequences", sequences);
 	add_work(s, out);
 	add_memory(s, out);
+	add_text(out, "kept_by", keep_kind_name(keep_kind()));
+	json_object_object_add(out, "recovery", recovery(&s->recovered));
 	json_object_object_add(out, "pools", pools(&s->placement));
 	json_object_object_add(out, "users", users(&s->users));
 	json_object_object_add(out, "caches", all_caches);

@@ -103,6 +103,8 @@ static int make_memory(struct server *s)
 	if (r < 0)
 		return r;
 	r = hand_over(s);
+	if (r == 0 && keep_kind() == KEEP_NONE)
+		log_info("nobody keeps the memory: KV ends with this daemon (sparq-recovery(7))");
 	if (r < 0)
 		log_warning("%s does not take the memory (%s): KV will not outlive this daemon",
 			    keep_kind_name(keep_kind()), strerror(-r));
@@ -177,12 +179,11 @@ static int find_memory(struct server *s, int catalogue)
 
 static int recover(struct server *s)
 {
-	struct recovered recovered;
-	int r = recover_store(&s->store, &recovered);
+	int r = recover_store(&s->store, &s->recovered);
 
 	if (r < 0)
 		return failed("recovery", r);
-	tell(s, &recovered);
+	tell(s, &s->recovered);
 	loop_timer_set(s->loop, &s->reattach, s->config.reattach_s * UINT64_C(1000000000),
 		       on_reattach, s);
 	return 0;

@@ -19,6 +19,7 @@
 #include "daemon/loop.h"
 #include "daemon/placement.h"
 #include "daemon/rate.h"
+#include "daemon/recover.h"
 #include "daemon/worker.h"
 
 struct control;
@@ -45,6 +46,7 @@ struct server {
 	struct users users;
 	struct store store;
 	struct evictor evictor;
+	struct recovered recovered; /* at the start */
 	struct segment page; /* struct sparq_daemon_page */
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
