@@ -17,6 +17,7 @@
  *   FMT_RUN_BITS    bits of a code that k_score_dims reads
  *
  *   fmt_k_bytes, fmt_v_bytes(dim, tiles, tile_rows, needs)      a block, a multiple of 64
+ *   fmt_k_planes, fmt_v_planes(dim, needs, ret)                 what it is made of
  *   fmt_k_stride, fmt_v_stride(dim)                             bytes of a row of a row-major plane
  *   fmt_k_encode, fmt_v_encode(block, slot, x)                  one tile
  *   fmt_k_rows, fmt_v_rows(block, row)                          where rows lie

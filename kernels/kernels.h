@@ -146,6 +146,24 @@ void kv_copy(const struct kv_space *s, const struct kv_view *from, const struct 
 void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct kv_extent *extent,
 	      unsigned slot, uint32_t head);
 
+/* ---- rows as bytes -------------------------------------------------------------- */
+
+/*
+ * Sealed tiles and rows as sent, as one run of bytes that a file can hold: what counts and nothing
+ * else, in an order that does not depend on how many slots an extent has. Of tiles: head by head,
+ * plane by plane as the format says (sparq-formats(7)), then the sums of V and the outliers that
+ * the head's table holds apart. Of rows: head by head, all of K, then all of V.
+ */
+typedef void kv_visit_fn(void *arg, void *memory, size_t n);
+size_t kv_image_tile_bytes(const struct kv_space *s, const struct kv_channels *const *channels);
+size_t kv_image_row_bytes(const struct kv_space *s);
+/* Calls `visit` for where the bytes [at, at + n) of the extent's first x->used tiles, or of the
+ * first `rows` of a chunk of `room` rows, lie in memory, in their order. */
+void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *channels,
+		    const struct kv_extent *x, size_t at, size_t n, kv_visit_fn *visit, void *arg);
+void kv_image_rows(const struct kv_space *s, void *chunk, unsigned room, unsigned rows, size_t at,
+		   size_t n, kv_visit_fn *visit, void *arg);
+
 /* ---- one step ------------------------------------------------------------------ */
 
 struct kv_query {

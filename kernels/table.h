@@ -28,6 +28,14 @@ struct kv_block {
 			     * meanwhile. NULL: none */
 };
 
+/* A plane of a block of T tiles: `runs` runs, one after the other, and in each T times `bytes`,
+ * tile by tile. So a tile is the same bytes in every block, at other places. */
+struct kv_plane {
+	uint32_t runs;
+	size_t bytes;
+};
+#define KV_MAX_PLANES 4u /* of a half */
+
 /* Rows are addressed by their place in the block: slot * tile_rows + row within the tile. A call
  * on [row, row + n) may span tiles. All float arrays are f32; `stride`s count floats. */
 struct kv_kernels {
@@ -46,6 +54,11 @@ struct kv_kernels {
 
 	size_t (*k_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
 	size_t (*v_bytes)(uint32_t dim, unsigned tiles, unsigned tile_rows, uint32_t needs);
+
+	/* The planes of such a block, tiles of KV_TILE_ROWS rows; they follow each other without a
+	 * gap. How many there are. */
+	unsigned (*k_planes)(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES]);
+	unsigned (*v_planes)(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES]);
 
 	/* Encodes one whole tile from x[tile_rows][dim]; nothing outside its slot is written. */
 	void (*k_write)(const struct kv_block *b, unsigned slot, const float *x);

@@ -86,6 +86,22 @@ static size_t fmt_v_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 	return vp_at(&b) + (size_t)tiles * TILE * sizeof(struct kv_pair);
 }
 
+static unsigned fmt_k_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	ret[0] = (struct kv_plane){ dim, RUN };
+	ret[1] = (struct kv_plane){ 1, TILE * fmt_k_stride(dim) };
+	ret[2] = (struct kv_plane){ dim, sizeof(struct kv_pair) };
+	ret[3] = (struct kv_plane){ 1, dim * sizeof(struct kv_pair) };
+	return 4;
+}
+
+static unsigned fmt_v_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	ret[0] = ret[1] = (struct kv_plane){ 1, TILE * fmt_v_stride(dim) };
+	ret[2] = (struct kv_plane){ 1, TILE * sizeof(struct kv_pair) };
+	return 3;
+}
+
 KV_FN struct kv_pair *k_pair(const struct kv_block *b, uint32_t tile, uint32_t channel)
 {
 	return (struct kv_pair *)((uint8_t *)b->base + kp_at(b)) + channel * b->tiles + tile;

@@ -75,6 +75,22 @@ static size_t fmt_k_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 	       (needs & KV_NEED_K_CHANNELS ? (size_t)dim * tiles * RUN : 0);
 }
 
+static unsigned fmt_v_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	ret[0] = (struct kv_plane){ 1, TILE * fmt_v_stride(dim) };
+	ret[1] = (struct kv_plane){ DIV_UP(dim, FMT_GROUP), TILE * sizeof(struct kv_pair) };
+	return 2;
+}
+
+static unsigned fmt_k_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	unsigned n = fmt_v_planes(dim, 0, ret);
+
+	if (needs & KV_NEED_K_CHANNELS)
+		ret[n++] = (struct kv_plane){ dim, RUN };
+	return n;
+}
+
 KV_FN struct kv_pair *fmt_group_pair(const struct kv_block *b, uint32_t row, uint32_t group)
 {
 	return (struct kv_pair *)((uint8_t *)b->base + pairs_at(b)) + group * b->tiles * TILE + row;

@@ -67,6 +67,24 @@ static size_t fmt_v_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 	return pairs_at(&b) + (size_t)tiles * TILE * sizeof(struct kv_pair);
 }
 
+static unsigned fmt_k_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	unsigned n = 0;
+
+	ret[n++] = (struct kv_plane){ 1, TILE * fmt_k_stride(dim) };
+	ret[n++] = (struct kv_plane){ dim, sizeof(struct kv_pair) };
+	if (needs & KV_NEED_K_CHANNELS)
+		ret[n++] = (struct kv_plane){ dim, TILE };
+	return n;
+}
+
+static unsigned fmt_v_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	ret[0] = (struct kv_plane){ 1, TILE * fmt_v_stride(dim) };
+	ret[1] = (struct kv_plane){ 1, TILE * sizeof(struct kv_pair) };
+	return 2;
+}
+
 KV_FN struct kv_pair *k_pair(const struct kv_block *b, uint32_t tile, uint32_t channel)
 {
 	return (struct kv_pair *)((uint8_t *)b->base + pairs_at(b)) + channel * b->tiles + tile;

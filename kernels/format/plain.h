@@ -40,6 +40,21 @@ static size_t fmt_k_bytes(uint32_t dim, unsigned tiles, unsigned tile_rows, uint
 	return fmt_v_bytes(dim, tiles, tile_rows, 0) * (needs & KV_NEED_K_CHANNELS ? 2 : 1);
 }
 
+static unsigned fmt_v_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	ret[0] = (struct kv_plane){ 1, KV_TILE_ROWS * dim * sizeof(ELEMENT) };
+	return 1;
+}
+
+static unsigned fmt_k_planes(uint32_t dim, uint32_t needs, struct kv_plane ret[KV_MAX_PLANES])
+{
+	unsigned n = fmt_v_planes(dim, 0, ret);
+
+	if (needs & KV_NEED_K_CHANNELS)
+		ret[n++] = (struct kv_plane){ dim, KV_TILE_ROWS * sizeof(ELEMENT) };
+	return n;
+}
+
 KV_FN bool fmt_runs(const struct kv_block *b)
 {
 	return b->needs & KV_NEED_K_CHANNELS;
