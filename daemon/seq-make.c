@@ -183,25 +183,60 @@ void seq_publish(struct seq *s, uint64_t session)
 	evict_touch(s);
 }
 
-int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+static int check_new_name(struct cache *c, const char *name, char *why)
 {
-	struct store *st = c->store;
-	struct seq *s;
-	int r;
+	int r = *name ? name_check("sequence", name, why) : 0;
 
-	r = *name ? name_check("sequence", name, why) : 0;
 	if (r < 0)
 		return r;
 	if (find_named(c, name))
 		return why_fail(why, EEXIST, "sequence \"%s\" exists; attach to it, or drop it",
 				name);
-	r = seq_make(c, name, st->next_node % st->pool->n_nodes, &s, why);
+	return 0;
+}
+
+int seq_build(struct cache *c, const char *name, struct seq **ret, char *why)
+{
+	struct store *st = c->store;
+	int r = check_new_name(c, name, why);
+
+	if (r == 0)
+		r = seq_make(c, name, st->next_node % st->pool->n_nodes, ret, why);
 	if (r < 0)
 		return r;
 	st->next_node++;
-	seq_publish(s, session);
-	*ret = s;
+	/* So that the cache stays, and stays as it is. */
+	c->n_sequences++;
 	return 0;
+}
+
+int seq_build_end(struct seq *s, uint64_t session, char *why)
+{
+	/* Somebody else may have taken the name meanwhile. */
+	int r = check_new_name(s->cache, name_of(s), why);
+
+	if (r < 0)
+		return r;
+	s->cache->n_sequences--;
+	seq_publish(s, session);
+	return 0;
+}
+
+void seq_build_drop(struct seq *s)
+{
+	struct cache *c = s->cache;
+
+	seq_unmake(s);
+	s->cache = NULL;
+	c->n_sequences--;
+	cache_drop_unused(c);
+}
+
+int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+{
+	int r = seq_build(c, name, ret, why);
+
+	return r < 0 ? r : seq_build_end(*ret, session, why);
 }
 
 int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)

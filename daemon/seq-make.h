@@ -21,6 +21,13 @@ int seq_fail_make(struct cache *c, int error, const struct shortage *s, const ch
 /* One that begins with the first `rows` rows of `parent`, which the caller holds; not published. */
 int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct seq **ret, char *why);
 
+/* seq_create in two steps, for one that is filled in between: nobody sees it, its record is
+ * BUILDING, and the cache can neither go nor change. -EEXIST at the end if its name was taken
+ * meanwhile; then it is still to be dropped. */
+int seq_build(struct cache *c, const char *name, struct seq **ret, char *why);
+int seq_build_end(struct seq *s, uint64_t session, char *why);
+void seq_build_drop(struct seq *s);
+
 /* After a restart (recover.h): the heap's part of a record that was checked, holding and charged
  * nothing yet, its layers without records; -ENOMEM. Then it is parked, or unmade. */
 int seq_revive(struct cache *c, uint32_t slot, struct seq **ret);

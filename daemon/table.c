@@ -63,14 +63,8 @@ static struct table_entry *walk_next(struct walk *w)
 	return w->entry++;
 }
 
-/* Tiles of the extent that begins with `row`: long sequences have long ones. */
-static unsigned tiles_at(const struct table *t, uint32_t row)
-{
-	return row - cache_shape(t->cache)->sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
-}
-
 /* Which entry has the tile before which a table has `tiles`, and how many of them it holds before
- * that: by tiles_at alone, without looking at them. */
+ * that: by table_extent_tiles alone, without looking at them. */
 static uint32_t entry_of(const struct store *st, uint32_t table, uint32_t tiles, uint32_t *ret_used)
 {
 	const struct table *t = &st->tables[table];
@@ -164,7 +158,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 {
 	struct store *st = s->cache->store;
 	struct table *t = &st->tables[table];
-	unsigned tiles = tiles_at(t, row);
+	unsigned tiles = table_extent_tiles(t->cache, row);
 	uint32_t block = BLOCK_NONE;
 	page_ref page;
 	int r;

@@ -19,11 +19,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/cache.h"
 #include "daemon/record.h"
 
-struct cache;
 struct seq;
-struct store;
 
 struct table {              /* derived; store->tables[first block] */
 	uint32_t refs;      /* atomic */
@@ -39,6 +38,12 @@ struct table {              /* derived; store->tables[first block] */
 
 /* ---- the owner; token path ---------------------------------------------------- */
 
+/* Slots of an extent that begins with `row`: short ones first, so that a short sequence holds
+ * little that it does not use. */
+static inline unsigned table_extent_tiles(const struct cache *c, uint64_t row)
+{
+	return row - cache_shape(c)->sinks < KV_SHORT_ROWS ? 1 : KV_EXTENT_TILES;
+}
 /* A table of one layer that goes on from `base`, of the same layer, at `start_row`; it takes over
  * the reference on the base. */
 int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base_tiles,

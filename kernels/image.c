@@ -125,6 +125,14 @@ size_t kv_image_row_bytes(const struct kv_space *s)
 	return (size_t)s->kv_heads * (s->k_dim + s->v_dim) * kv_dtype_bytes(s->dtype);
 }
 
+uint32_t kv_image_needs(const struct kv_space *s)
+{
+	struct kv_plane plane[KV_MAX_PLANES];
+	unsigned with = s->k->k_planes(s->k_dim, s->needs, plane);
+
+	return with > s->k->k_planes(s->k_dim, 0, plane) ? s->needs : 0;
+}
+
 void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *channels,
 		    const struct kv_extent *x, size_t at, size_t n, kv_visit_fn *visit, void *arg)
 {

@@ -157,6 +157,9 @@ void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct
 typedef void kv_visit_fn(void *arg, void *memory, size_t n);
 size_t kv_image_tile_bytes(const struct kv_space *s, const struct kv_channels *const *channels);
 size_t kv_image_row_bytes(const struct kv_space *s);
+/* Which of the planes that the policy asks for (KV_NEED_*) are in tiles: formats that have them
+ * anyway do without. */
+uint32_t kv_image_needs(const struct kv_space *s);
 /* Calls `visit` for where the bytes [at, at + n) of the extent's first x->used tiles, or of the
  * first `rows` of a chunk of `room` rows, lie in memory, in their order. */
 void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *channels,
