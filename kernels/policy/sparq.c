@@ -38,7 +38,7 @@ static const struct kv_param params[] = {
 		"rows whose mean of V gets the mass not attended; auto: rest, or off for groups"),
 	KV_WORD(struct sparq, tail, TAIL_ALL, tails,
 		"is the tail attended whole, or selected from"),
-	KV_U32(struct sparq, dense_below, 1024, 0, 1u << 30,
+	KV_U32(struct sparq, dense_below, 2048, 0, 1u << 30,
 	       "dense up to this many rows, and up to 2 k; 0: never"),
 };
 

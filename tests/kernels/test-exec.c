@@ -63,7 +63,7 @@ static void pick_policy(struct shape *x, uint64_t *random)
 	add_set(x, "group_rule", PICK(random, rule));
 	add_set(x, "mean", PICK(random, mean));
 	add_set(x, "tail", PICK(random, tail));
-	add_set(x, "dense_below", below(random, 8) ? "0" : "1024");
+	add_set(x, "dense_below", below(random, 8) ? "0" : "2048");
 }
 
 static const char *pick_format(uint64_t *random)

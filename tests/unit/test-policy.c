@@ -77,7 +77,7 @@ static void test_defaults(void **state)
 	expect("sparq", &a, "group_rule", "softmax");
 	expect("sparq", &a, "mean", "auto");
 	expect("sparq", &a, "tail", "all");
-	expect("sparq", &a, "dense_below", "1024");
+	expect("sparq", &a, "dense_below", "2048");
 	assert_int_equal(kv_policy_get(kv_policy_find("sparq"), &a, "x", NULL, 0), -ENOENT);
 }
 
