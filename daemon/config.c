@@ -79,6 +79,8 @@ static const struct key keys[] = {
 	    "deadline of an entry that names none; 0: none"),
 	KEY(FIELD(reattach_s), KEY_U32, 0, 30 * 86400, "60", FIXED,
 	    "how long after a restart a sequence waits for its client, where its cache drops it"),
+	KEY(FIELD(keeper_watchdog_s), KEY_U32, 0, 3600, "30", FIXED,
+	    "seconds without progress after which --keeper starts the daemon again; 0: never"),
 	KEY(FIELD(log_level), KEY_LEVEL, LOG_ERR, LOG_DEBUG, "info", RELOAD,
 	    "error, warning, notice, info or debug"),
 };

@@ -31,6 +31,7 @@ struct config {
 	uint64_t segment_bytes;     /* of all sessions; 0: as many as the pool has */
 	uint32_t timeout_us;        /* default of an entry, 0: none */
 	uint32_t reattach_s;        /* of what a restart found and nobody took up */
+	uint32_t keeper_watchdog_s; /* sparqd --keeper; 0: none */
 	int log_level;
 };
 

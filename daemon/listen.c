@@ -117,6 +117,11 @@ void listener_adopt(struct listener *l, int fd)
 	l->fd = fd;
 }
 
+void listener_claim(int fd)
+{
+	listen(fd, BACKLOG);
+}
+
 static void on_rested(void *arg)
 {
 	struct listener *l = arg;

@@ -28,6 +28,9 @@ struct listener {
  * process's. */
 int listener_open(struct listener *l, int type, const char *path, char *why);
 void listener_adopt(struct listener *l, int fd); /* of the service manager */
+/* Of a socket that several processes hold: who connects from now on sees this one as the one that
+ * listens (SO_PEERCRED), and takes the name over only if this one is dead. */
+void listener_claim(int fd);
 /* Accepts in the loop, non-blocking and close-on-exec; pauses when descriptors run out. */
 int listener_start(struct listener *l, struct loop *loop, listener_fn *fn, void *arg);
 void listener_stop(struct listener *l); /* clients find nobody; the name goes if it is ours */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keeper.h"
 #include "daemon/server.h"
 #include "shm/base.h"
 
@@ -21,6 +22,7 @@ enum option_id {
 	OPTION_SET,
 	OPTION_DUMP_CONFIG,
 	OPTION_CHECK_CONFIG,
+	OPTION_KEEPER,
 	OPTION_VERSION,
 	OPTION_SHORTHAND, /* and those after it: shorthand[] */
 };
@@ -41,6 +43,7 @@ static const struct option options[] = {
 	{ "log-level", required_argument, NULL, OPTION_SHORTHAND + 5 },
 	{ "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
 	{ "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
+	{ "keeper", no_argument, NULL, OPTION_KEEPER },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
@@ -53,7 +56,7 @@ static const char usage[] =
 struct command_line {
 	struct server_args args;
 	char *set[SETTINGS_MAX];
-	bool dump, check;
+	bool dump, check, keeper;
 };
 
 static void command_line_deinit(struct command_line *l)
@@ -78,7 +81,7 @@ static int add_setting(struct command_line *l, const char *key, const char *valu
 }
 
 /* One option: 0 go on, 1 done here, -errno. */
-static int take_option(struct command_line *l, int id)
+static int take_option(struct command_line *l, int id, char **word)
 {
 	switch (id) {
 	case OPTION_CONFIG:
@@ -92,6 +95,10 @@ static int take_option(struct command_line *l, int id)
 		return 0;
 	case OPTION_CHECK_CONFIG:
 		l->check = true;
+		return 0;
+	case OPTION_KEEPER:
+		l->keeper = true;
+		*word = NULL; /* not for the child */
 		return 0;
 	case OPTION_VERSION:
 		puts("sparqd " SPARQ_VERSION);
@@ -116,13 +123,24 @@ static int parse(int argc, char **argv, struct command_line *l)
 	if (isa && *isa)
 		r = add_setting(l, "isa", isa);
 	while (r == 0 && (id = getopt_long(argc, argv, "h", options, NULL)) != -1)
-		r = take_option(l, id);
+		r = take_option(l, id, &argv[optind - 1]);
 	if (r == 0 && optind < argc) {
 		fprintf(stderr, "sparqd: \"%s\": options are all it takes; --help lists them\n",
 			argv[optind]);
 		return -EINVAL;
 	}
 	return r;
+}
+
+/* The words that are left. */
+static void close_up(char **argv, int argc)
+{
+	int n = 0;
+
+	for (int i = 0; i < argc; i++)
+		if (argv[i])
+			argv[n++] = argv[i];
+	argv[n] = NULL;
 }
 
 static int dump(const struct config *c)
@@ -157,5 +175,9 @@ int main(int argc, char **argv)
 	if (l.check)
 		return EXIT_SUCCESS;
 	log_open(c.log_level);
+	if (l.keeper) {
+		close_up(argv, argc);
+		return keeper_main(&c, argv);
+	}
 	return server_run(&l.args, &c) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

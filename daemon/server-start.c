@@ -45,6 +45,8 @@ static int open_listener(struct listener *l, int *passed, int type, const char *
 	int r;
 
 	if (*passed >= 0) {
+		if (keep_kind() == KEEP_KEEPER)
+			listener_claim(*passed);
 		listener_adopt(l, STEAL_FD(*passed));
 		return 0;
 	}

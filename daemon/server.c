@@ -306,8 +306,8 @@ static void on_status(void *arg)
 void server_start_timers(struct server *s)
 {
 	s->watchdog_ns = notify_watchdog_ns();
-	if (s->watchdog_ns)
-		on_watchdog(s);
+	if (s->watchdog_ns) /* there is nothing to compare with yet */
+		loop_timer_set(s->loop, &s->watchdog, s->watchdog_ns / 3, on_watchdog, s);
 	on_heartbeat(s);
 	on_status(s);
 }
