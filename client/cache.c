@@ -41,9 +41,49 @@ static int fill_strings(sparq *c, const struct sparq_cache_params *p,
 	return r;
 }
 
+static void cache_freep(struct sparq_cache **k)
+{
+	if (*k)
+		free((*k)->made);
+	free(*k);
+}
+
+static int cache_new(const struct sparq_msg_cache_create *made, struct sparq_cache **ret)
+{
+	CLEANUP(cache_freep) struct sparq_cache *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return -ENOMEM;
+	if (made) {
+		k->made = malloc(sizeof(*made));
+		if (!k->made)
+			return -ENOMEM;
+		*k->made = *made;
+	}
+	*ret = STEAL_PTR(k);
+	return 0;
+}
+
+/* Sequences outlive the handle of their cache. */
+static void forget_in(struct sparq_cache *k)
+{
+	sparq *c = k->h.c;
+
+	if (conn_is_child(c))
+		return;
+	pthread_mutex_lock(&c->speak);
+	for (struct handle *h = c->sequences; h; h = h->next) {
+		struct sparq_seq *s = container_of(h, struct sparq_seq, h);
+
+		if (s->in == &k->h)
+			s->in = NULL;
+	}
+	pthread_mutex_unlock(&c->speak);
+}
+
 int sparq_cache_create(sparq *c, const struct sparq_cache_params *params, sparq_cache **ret)
 {
-	FREE_MEMORY struct sparq_cache *k = NULL;
+	CLEANUP(cache_freep) struct sparq_cache *k = NULL;
 	struct sparq_cache_params p;
 	union message m;
 	int r = struct_take(&p, sizeof(p), params);
@@ -66,14 +106,58 @@ int sparq_cache_create(sparq *c, const struct sparq_cache_params *params, sparq_
 	r = fill_strings(c, &p, &m.cache_create);
 	if (r < 0)
 		return r;
-	k = calloc(1, sizeof(*k));
-	if (!k)
-		return -ENOMEM;
-	r = conn_call(c, &m);
+	r = cache_new(m.cache_create.name[0] ? &m.cache_create : NULL, &k);
+	if (r == 0)
+		r = conn_call_new(c, NULL, &m, &k->h, &c->caches);
 	if (r < 0)
 		return r;
-	k->c = conn_ref(c);
-	k->id = m.cache.cache;
+	*ret = STEAL_PTR(k);
+	return 0;
+}
+
+static void fill_shape(const struct sparq_msg_cache_shape *m, struct sparq_cache_shape *ret)
+{
+	ret->layers = m->layers;
+	ret->heads = m->heads;
+	ret->kv_heads = m->kv_heads;
+	ret->k_dim = m->k_dim;
+	ret->v_dim = m->v_dim;
+	ret->dtype = m->dtype;
+	ret->scale = m->scale;
+	ret->timeout_us = m->timeout_us;
+	ret->budget_bytes = m->budget_bytes;
+	memcpy(ret->k_format, m->k_format, sizeof(ret->k_format));
+	memcpy(ret->v_format, m->v_format, sizeof(ret->v_format));
+	memcpy(ret->policy, m->policy, sizeof(ret->policy));
+	memcpy(ret->device, m->device, sizeof(ret->device));
+	memcpy(ret->model, m->model, sizeof(ret->model));
+}
+
+int sparq_cache_attach(sparq *c, const char *name, struct sparq_cache_shape *ret_shape,
+		       sparq_cache **ret)
+{
+	CLEANUP(cache_freep) struct sparq_cache *k = NULL;
+	struct sparq_cache_shape shape = {};
+	union message m;
+	int r;
+
+	if (!(conn_features(c) & SPARQ_FEATURE_ADOPT))
+		return conn_fail(c, -EOPNOTSUPP,
+				 "this daemon attaches only to a cache whose parameters are given");
+	message_init(&m, SPARQ_MSG_CACHE_ATTACH);
+	r = conn_string(c, "name", name, m.cache_attach.name, sizeof(m.cache_attach.name));
+	if (r == 0)
+		r = cache_new(NULL, &k);
+	if (r == 0)
+		r = conn_call_new(c, NULL, &m, &k->h, &c->caches);
+	if (r < 0)
+		return r;
+	fill_shape(&m.cache_shape, &shape);
+	r = ret_shape ? struct_give(ret_shape, &shape, sizeof(shape)) : 0;
+	if (r < 0) {
+		sparq_cache_unref(STEAL_PTR(k));
+		return conn_fail(c, r, "the size of the shape is not set");
+	}
 	*ret = STEAL_PTR(k);
 	return 0;
 }
@@ -85,10 +169,10 @@ sparq_cache *sparq_cache_unref(sparq_cache *k)
 	if (!k)
 		return NULL;
 	message_init(&m, SPARQ_MSG_CACHE_UNREF);
-	m.cache.cache = k->id;
-	(void)conn_call(k->c, &m); /* a daemon that is gone has let go of it, too */
-	conn_unref(k->c);
-	free(k);
+	conn_tell_of(&k->h, &m); /* a session that is over has let go of it, too */
+	forget_in(k);
+	handle_remove(&k->h);
+	cache_freep(&k);
 	return NULL;
 }
 
@@ -100,12 +184,11 @@ int sparq_cache_set(sparq_cache *k, const char *key, const char *value)
 
 	message_init(&m, SPARQ_MSG_CACHE_SET);
 	set = &m.cache_set;
-	set->cache = k->id;
-	r = conn_string(k->c, "key", key, set->key, sizeof(set->key));
+	r = conn_string(k->h.c, "key", key, set->key, sizeof(set->key));
 	if (r < 0)
 		return r;
-	r = conn_string(k->c, "value", value, set->value, sizeof(set->value));
-	return r < 0 ? r : conn_call(k->c, &m);
+	r = conn_string(k->h.c, "value", value, set->value, sizeof(set->value));
+	return r < 0 ? r : conn_call_of(&k->h, &m);
 }
 
 /* The order of one tensor's channels; whether it is one, the daemon says. */
@@ -128,21 +211,20 @@ int sparq_cache_table(sparq_cache *k, const struct sparq_cache_table_params *par
 	int r = struct_take(&p, sizeof(p), params);
 
 	if (r < 0)
-		return conn_fail(k->c, r, "the table is of a later release than this library");
-	if (!(k->c->told.features & SPARQ_FEATURE_TABLE))
-		return conn_fail(k->c, -EOPNOTSUPP, "this daemon has no channel tables");
+		return conn_fail(k->h.c, r, "the table is of a later release than this library");
+	if (!(conn_features(k->h.c) & SPARQ_FEATURE_TABLE))
+		return conn_fail(k->h.c, -EOPNOTSUPP, "this daemon has no channel tables");
 	message_init(&m, SPARQ_MSG_CACHE_TABLE);
 	table = &m.cache_table;
-	table->cache = k->id;
 	table->layer = p.layer;
 	table->kv_head = p.kv_head;
 	table->n_k = p.n_k;
 	table->n_v = p.n_v;
 	table->n_outliers = p.n_outliers;
-	r = fill_channels(k->c, "n_k", p.k_channels, p.n_k, table->k_channels);
+	r = fill_channels(k->h.c, "n_k", p.k_channels, p.n_k, table->k_channels);
 	if (r == 0)
-		r = fill_channels(k->c, "n_v", p.v_channels, p.n_v, table->v_channels);
-	return r < 0 ? r : conn_call(k->c, &m);
+		r = fill_channels(k->h.c, "n_v", p.v_channels, p.n_v, table->v_channels);
+	return r < 0 ? r : conn_call_of(&k->h, &m);
 }
 
 int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret)
@@ -152,8 +234,7 @@ int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret)
 	int r;
 
 	message_init(&m, SPARQ_MSG_CACHE_STAT);
-	m.cache.cache = k->id;
-	r = conn_call(k->c, &m);
+	r = conn_call_of(&k->h, &m);
 	if (r < 0)
 		return r;
 	stat.sequences = m.cache_stat.sequences;

@@ -1,21 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A connection: the handshake, one request at a time, and the end of it.
- *
- * The end has many causes (a dead daemon, a broken protocol, sparq_close) and
- * one form: `dead` is set, the socket is shut down, and every handle says so
- * from then on. Nothing is mapped away under a
- * handle that is still there.
+ * A connection: opened, closed, looked after, asked. Its sessions come and go,
+ * see session.c and revive.c.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "client/private.h"
 #include "shm/atomic.h"
+#include "shm/clock.h"
 
 int conn_fail(sparq *c, int error, const char *format, ...)
 {
@@ -33,9 +29,7 @@ sparq *conn_ref(sparq *c)
 	return c;
 }
 
-/* A forked child shares the socket, not the memory (MADV_DONTFORK): it must not speak on the first
- * nor unmap what it may have mapped itself where the second was. */
-static bool is_child(const sparq *c)
+bool conn_is_child(const sparq *c)
 {
 	return getpid() != c->pid;
 }
@@ -45,12 +39,14 @@ static void conn_free(sparq *c)
 	for (unsigned i = 0; i < ARRAY_SIZE(c->queue); i++)
 		queue_free(c->queue[i]);
 	arena_deinit(&c->arena);
-	if (is_child(c))
-		c->segment.base = NULL;
-	segment_deinit(&c->segment);
-	segment_deinit(&c->page);
-	close_fd(&c->doorbell);
-	close_fd(&c->socket);
+	session_unref(c->session);
+	close_fd(&c->fd);
+	if (!conn_is_child(c)) {
+		pthread_cond_destroy(&c->changed);
+		pthread_mutex_destroy(&c->lock);
+		pthread_mutex_destroy(&c->speak);
+	}
+	free(c->path);
 	free(c);
 }
 
@@ -61,63 +57,24 @@ sparq *conn_unref(sparq *c)
 	return NULL;
 }
 
-void conn_end(sparq *c)
+struct session *conn_session(sparq *c)
 {
-	/* Whoever sees `dead` needs nothing else of what was stored before. */
-	store_relaxed(&c->dead, 1);
-	if (c->socket >= 0 && !is_child(c))
-		shutdown(c->socket, SHUT_RDWR);
+	struct session *s;
+
+	pthread_mutex_lock(&c->lock);
+	s = session_ref(c->session);
+	pthread_mutex_unlock(&c->lock);
+	return s;
 }
 
-bool conn_alive(sparq *c)
+uint64_t conn_features(sparq *c)
 {
-	struct pollfd p = { .fd = c->socket, .events = POLLRDHUP };
+	uint64_t features;
 
-	if (load_relaxed(&c->dead))
-		return false;
-	if (poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)))
-		store_relaxed(&c->dead, 1);
-	return !load_relaxed(&c->dead);
-}
-
-/* An error that the daemon answered, or an answer that is late, leaves the session as it was: late
- * ones are told by their cookie. Any other failure is the end of it. */
-static int call_failed(sparq *c, const union message *m, uint16_t type, int error)
-{
-	if (m->head.type == (type | SPARQ_MSG_REPLY) && m->head.res == error)
-		return error;
-	if (error == -ETIMEDOUT)
-		return conn_fail(c, error, "%s: no answer in time", message_name(type));
-	conn_end(c);
-	if (error == -EBADMSG)
-		return conn_fail(c, error, "%s: the answer is malformed; the session is over",
-				 message_name(type));
-	return conn_fail(c, -ENOTCONN, "%s: the daemon has closed the session", message_name(type));
-}
-
-static int call(sparq *c, union message *m, int *fds, unsigned n_fds, int64_t timeout_ns)
-{
-	uint16_t type = m->head.type;
-	int r;
-
-	c->error[0] = '\0';
-	if (is_child(c))
-		return conn_fail(c, -ENOTCONN, "a handle does not outlive fork()");
-	if (load_relaxed(&c->dead))
-		return conn_fail(c, -ENOTCONN, "the session is over");
-	m->head.cookie = ++c->cookie;
-	r = message_call(c->socket, m, fds, n_fds, timeout_ns, c->error);
-	return r < 0 ? call_failed(c, m, type, r) : 0;
-}
-
-int conn_call(sparq *c, union message *m)
-{
-	return call(c, m, NULL, 0, CALL_TIMEOUT_NS);
-}
-
-int conn_call_fds(sparq *c, union message *m, int *fds, unsigned n_fds)
-{
-	return call(c, m, fds, n_fds, CALL_TIMEOUT_NS);
+	pthread_mutex_lock(&c->lock);
+	features = c->session->told.features;
+	pthread_mutex_unlock(&c->lock);
+	return features;
 }
 
 int conn_string(sparq *c, const char *what, const char *value, char *ret, size_t n)
@@ -133,58 +90,32 @@ int conn_string(sparq *c, const char *what, const char *value, char *ret, size_t
 	return 0;
 }
 
-/* ---- handshake ------------------------------------------------------------ */
+/* ---- opening and closing ------------------------------------------------------ */
 
-/* segment, daemon page, doorbell: in the order of the wire */
-struct hello_fds {
-	int fd[3];
-};
-
-static void hello_fds_deinit(struct hello_fds *f)
+static int open_params(const struct sparq_open_params *given, struct sparq_open_params *ret)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(f->fd); i++)
-		close_fd(&f->fd[i]);
-}
-
-static int map_page(sparq *c, int *fd)
-{
-	struct stat st;
-	const char *why;
-	int r;
-
-	if (fstat(*fd, &st) < 0)
-		return conn_fail(c, -errno, "the daemon page: %s", strerror(errno));
-	if (st.st_size < (off_t)sizeof(struct sparq_daemon_page) || st.st_size > (off_t)MIB)
-		return conn_fail(c, -EPROTO, "the daemon page has %lld bytes",
-				 (long long)st.st_size);
-	r = segment_map(*fd, (size_t)st.st_size, false, &c->page);
-	if (r < 0)
-		return conn_fail(c, r, "the daemon page: %s", strerror(-r));
-	*fd = -1; /* the mapping has it now */
-	r = hello_check_page(c->page.base, &c->told, &why);
-	return r < 0 ? conn_fail(c, r, "%s", why) : 0;
-}
-
-static int map_segment(sparq *c, int *fd)
-{
-	int r = segment_map(*fd, c->told.segment_bytes, true, &c->segment);
+	struct sparq_open_params p = {};
+	int r = given ? struct_take(&p, sizeof(p), given) : 0;
 
 	if (r < 0)
-		return conn_fail(c, r, "the session's memory: %s", strerror(-r));
-	*fd = -1;
-	/* A child of fork() would share the rings, and a ring has one writer. */
-	if (madvise(c->segment.base, c->segment.bytes, MADV_DONTFORK) < 0)
-		return conn_fail(c, -errno, "madvise: %s", strerror(errno));
-	return arena_init(&c->arena, c->told.arena_bytes);
+		return r;
+	if (p.queues > SPARQ_MAX_QUEUES || p.sq_entries > SPARQ_MAX_SQ_ENTRIES ||
+	    (p.sq_entries & (p.sq_entries - 1)) || p.node < 0 || p.flags)
+		return -EINVAL;
+	/* The preset of the arena is the daemon's; the others are checked in its answer. */
+	if (!p.queues)
+		p.queues = 1;
+	if (!p.sq_entries)
+		p.sq_entries = 64;
+	if (!p.reconnect_ms)
+		p.reconnect_ms = RECONNECT_MS;
+	*ret = p;
+	return 0;
 }
 
-static int shake_hands(sparq *c, const struct sparq_open_params *p)
+static void fill_hello(const struct sparq_open_params *p, struct sparq_msg_hello *ret)
 {
-	CLEANUP(hello_fds_deinit) struct hello_fds fds = { { -1, -1, -1 } };
-	struct sparq_msg_hello asked;
 	union message m;
-	const char *why;
-	int r;
 
 	message_init(&m, SPARQ_MSG_HELLO);
 	m.hello.magic = SPARQ_MAGIC;
@@ -195,43 +126,42 @@ static int shake_hands(sparq *c, const struct sparq_open_params *p)
 	m.hello.arena_bytes = p->arena_bytes;
 	m.hello.features = SPARQ_FEATURES_COMPAT;
 	m.hello.features_incompat = SPARQ_FEATURES_INCOMPAT;
-	asked = m.hello;
-	r = call(c, &m, fds.fd, ARRAY_SIZE(fds.fd), OPEN_TIMEOUT_NS);
-	if (r < 0)
-		return r;
-	r = hello_check(&m.hello_reply, &asked, &why);
-	if (r < 0)
-		return conn_fail(c, r, "%s", why);
-	c->told = m.hello_reply;
-	r = map_page(c, &fds.fd[1]);
-	if (r < 0)
-		return r;
-	r = map_segment(c, &fds.fd[0]);
-	if (r < 0)
-		return r;
-	c->doorbell = STEAL_FD(fds.fd[2]);
-	message_init(&m, SPARQ_MSG_MAPPED);
-	return conn_call(c, &m);
+	*ret = m.hello;
 }
 
-/* ---- public ------------------------------------------------------------------- */
-
-static int open_params(const struct sparq_open_params *given, struct sparq_open_params *ret)
+static void make_locks(sparq *c)
 {
-	struct sparq_open_params p = {};
-	int r = given ? struct_take(&p, sizeof(p), given) : 0;
+	pthread_condattr_t attributes;
 
-	if (r < 0)
-		return r;
-	if (p.queues > SPARQ_MAX_QUEUES || p.sq_entries > SPARQ_MAX_SQ_ENTRIES ||
-	    (p.sq_entries & (p.sq_entries - 1)) || p.node < 0)
-		return -EINVAL;
-	/* The preset of the arena is the daemon's; the others are checked in its answer. */
-	if (!p.queues)
-		p.queues = 1;
-	if (!p.sq_entries)
-		p.sq_entries = 64;
-	*ret = p;
+	pthread_mutex_init(&c->speak, NULL);
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* that of clock_now_ns */
+	pthread_cond_init(&c->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+static int conn_new(const char *path, const struct sparq_open_params *p, sparq **ret)
+{
+	sparq *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	if (!path)
+		path = secure_getenv("SPARQ_SOCKET");
+	c->path = strdup(path ? path : SPARQ_SOCKET_PATH);
+	if (!c->path) {
+		free(c);
+		return -ENOMEM;
+	}
+	c->refs = 1;
+	c->pid = getpid();
+	c->fd = -1;
+	c->random = (uint64_t)clock_now_ns() ^ (uint64_t)c->pid << 32;
+	c->patience_ns = p->reconnect_ms == UINT32_MAX ? -1 : p->reconnect_ms * NS_PER_MS;
+	fill_hello(p, &c->hello);
+	make_locks(c);
+	*ret = c;
 	return 0;
 }
 
@@ -253,68 +183,106 @@ int sparq_open(const char *path, const struct sparq_open_params *params, sparq *
 	struct sparq_open_params p = {};
 	int r = open_params(params, &p);
 
+	if (r == 0)
+		r = conn_new(path, &p, &c);
 	if (r < 0)
 		return r;
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		return -ENOMEM;
-	c->refs = 1;
-	c->pid = getpid();
-	c->socket = c->doorbell = -1;
-	c->segment = c->page = SEGMENT_NULL;
-	if (!path)
-		path = secure_getenv("SPARQ_SOCKET");
-	if (!path)
-		path = SPARQ_SOCKET_PATH;
-	r = socket_connect(path, SOCK_SEQPACKET, OPEN_TIMEOUT_NS, &c->socket);
-	if (r < 0)
-		conn_fail(c, r, "%.160s: %s", path, strerror(-r));
-	else
-		r = shake_hands(c, &p);
+	r = session_open(c->path, &c->hello, OPEN_TIMEOUT_NS, c->error, &c->session);
 	if (r < 0)
 		return open_failed(&p, r, c->error);
+	/* What the daemon has chosen is what a later one is asked for. */
+	c->hello.arena_bytes = c->session->told.arena_bytes;
+	r = arena_init(&c->arena, c->hello.arena_bytes);
+	if (r < 0)
+		return open_failed(&p, r, "the arena is too small, or there is no memory");
 	*ret = STEAL_PTR(c);
 	return 0;
 }
 
 sparq *sparq_close(sparq *c)
 {
-	if (c)
-		conn_end(c);
+	if (c && !conn_is_child(c)) {
+		pthread_mutex_lock(&c->lock);
+		c->closed = true;
+		session_end(c->session);
+		pthread_cond_broadcast(&c->changed);
+		pthread_mutex_unlock(&c->lock);
+	}
 	return conn_unref(c);
 }
 
+/* ---- event loop ----------------------------------------------------------------- */
+
+/* One number for the life of the connection: the socket of a new session takes the place of the
+ * old one's behind it. */
 int sparq_fd(sparq *c)
 {
-	return c->socket;
+	int fd;
+
+	if (conn_is_child(c))
+		return -ENOTCONN;
+	pthread_mutex_lock(&c->lock);
+	if (c->fd < 0)
+		c->fd = fcntl(c->session->socket, F_DUPFD_CLOEXEC, 0);
+	fd = c->fd < 0 ? -errno : c->fd;
+	pthread_mutex_unlock(&c->lock);
+	return fd;
+}
+
+/* No message of this major version begins with the daemon: what comes is an answer that its call
+ * did not wait for, or the end. */
+static int read_stray(sparq *c)
+{
+	int fds[MESSAGE_MAX_FDS], r = 0;
+	unsigned n_fds = ARRAY_SIZE(fds);
+	union message m;
+	size_t bytes;
+
+	pthread_mutex_lock(&c->speak);
+	if (poll(&(struct pollfd){ .fd = c->session->socket, .events = POLLIN }, 1, 0) > 0) {
+		r = message_receive(c->session->socket, &m, &bytes, fds, &n_fds) > 0;
+		if (!r)
+			session_end(c->session);
+		for (unsigned i = 0; r && i < n_fds; i++)
+			close_fd(&fds[i]);
+	}
+	pthread_mutex_unlock(&c->speak);
+	return r;
+}
+
+/* 1 if there is a session that the program has not heard of. */
+static int is_news(sparq *c)
+{
+	int news;
+
+	pthread_mutex_lock(&c->lock);
+	news = c->known != c->serial;
+	c->known = c->serial;
+	pthread_mutex_unlock(&c->lock);
+	return news;
 }
 
 int sparq_dispatch(sparq *c)
 {
-	struct hello_fds fds = { { -1, -1, -1 } };
-	struct pollfd p = { .fd = c->socket, .events = POLLIN };
-	unsigned n_fds = ARRAY_SIZE(fds.fd);
-	union message m;
-	size_t bytes;
+	char why[SPARQ_ERROR_TEXT];
+	int r, n;
 
 	c->error[0] = '\0';
-	if (load_relaxed(&c->dead) || is_child(c))
-		return conn_fail(c, -ENOTCONN, "the session is over");
-	if (poll(&p, 1, 0) <= 0)
-		return 0;
-	/* No message of this major version begins with the daemon: what comes now is an answer that
-	 * its call did not wait for, or the end. */
-	if (message_receive(c->socket, &m, &bytes, fds.fd, &n_fds) > 0) {
-		hello_fds_deinit(&fds);
-		return 1;
-	}
-	conn_end(c);
-	return conn_fail(c, -ENOTCONN, "the daemon has closed the session");
+	if (conn_is_child(c))
+		return conn_fail(c, -ENOTCONN, "a handle does not outlive fork()");
+	n = read_stray(c);
+	r = conn_revive(c, REVIVE_ONCE, why);
+	if (r < 0)
+		return conn_fail(c, -ENOTCONN, "%s", why);
+	return n + is_news(c);
 }
+
+/* ---- asking --------------------------------------------------------------------- */
 
 int sparq_info_get(sparq *c, struct sparq_info *ret)
 {
 	struct sparq_info info = {};
+	struct session *s;
 	union message m;
 	int r;
 
@@ -322,12 +290,14 @@ int sparq_info_get(sparq *c, struct sparq_info *ret)
 	r = conn_call(c, &m);
 	if (r < 0)
 		return r;
-	info.abi = c->told.abi;
-	info.generation = c->told.generation;
-	info.pid = c->told.pid;
-	info.max_rows = c->told.max_rows;
-	info.max_items = c->told.max_items;
-	info.features = c->told.features;
+	s = conn_session(c);
+	info.abi = s->told.abi;
+	info.generation = s->told.generation;
+	info.pid = s->told.pid;
+	info.max_rows = s->told.max_rows;
+	info.max_items = s->told.max_items;
+	info.features = s->told.features;
+	session_unref(s);
 	info.pool_bytes = m.info.pool_bytes;
 	info.pool_used_bytes = m.info.pool_used_bytes;
 	info.page_bytes = m.info.page_bytes;

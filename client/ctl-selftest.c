@@ -321,7 +321,12 @@ static int make_buffer(struct selftest *t)
 static int set_up(struct selftest *t, const struct ctl_options *o)
 {
 	char why[SPARQ_ERROR_TEXT] = "";
-	struct sparq_open_params p = { .size = sizeof(p), .arena_bytes = 1 << 20, .why = why };
+	struct sparq_open_params p = {
+		.size = sizeof(p),
+		.arena_bytes = 1 << 20,
+		.why = why,
+		.reconnect_ms = UINT32_MAX, /* a daemon that ends has failed the test */
+	};
 	int r = sparq_open(o->socket, &p, &t->c);
 
 	if (r < 0) {

@@ -15,7 +15,6 @@
  *
  * Draining comes before arming, so that a signal of this round is never drained.
  */
-#include <assert.h>
 #include <sched.h>
 
 #include "client/private.h"
@@ -24,125 +23,19 @@
 
 #define LOOK_NS (20 * NS_PER_MS) /* between two looks at the socket of one that only peeks */
 #define LOOK_PEEKS 32u           /* the clock costs more than a peek: not for each */
-#define CLOSE_NS (10 * NS_PER_S)
 
-static bool over(const struct sparq_queue *q)
+bool queue_is_over(const struct sparq_queue *q)
 {
 	/* Acquire: completions that came before the daemon's last word are seen before it. */
-	return load_relaxed(&q->c->dead) || load_acquire(&q->ring.map.ctl->fatal);
+	return load_relaxed(&q->session->dead) || load_acquire(&q->ring.map.ctl->fatal);
 }
 
 /* True if the daemon is gone; the queue has ended then. */
 static bool look_for_end(struct sparq_queue *q)
 {
-	if (over(q) || !conn_alive(q->c))
+	if (queue_is_over(q) || !session_alive(q->session))
 		queue_end(q);
 	return q->ended;
-}
-
-/* ---- making and closing ------------------------------------------------------- */
-
-static int map_ring(const sparq *c, uint32_t i, struct ring_map *ret)
-{
-	struct segment_layout layout = {
-		.bytes = c->told.segment_bytes,
-		.arena_offset = c->told.arena_offset,
-		.arena_bytes = c->told.arena_bytes,
-		.n_queues = c->told.n_queues,
-		.sq_entries = c->told.sq_entries,
-		.cq_entries = c->told.cq_entries,
-	};
-
-	memcpy(layout.ring, c->told.ring, sizeof(layout.ring));
-	return segment_ring(&c->segment, &layout, i, ret);
-}
-
-void queue_free(struct sparq_queue *q)
-{
-	if (!q)
-		return;
-	flight_deinit(&q->flight);
-	close_fd(&q->fd);
-	free(q->lost);
-	free(q);
-}
-
-static void queue_freep(struct sparq_queue **q)
-{
-	queue_free(*q);
-}
-
-static int queue_new(sparq *c, uint32_t i, struct sparq_queue **ret)
-{
-	CLEANUP(queue_freep) struct sparq_queue *q = calloc(1, sizeof(*q));
-	const struct sparq_daemon_page *page = c->page.base;
-	uint32_t most = c->told.sq_entries + c->told.cq_entries; /* not yet copied, and copied */
-	struct ring_map map;
-	int r;
-
-	if (!q)
-		return -ENOMEM;
-	q->fd = -1;
-	q->c = c;
-	q->index = i;
-	r = map_ring(c, i, &map);
-	if (r < 0)
-		return r;
-	ring_client_init(&q->ring, &map);
-	q->bell = (struct doorbell){
-		.poller = &page->poller[c->told.poller],
-		.ctl = map.ctl,
-		.fd = c->doorbell,
-	};
-	q->lost = calloc(most, sizeof(*q->lost));
-	if (!q->lost)
-		return -ENOMEM;
-	r = flight_init(&q->flight, most);
-	if (r < 0)
-		return r;
-	*ret = STEAL_PTR(q);
-	return 0;
-}
-
-/* A ring pair that no handle uses. It keeps its cursors from owner to owner: the daemon's do. */
-static int find_pair(sparq *c, struct sparq_queue **ret)
-{
-	for (uint32_t i = 0; i < c->told.n_queues; i++) {
-		/* Acquire: what the thread that closed it last stored in it. */
-		if (c->queue[i] && load_acquire(&c->queue[i]->taken))
-			continue;
-		if (!c->queue[i]) {
-			int r = queue_new(c, i, &c->queue[i]);
-
-			if (r < 0)
-				return conn_fail(c, r, "queue %u: %s", i, strerror(-r));
-		}
-		*ret = c->queue[i];
-		return 0;
-	}
-	return conn_fail(c, -EBUSY, "all %u queues of the session are in use", c->told.n_queues);
-}
-
-int sparq_queue_create(sparq *c, const struct sparq_queue_params *params, sparq_queue **ret)
-{
-	struct sparq_queue_params p = {};
-	struct sparq_queue *q = NULL;
-	int r = params ? struct_take(&p, sizeof(p), params) : 0;
-
-	if (r < 0)
-		return conn_fail(c, r, "the parameters are of a later release than this library");
-	if (p.spin_us > 1000000)
-		return conn_fail(c, -EINVAL, "spin_us=%u: at most a second", p.spin_us);
-	if (load_relaxed(&c->dead))
-		return conn_fail(c, -ENOTCONN, "the session is over");
-	r = find_pair(c, &q);
-	if (r < 0)
-		return r;
-	q->spin_ns = p.spin_us ? p.spin_us * 1000 : c->told.spin_ns;
-	q->taken = true;
-	conn_ref(c);
-	*ret = q;
-	return 0;
 }
 
 /* ---- sleeping -------------------------------------------------------------------- */
@@ -163,7 +56,7 @@ static bool alive(void *arg)
 {
 	const struct target *t = arg;
 
-	return conn_alive(t->q->c);
+	return session_alive(t->q->session);
 }
 
 /* Until `n` completions can be read or the queue has ended: 0, -ETIME, -EINTR. */
@@ -175,7 +68,7 @@ static int await(struct sparq_queue *q, unsigned n, int64_t timeout_ns)
 
 	if (readable(&t))
 		return 0;
-	if (over(q)) {
+	if (queue_is_over(q)) {
 		queue_end(q);
 		return 0;
 	}
@@ -212,7 +105,7 @@ int sparq_submit(sparq_queue *q, unsigned wait_for)
 {
 	unsigned n;
 
-	if (unlikely(q->ended || over(q))) {
+	if (unlikely(q->ended || queue_is_over(q))) {
 		queue_end(q);
 		return -ENOTCONN;
 	}
@@ -266,7 +159,7 @@ static int arm(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
 
 static int peek_empty(struct sparq_queue *q, struct sparq_cqe **ret, unsigned n)
 {
-	if (over(q)) {
+	if (queue_is_over(q)) {
 		queue_end(q);
 	} else if (q->empty++ % LOOK_PEEKS == 0) {
 		int64_t now = clock_now_ns();
@@ -340,59 +233,4 @@ void sparq_seen(sparq_queue *q, unsigned n)
 	/* Where the daemon waits for this credit, the store is a publish like any other. */
 	if (ring_client_seen(&q->ring, i))
 		(void)doorbell_ring(&q->bell);
-}
-
-/* ---- event loop and end ----------------------------------------------------------- */
-
-int sparq_queue_fd(sparq_queue *q)
-{
-	int fd = -1;
-	union message m;
-	int r;
-
-	if (q->fd >= 0)
-		return q->fd;
-	message_init(&m, SPARQ_MSG_QUEUE_FD);
-	m.queue.queue = q->index;
-	r = conn_call_fds(q->c, &m, &fd, 1);
-	if (r < 0)
-		return r;
-	q->fd = fd;
-	return fd;
-}
-
-/* Reads what is still to come: -ETIME if it did not come in time. */
-static int drain(struct sparq_queue *q)
-{
-	int64_t deadline = clock_now_ns() + CLOSE_NS;
-	struct sparq_cqe *cqe;
-
-	while (!q->ended && q->flight.live) {
-		int r = sparq_wait(q, &cqe, MAX(deadline - clock_now_ns(), 0));
-
-		if (r == -ETIME)
-			return r;
-		if (r == 0)
-			sparq_seen(q, 1);
-	}
-	return 0;
-}
-
-sparq_queue *sparq_queue_close(sparq_queue *q)
-{
-	sparq *c;
-
-	if (!q)
-		return NULL;
-	c = q->c;
-	q->ring.sq_tail = q->ring.sq_published; /* entries got and not submitted never were */
-	if (drain(q) == 0) {
-		if (q->armed)
-			disarm(q);
-		(void)ring_client_tell(&q->ring);
-		/* Whoever takes the pair next sees the cursors as they are now. */
-		store_release(&q->taken, false);
-	}
-	conn_unref(c);
-	return NULL;
 }

@@ -13,7 +13,9 @@ int socket_connect(const char *path, int type, int64_t timeout_ns, int *ret)
 {
 	CLOSE_FD int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = timeout_ns / NS_PER_S };
+	/* 0 would be no limit at all. */
+	int64_t limit_us = MAX(timeout_ns / 1000, 1000);
+	struct timeval limit = { limit_us / 1000000, limit_us % 1000000 };
 	size_t n = strlen(path);
 
 	if (fd < 0)

@@ -10,6 +10,10 @@
  * Threads: a connection and what control calls make from it: one thread at a
  * time. A queue: one thread at a time, different queues in parallel with each
  * other and with the connection. Handles are dead in a fork()ed child.
+ *
+ * A daemon that restarts ends the session, not the handles: control calls
+ * reconnect by themselves, queues say so and are resumed by their owner,
+ * sparq_queue_resume(3).
  */
 #ifndef SPARQ_H
 #define SPARQ_H
@@ -52,6 +56,9 @@ struct sparq_open_params {
 	uint32_t sq_entries;  /* power of two; 0: 64 */
 	int32_t node;         /* NUMA node + 1 of the arena; 0: the caller's */
 	char *why;            /* SPARQ_ERROR_TEXT bytes: the sentence of a failed open; or NULL */
+	uint32_t reconnect_ms; /* how long calls wait for a daemon that went away; 0: 10 000,
+				* UINT32_MAX: not at all, the session is over for good */
+	uint32_t flags;        /* 0 */
 };
 int sparq_open(const char *path, const struct sparq_open_params *params, sparq **ret);
 sparq *sparq_close(sparq *c);
@@ -94,6 +101,17 @@ struct sparq_cache_params {
 	uint32_t flags; /* 0 */
 };
 int sparq_cache_create(sparq *c, const struct sparq_cache_params *params, sparq_cache **ret);
+struct sparq_cache_shape {
+	uint32_t size;
+	uint32_t layers, heads, kv_heads, k_dim, v_dim;
+	uint32_t dtype;
+	float scale;
+	uint32_t timeout_us, rsv;
+	uint64_t budget_bytes;
+	char k_format[128], v_format[128], policy[32], device[32], model[128];
+};
+int sparq_cache_attach(sparq *c, const char *name, struct sparq_cache_shape *ret_shape,
+		       sparq_cache **ret);
 sparq_cache *sparq_cache_unref(sparq_cache *k);
 int sparq_cache_set(sparq_cache *k, const char *key, const char *value);
 struct sparq_cache_table_params {
@@ -143,6 +161,8 @@ struct sparq_queue_params {
 int sparq_queue_create(sparq *c, const struct sparq_queue_params *params, sparq_queue **ret);
 sparq_queue *sparq_queue_close(sparq_queue *q);
 int sparq_queue_fd(sparq_queue *q);
+int sparq_queue_resume(sparq_queue *q, int64_t timeout_ns);
+const char *sparq_queue_error(sparq_queue *q);
 struct sparq_sqe *sparq_get_sqe(sparq_queue *q);
 int sparq_submit(sparq_queue *q, unsigned wait_for);
 int sparq_peek(sparq_queue *q, struct sparq_cqe **ret, unsigned n);

@@ -112,13 +112,13 @@ options_agree() {
 		complain "sparqd --help (<) and sparqd(8) (>): $(cat "$scratch/differs")"
 }
 
-# The example of libsparq(3) is the file that is compiled.
+# example_is_the_file PAGE FILE: the example of a page is the file that is compiled.
 example_is_the_file() {
-	awk '/^\.\\" client\/examples\/hello.c/ { found = 1 } /^\.Ed/ { found = block = 0 }
-		block; found && /^\.Bd/ { block = 1 }' libsparq.3 |
-		sed 's/^\\&//; s/\\e/\\/g' >"$scratch/hello.c"
-	diff "$scratch/hello.c" "$source/client/examples/hello.c" >"$scratch/differs" ||
-		complain "the example of libsparq(3) is not hello.c: $(head -n 5 "$scratch/differs")"
+	awk -v mark=".\\\\\" client/examples/$2" '$0 == mark { found = 1 } /^\.Ed/ { found = block = 0 }
+		block; found && /^\.Bd/ { block = 1 }' "$1" |
+		sed 's/^\\&//; s/\\e/\\/g' >"$scratch/$2"
+	diff "$scratch/$2" "$source/client/examples/$2" >"$scratch/differs" ||
+		complain "the example of $1 is not $2: $(head -n 5 "$scratch/differs")"
 }
 
 # Every format, policy, parameter and key is a word of the page that explains it.
@@ -139,7 +139,8 @@ references
 synopses_compile
 usage_agrees
 options_agree
-example_is_the_file
+example_is_the_file libsparq.3 hello.c
+example_is_the_file sparq_queue_resume.3 resume.c
 words_are_explained
 [ "$failed" = 0 ] && echo "${#pages[@]} pages: nothing to say"
 exit $failed

@@ -3,6 +3,7 @@
 #include "fake-daemon.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -31,7 +32,6 @@ struct fake_session {
 	struct sleeper sleeper;
 	struct sparq_cqe held[1024];
 	uint32_t held_ring[1024], n_held;
-	uint64_t next_id;
 };
 
 /* ---- rings ---------------------------------------------------------------- */
@@ -103,7 +103,7 @@ static void make_session(struct fake_session *s, const struct sparq_msg_hello *h
 	page = s->page.base;
 	page->magic = SPARQ_MAGIC;
 	page->abi = SPARQ_ABI_MAJOR;
-	page->generation = 7;
+	page->generation = s->fake->generation;
 	page->n_pollers = 1;
 	page->poller[0].cpu = UINT32_MAX;
 	s->sleeper.poller = &page->poller[0];
@@ -132,7 +132,7 @@ static void answer_hello(struct fake_session *s, const union message *m)
 	make_session(s, &m->hello);
 	message_reply(&a, &request);
 	a.hello_reply.abi = SPARQ_ABI_MAJOR;
-	a.hello_reply.generation = 7;
+	a.hello_reply.generation = s->fake->generation;
 	a.hello_reply.features = SPARQ_FEATURES_COMPAT;
 	a.hello_reply.segment_bytes = s->layout.bytes;
 	a.hello_reply.arena_offset = s->layout.arena_offset;
@@ -167,6 +167,50 @@ static void answer_name(union message *m, const struct sparq_msg_name *asked)
 	strcpy(m->name.name, names[asked->index]);
 }
 
+static bool is_gone(const struct fake *f, uint64_t id)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(f->gone); i++)
+		if (id && f->gone[i] == id)
+			return true;
+	return false;
+}
+
+static void answer_attach(struct fake *f, union message *m, const struct sparq_msg_cache_attach *a)
+{
+	if (is_gone(f, a->cache)) {
+		message_fail(m, &a->head, -ENOENT, "there is no cache %llu",
+			     (unsigned long long)a->cache);
+		return;
+	}
+	m->cache_shape.cache = a->cache ? a->cache : ++f->next_id;
+	m->cache_shape.layers = 3;
+	strcpy(m->cache_shape.policy, "dense");
+}
+
+static void answer_adopt(struct fake *f, union message *m, const struct sparq_msg_seq *a)
+{
+	if (load_acquire(&f->busy)) {
+		fetch_sub(&f->busy, 1);
+		message_fail(m, &a->head, -EBUSY, "attached to another session");
+	} else if (is_gone(f, a->sequence)) {
+		message_fail(m, &a->head, -ENOENT, "there is no sequence %llu",
+			     (unsigned long long)a->sequence);
+	} else {
+		m->seq.sequence = a->sequence;
+	}
+}
+
+static void answer_seq(struct fake *f, union message *m, const union message *asked)
+{
+	if (asked->head.type == SPARQ_MSG_SEQ_ATTACH && f->kept &&
+	    strcmp(asked->seq_create.name, f->kept)) {
+		message_fail(m, &asked->head, -ENOENT, "no sequence \"%s\"",
+			     asked->seq_create.name);
+		return;
+	}
+	m->seq.sequence = ++f->next_id;
+}
+
 /* Fills the reply `m` to `asked`; the descriptor that goes along, or -1. */
 static int answer(struct fake_session *s, const union message *asked, union message *m)
 {
@@ -189,7 +233,7 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		return s->client_fd[asked->queue.queue];
 	case SPARQ_MSG_CACHE_CREATE:
 		f->cache_create = asked->cache_create;
-		m->cache.cache = ++s->next_id;
+		m->cache.cache = ++f->next_id;
 		break;
 	case SPARQ_MSG_CACHE_UNREF:
 		f->n_unrefs++;
@@ -204,7 +248,16 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 	case SPARQ_MSG_SEQ_CREATE:
 	case SPARQ_MSG_SEQ_ATTACH:
 	case SPARQ_MSG_SEQ_FORK:
-		m->seq.sequence = ++s->next_id;
+		answer_seq(f, m, asked);
+		break;
+	case SPARQ_MSG_CACHE_ATTACH:
+		answer_attach(f, m, &asked->cache_attach);
+		break;
+	case SPARQ_MSG_SEQ_ADOPT:
+		answer_adopt(f, m, &asked->seq);
+		break;
+	case SPARQ_MSG_CACHE_STAT:
+		m->cache_stat.sequences = f->sequences;
 		break;
 	case SPARQ_MSG_SEQ_DROP:
 		f->dropped = asked->seq.sequence;
@@ -232,6 +285,11 @@ static bool serve_socket(struct fake_session *s)
 	if (message_receive(s->socket, &asked, &bytes, fds, &n_fds) <= 0)
 		return false;
 	CHECK(message_check(&asked, bytes, false, NULL) == 0);
+	fetch_add(&s->fake->n[asked.head.type], 1);
+	if (load_acquire(&s->fake->die_at) == asked.head.type) {
+		store_release(&s->fake->die_at, 0);
+		return false;
+	}
 	if (load_acquire(&s->fake->mute))
 		return true;
 	if (asked.head.type == SPARQ_MSG_HELLO) {
@@ -254,10 +312,13 @@ static bool sleep_once(struct fake_session *s, int timeout_ms)
 		{ .fd = s->fake->stop, .events = POLLIN },
 		{ .fd = s->socket, .events = POLLIN },
 		{ .fd = s->mapped ? s->doorbell : -1, .events = POLLIN },
+		{ .fd = s->fake->kick, .events = POLLIN },
 	};
 	uint64_t count;
 
 	poll(p, ARRAY_SIZE(p), timeout_ms);
+	if (p[3].revents && read(s->fake->kick, &count, sizeof(count)) == sizeof(count))
+		return false;
 	if (p[2].revents && read(s->doorbell, &count, sizeof(count)) < 0)
 		CHECK(errno == EAGAIN);
 	if (p[0].revents)
@@ -326,39 +387,75 @@ static void *fake_main(void *arg)
 		s->doorbell = -1;
 		s->socket = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
 		CHECK(s->socket >= 0);
+		fetch_add(&f->n_sessions, 1);
 		serve(s);
 		session_deinit(s);
+		fetch_add(&f->generation, 1);
 		free(s);
 	}
 }
 
-void fake_start(struct fake *f)
+/* The thread, and the socket it listens to. */
+static void begin(struct fake *f)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", f->path);
+	f->stop = eventfd(0, EFD_CLOEXEC);
+	f->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	CHECK(f->stop >= 0 && f->kick >= 0 && f->listener >= 0);
+	CHECK(bind(f->listener, (const struct sockaddr *)&a, sizeof(a)) == 0);
+	CHECK(listen(f->listener, 8) == 0);
+	CHECK(pthread_create(&f->thread, NULL, fake_main, f) == 0);
+}
+
+static void signal_fd(int fd)
+{
+	uint64_t one = 1;
+
+	CHECK(write(fd, &one, sizeof(one)) == sizeof(one));
+}
+
+void fake_start(struct fake *f)
+{
 	const char *base = getenv("TMPDIR");
 
 	snprintf(f->dir, sizeof(f->dir), "%s/sparq-XXXXXX",
 		 base && strlen(base) < 40 ? base : "/tmp");
 	CHECK(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", f->path);
-	f->stop = eventfd(0, EFD_CLOEXEC);
-	f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	CHECK(f->stop >= 0 && f->listener >= 0);
-	CHECK(bind(f->listener, (const struct sockaddr *)&a, sizeof(a)) == 0);
-	CHECK(listen(f->listener, 8) == 0);
-	CHECK(pthread_create(&f->thread, NULL, fake_main, f) == 0);
+	f->generation = 7;
+	begin(f);
+}
+
+void fake_away(struct fake *f)
+{
+	signal_fd(f->stop);
+	pthread_join(f->thread, NULL);
+	close_fd(&f->stop);
+	close_fd(&f->kick);
+	close_fd(&f->listener);
+	unlink(f->path);
+}
+
+void fake_back(struct fake *f)
+{
+	begin(f);
+}
+
+void fake_restart(struct fake *f)
+{
+	uint32_t before = load_acquire(&f->generation);
+
+	signal_fd(f->kick);
+	while (load_acquire(&f->generation) == before)
+		sched_yield();
 }
 
 void fake_die(struct fake *f)
 {
-	uint64_t one = 1;
-
-	CHECK(write(f->stop, &one, sizeof(one)) == sizeof(one));
-	pthread_join(f->thread, NULL);
-	close_fd(&f->stop);
-	close_fd(&f->listener);
-	unlink(f->path);
+	fake_away(f);
 	rmdir(f->dir);
 }
 

@@ -187,7 +187,7 @@ static void test_sizes(void **state)
 	longer.later = 1;
 	assert_int_equal(sparq_open(f.path, &longer.p, &c), -E2BIG);
 	assert_int_equal(sparq_open(f.path, (const struct sparq_open_params *)&shorter, &c), 0);
-	assert_int_equal(c->told.n_queues, 2);
+	assert_int_equal(c->session->told.n_queues, 2);
 	c = sparq_close(c);
 	assert_int_equal(sparq_open(f.path, &bad, &c), -EINVAL);
 	bad = (struct sparq_open_params){ .size = sizeof(bad), .queues = SPARQ_MAX_QUEUES + 1 };
