@@ -51,7 +51,7 @@ int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t s
 
 	if (id && id_slot(id) < st->max_sequences)
 		s = st->seq_by_slot[id_slot(id)];
-	if (!s || s->id != id || s->cache->user != user)
+	if (!s || s->id != id || s->cache->user != user || seq_is_prefix(s))
 		return why_fail(why, ENOENT, "there is no sequence %#" PRIx64, id);
 	if (load_relaxed(&s->session))
 		return why_fail(why, EBUSY, "sequence %#" PRIx64 " is attached to %s session", id,

@@ -29,6 +29,8 @@ static const char *const evict_names[] = {
 	[EVICT_LFU] = "lfu",
 };
 
+static const char *const share_names[] = { "off", "on" };
+
 /* Parts of the design that this build does not have: ignored, they would change results. */
 static const char *const unsupported[] = {
 	"window",    "softcap", "alibi",    "sink_logits",
@@ -53,24 +55,26 @@ static int parse_number(const char *key, const char *value, uint32_t most, uint3
 	return 0;
 }
 
-static int parse_on_disconnect(const char *value, uint32_t *ret, char *why)
+/* One of the words of a table; the message lists them: "a, b and c". */
+static int parse_word(const char *key, const char *const *words, uint32_t n, const char *value,
+		      uint32_t *ret, char *why)
 {
-	for (uint32_t i = 0; i < ARRAY_SIZE(on_disconnect_names); i++)
-		if (!strcmp(value, on_disconnect_names[i])) {
-			*ret = i;
-			return 0;
-		}
-	return why_fail(why, EINVAL, "on_disconnect=%.40s: drop and park are allowed", value);
-}
+	char list[80] = "";
 
-static int parse_evict(const char *value, uint32_t *ret, char *why)
-{
-	for (uint32_t i = 0; i < ARRAY_SIZE(evict_names); i++)
-		if (!strcmp(value, evict_names[i])) {
+	for (uint32_t i = 0; i < n; i++) {
+		size_t at = strlen(list);
+
+		if (!strcmp(value, words[i])) {
 			*ret = i;
 			return 0;
 		}
-	return why_fail(why, EINVAL, "evict=%.40s: none, lru and lfu are allowed", value);
+		snprintf(list + at, sizeof(list) - at, "%s%s",
+			 i == 0      ? ""
+			 : i + 1 < n ? ", "
+				     : " and ",
+			 words[i]);
+	}
+	return why_fail(why, EINVAL, "%s=%.40s: %s are allowed", key, value, list);
 }
 
 /* A list of names for a message: "a, b, c". */
@@ -93,7 +97,7 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 		append(takes, sizeof(takes), policy->params[i].name);
 	return why_fail(why, EINVAL,
 			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
-			"on_disconnect, evict; policy \"%s\" takes %s",
+			"on_disconnect, evict, share; policy \"%s\" takes %s",
 			key, policy->name, *takes ? takes : "none");
 }
 
@@ -106,6 +110,8 @@ int cache_params_set(struct cache_record *r, const char *key, const char *value,
 	return error == -ENOENT ? fail_unknown(policy, key, why) : error;
 }
 
+#define PARSE_WORD(of) parse_word(#of, of##_names, ARRAY_SIZE(of##_names), value, &r->of, why)
+
 static int set_option(struct cache_record *r, const char *key, const char *value, char *why)
 {
 	if (!strcmp(key, "sinks"))
@@ -115,9 +121,11 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 	if (!strcmp(key, "outliers"))
 		return parse_number(key, value, KV_MAX_OUTLIERS, &r->outliers, why);
 	if (!strcmp(key, "on_disconnect"))
-		return parse_on_disconnect(value, &r->on_disconnect, why);
+		return PARSE_WORD(on_disconnect);
 	if (!strcmp(key, "evict"))
-		return parse_evict(value, &r->evict, why);
+		return PARSE_WORD(evict);
+	if (!strcmp(key, "share"))
+		return PARSE_WORD(share);
 	return cache_params_set(r, key, value, why);
 }
 
@@ -211,6 +219,7 @@ int cache_params_parse(const struct sparq_msg_cache_create *m, struct cache_reco
 		.timeout_us = m->timeout_us,
 		.on_disconnect = ON_DISCONNECT_DROP,
 		.evict = EVICT_NONE,
+		.share = 1,
 		.budget_bytes = m->budget_bytes,
 	};
 	int error;
@@ -369,6 +378,7 @@ static int compare_words(const struct cache_record *a, const struct cache_record
 		{ "on_disconnect", on_disconnect_names[a->on_disconnect],
 		  on_disconnect_names[b->on_disconnect] },
 		{ "evict", evict_names[a->evict], evict_names[b->evict] },
+		{ "share", share_names[a->share], share_names[b->share] },
 		{ "policy", a->policy, b->policy },
 	};
 

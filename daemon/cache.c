@@ -23,8 +23,9 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 	const struct catalogue_header *h = catalogue_header(catalogue);
 	FREE_MEMORY struct seq **seqs = calloc(h->n_sequences, sizeof(*seqs));
 	FREE_MEMORY struct table *tables = calloc(h->n_blocks, sizeof(*tables));
+	struct prefixes prefixes;
 
-	if (!seqs || !tables)
+	if (!seqs || !tables || prefixes_init(&prefixes, h->n_blocks) < 0)
 		return -ENOMEM;
 	*s = (struct store){
 		.pool = pool,
@@ -32,6 +33,7 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 		.users = users,
 		.seq_by_slot = STEAL_PTR(seqs),
 		.tables = STEAL_PTR(tables),
+		.prefixes = prefixes,
 		.max_sequences = h->n_sequences,
 		.max_rows = MIN(max_rows, SPARQ_ROW_LIMIT),
 		.room_fd = -1,
@@ -54,6 +56,7 @@ void store_deinit(struct store *s)
 	}
 	free(s->seq_by_slot);
 	free(s->tables);
+	prefixes_deinit(&s->prefixes);
 	*s = (struct store){ 0 };
 }
 
@@ -272,6 +275,14 @@ void cache_unref(struct cache *c)
 	assert(c->n_sessions > 0);
 	c->n_sessions--;
 	cache_drop_unused(c);
+}
+
+void cache_leave(struct cache *c)
+{
+	/* Nobody will ask it for them again. */
+	if (c->n_sessions == 1 && !*c->record->name)
+		prefix_drop_all(c);
+	cache_unref(c);
 }
 
 int cache_set(struct cache *c, const char *key, const char *value, char *why)

@@ -12,6 +12,7 @@
 #include "daemon/cache-params.h"
 #include "daemon/catalogue.h"
 #include "daemon/channels.h"
+#include "daemon/prefix.h"
 #include "daemon/shortage.h"
 #include "daemon/user.h"
 #include "kernels/kernels.h"
@@ -68,6 +69,7 @@ struct store {
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
 	struct table *tables;     /* by first block: what is derived of each (table.h) */
+	struct prefixes prefixes;
 	uint32_t max_sequences;
 	uint32_t max_rows;        /* of one sequence: configuration */
 	unsigned next_node;       /* round robin for new sequences */
@@ -95,6 +97,8 @@ int cache_attach(struct store *s, const struct user *user, uint64_t id, const ch
 		 struct cache **ret, char *why);
 /* One session fewer; a cache without sessions and sequences is dropped. */
 void cache_unref(struct cache *c);
+/* A client's: with the last one go the prefixes of a cache that has no name to find it by. */
+void cache_leave(struct cache *c);
 /* A policy parameter, before the first sequence (-EBUSY). */
 int cache_set(struct cache *c, const char *key, const char *value, char *why);
 void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret);

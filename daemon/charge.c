@@ -24,7 +24,7 @@ int charge_bytes(struct seq *s, uint64_t bytes)
 	return 0;
 }
 
-static void refund(struct seq *s, uint64_t bytes)
+void charge_refund(struct seq *s, uint64_t bytes)
 {
 	fetch_sub(&s->bytes, bytes);
 	cache_refund(s->cache, bytes);
@@ -49,7 +49,7 @@ int charge_page(struct seq *s, size_t bytes, page_ref *ret)
 		return r;
 	r = charge_page_swap(s, bytes, ret);
 	if (r < 0)
-		refund(s, stride);
+		charge_refund(s, stride);
 	return r;
 }
 
@@ -58,7 +58,7 @@ void charge_page_put(struct seq *s, size_t bytes, page_ref page)
 	struct pool *pool = s->cache->store->pool;
 
 	pool_put(pool, page);
-	refund(s, pool_charge(pool, bytes));
+	charge_refund(s, pool_charge(pool, bytes));
 }
 
 int charge_block(struct seq *s, uint32_t *ret)
@@ -70,7 +70,7 @@ int charge_block(struct seq *s, uint32_t *ret)
 		return r;
 	r = catalogue_take_block(s->cache->store->catalogue, ret);
 	if (r < 0) {
-		refund(s, CATALOGUE_BLOCK);
+		charge_refund(s, CATALOGUE_BLOCK);
 		return lack(s, LIMIT_CATALOGUE, CATALOGUE_BLOCK);
 	}
 	return 0;
@@ -79,7 +79,7 @@ int charge_block(struct seq *s, uint32_t *ret)
 void charge_block_put(struct seq *s, uint32_t block)
 {
 	catalogue_put_block(s->cache->store->catalogue, block);
-	refund(s, CATALOGUE_BLOCK);
+	charge_refund(s, CATALOGUE_BLOCK);
 }
 
 void charge_restore(struct seq *s, uint64_t bytes)

@@ -12,8 +12,10 @@
 
 struct seq;
 
-/* For pages that others hold already; each is refunded by its charge_page_put. As charge_page. */
+/* For what is taken besides, as pages that others hold already: those are refunded by
+ * charge_page_put. As charge_page. */
 int charge_bytes(struct seq *s, uint64_t bytes);
+void charge_refund(struct seq *s, uint64_t bytes);
 /* -ENOSPC: nothing is charged then, and s->shortage says which limit is in the way. */
 int charge_page(struct seq *s, size_t bytes, page_ref *ret);
 /* In the place of a page of that size which is charged and about to be put. */

@@ -106,6 +106,8 @@ int seq_cut(struct seq *s, uint32_t layer, uint32_t rows)
 	for (uint32_t i = first; i < end; i++)
 		if (rows > layer_commit(&s->layer[i]).rows)
 			return -EINVAL;
+	/* Before other rows can come in their place. */
+	tokens_cut(s, rows);
 	if (all)
 		store_release(&record->intent, CUT_PENDING | rows);
 	POINT(truncate_intent);

@@ -103,7 +103,9 @@ int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct se
 	r = seq_make(c, name, parent->node, &s, why);
 	if (r < 0)
 		return r;
-	r = charge_bytes(s, fork_bytes(parent, rows));
+	r = tokens_fork(parent, s, rows);
+	if (r == 0)
+		r = charge_bytes(s, fork_bytes(parent, rows));
 	if (r < 0) {
 		seq_unmake(s);
 		return seq_fail_make(c, r, &s->shortage, "fork", why);

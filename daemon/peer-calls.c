@@ -192,7 +192,7 @@ static int call_cache_unref(struct peer *p, union message *m, char *why)
 	cache = held->cache;
 	if (--held->refs == 0)
 		*held = p->cache[--p->n_caches];
-	cache_unref(cache);
+	cache_leave(cache);
 	message_reply(m, &request.head);
 	m->cache.cache = request.cache;
 	return 0;
@@ -335,7 +335,7 @@ static int call_seq_drop(struct peer *p, union message *m, char *why)
 	int r = find_seq(p, request.sequence, &s, why);
 
 	if (r == 0)
-		r = seq_drop(s, why);
+		r = seq_retire(s, why);
 	return r < 0 ? r : reply_seq(m, &request.head, request.sequence, 0);
 }
 

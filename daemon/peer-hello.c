@@ -248,7 +248,7 @@ static void drop_caches(struct peer *p)
 {
 	for (uint32_t i = 0; i < p->n_caches; i++)
 		for (uint32_t n = p->cache[i].refs; n > 0; n--)
-			cache_unref(p->cache[i].cache);
+			cache_leave(p->cache[i].cache);
 	p->n_caches = 0;
 }
 

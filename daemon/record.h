@@ -90,6 +90,29 @@ struct table_block {
 	((CATALOGUE_BLOCK - sizeof(struct table_header)) / sizeof(struct table_entry))
 #define ENTRIES_NEXT ((CATALOGUE_BLOCK - sizeof(struct table_block)) / sizeof(struct table_entry))
 
+/* What 128 token ids and all before them hash to. */
+struct token_hash {
+	uint64_t low, high;
+};
+
+/* First block of a chain: the ids of rows from ids_from on, each at its row mod TOKEN_IDS, so that
+ * the last of them can be taken back and others told. token_rows of the sequence says how many rows
+ * count; one hash for each 128 whole ones. Both are written beside what counts. */
+#define TOKEN_IDS 256u
+struct token_header {
+	uint32_t next, ids_from; /* ids_from beyond the rows that count: none are kept */
+	uint64_t rsv;
+	uint32_t id[TOKEN_IDS];
+	struct token_hash hash[];
+};
+
+struct token_block {
+	uint32_t next, rsv[3];
+	struct token_hash hash[];
+};
+#define HASHES_FIRST ((CATALOGUE_BLOCK - sizeof(struct token_header)) / sizeof(struct token_hash))
+#define HASHES_NEXT ((CATALOGUE_BLOCK - sizeof(struct token_block)) / sizeof(struct token_hash))
+
 struct sequence_record {
 	uint32_t state, generation;
 	uint64_t checksum; /* of what follows, up to `intent` */
@@ -120,6 +143,9 @@ _Static_assert(sizeof(struct table_entry) == 16, "table_entry");
 _Static_assert(sizeof(struct table_header) == 32, "table_header");
 _Static_assert(sizeof(struct table_block) == 16, "table_block");
 _Static_assert(offsetof(struct table_header, next) == offsetof(struct table_block, next), "next");
+_Static_assert(sizeof(struct token_header) == 16 + 4 * TOKEN_IDS, "token_header");
+_Static_assert(sizeof(struct token_block) == 16, "token_block");
+_Static_assert(offsetof(struct token_header, next) == offsetof(struct token_block, next), "next");
 _Static_assert(sizeof(struct sequence_record) == 256, "sequence_record");
 _Static_assert(LAYER_BLOCKS <= 16, "sequence_record.block");
 _Static_assert(KV_MAX_CHUNKS % (KV_TILE_ROWS / KV_CHUNK_ROWS) == 0, "a tile's chunks do not wrap");

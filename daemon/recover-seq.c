@@ -302,6 +302,12 @@ int recover_sequence(struct recovery *rc, uint32_t slot, char *why)
 	if (error < 0)
 		return why_fail(why, -error, "%s", strerror(-error));
 	error = build_layers(rc, s, why);
+	if (error < 0)
+		r->tokens = BLOCK_NONE; /* not marked: not to be given back */
+	else
+		tokens_revive(s);
+	if (error == 0 && (r->flags & SEQUENCE_PREFIX) && tokens_rows(s) < TOKEN_ROWS)
+		error = why_fail(why, EUCLEAN, "nobody can ask for it: its token ids are gone");
 	if (error < 0) {
 		seq_unmake(s);
 		return error;

@@ -177,7 +177,7 @@ uint32_t recover_expire(struct store *st)
 			n += seq_expire(s);
 		}
 		evict_allow(c);
-		cache_unref(c);
+		cache_leave(c);
 	}
 	return n;
 }

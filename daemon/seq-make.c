@@ -44,6 +44,7 @@ void seq_unmake(struct seq *s)
 
 	store_release(&r->state, RECORD_DYING);
 	POINT(drop_begin);
+	tokens_clear(s);
 	for (uint32_t i = 0; s->layer && i < r->layers; i++)
 		if (s->layer[i].record)
 			layer_clear(s, &s->layer[i]);
@@ -149,6 +150,7 @@ int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret,
 	s->cache = c;
 	s->node = node;
 	s->bytes = 0;
+	s->tokens = (struct tokens){ 0 };
 	s->record = catalogue_sequence(st->catalogue, slot);
 	fill_record(s->record, c, name, node);
 	POINT(create_filled);
@@ -183,7 +185,17 @@ void seq_publish(struct seq *s, uint64_t session)
 	evict_touch(s);
 }
 
-static int check_new_name(struct cache *c, const char *name, char *why)
+void seq_unname(struct seq *s, uint32_t flags)
+{
+	struct sequence_record *r = s->record;
+
+	store_release(&r->state, RECORD_BUILDING);
+	memset(r->name, 0, sizeof(r->name));
+	r->flags = flags;
+	catalogue_publish_sequence(s->cache->store->catalogue, slot_of(s));
+}
+
+int seq_check_new(struct cache *c, const char *name, char *why)
 {
 	int r = *name ? name_check("sequence", name, why) : 0;
 
@@ -195,16 +207,23 @@ static int check_new_name(struct cache *c, const char *name, char *why)
 	return 0;
 }
 
-int seq_build(struct cache *c, const char *name, struct seq **ret, char *why)
+int seq_make_next(struct cache *c, const char *name, struct seq **ret, char *why)
 {
 	struct store *st = c->store;
-	int r = check_new_name(c, name, why);
+	int r = seq_make(c, name, st->next_node % st->pool->n_nodes, ret, why);
+
+	st->next_node += r == 0;
+	return r;
+}
+
+int seq_build(struct cache *c, const char *name, struct seq **ret, char *why)
+{
+	int r = seq_check_new(c, name, why);
 
 	if (r == 0)
-		r = seq_make(c, name, st->next_node % st->pool->n_nodes, ret, why);
+		r = seq_make_next(c, name, ret, why);
 	if (r < 0)
 		return r;
-	st->next_node++;
 	/* So that the cache stays, and stays as it is. */
 	c->n_sequences++;
 	return 0;
@@ -213,7 +232,7 @@ int seq_build(struct cache *c, const char *name, struct seq **ret, char *why)
 int seq_build_end(struct seq *s, uint64_t session, char *why)
 {
 	/* Somebody else may have taken the name meanwhile. */
-	int r = check_new_name(s->cache, name_of(s), why);
+	int r = seq_check_new(s->cache, name_of(s), why);
 
 	if (r < 0)
 		return r;
@@ -276,6 +295,7 @@ int seq_revive(struct cache *c, uint32_t slot, struct seq **ret)
 	s->bytes = 0;
 	s->record = r;
 	s->layer = layer;
+	s->tokens = (struct tokens){ 0 };
 	user_restore(c->user, USER_SEQUENCES, 1);
 	*ret = s;
 	return 0;

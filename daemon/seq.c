@@ -14,10 +14,12 @@
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
+#include "daemon/prefix.h"
 #include "daemon/seq-make.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define OWNER_CONTROL ((uint64_t)UINT32_MAX << 32)
 #define OWNER_SETTLING (OWNER_CONTROL + 1)
@@ -37,6 +39,44 @@ static uint64_t settled_owner(const struct seq *s)
 			sched_yield();
 	}
 	return owner;
+}
+
+/* Another client begins with its rows: that takes a few microseconds, when it is idle. */
+static void let_borrow(const struct seq *s)
+{
+	for (uint32_t i = 0; load_relaxed(&s->wanted); i++) {
+		if (i < PAUSES_BEFORE_YIELD)
+			cpu_pause();
+		else
+			sched_yield();
+	}
+}
+
+bool seq_try_borrow(struct seq *s, int64_t until_ns)
+{
+	uint64_t owner = load_relaxed(&s->owner);
+	uint32_t i = 0;
+
+	/* Its worker stops at its next entry; without that, one that is always busy would always
+	 * be first. */
+	store_relaxed(&s->wanted, 1u);
+	while (owner || !compare_exchange(&s->owner, &owner, OWNER_SETTLING)) {
+		if (clock_now_ns() > until_ns)
+			break;
+		if (i++ < PAUSES_BEFORE_YIELD)
+			cpu_pause();
+		else
+			sched_yield();
+		owner = load_relaxed(&s->owner);
+	}
+	store_relaxed(&s->wanted, 0u);
+	return owner == 0;
+}
+
+void seq_end_borrow(struct seq *s)
+{
+	assert(load_relaxed(&s->owner) == OWNER_SETTLING);
+	store_release(&s->owner, 0);
 }
 
 bool seq_try_control(struct seq *s)
@@ -79,6 +119,8 @@ int seq_hold(struct store *st, uint64_t session, uint64_t id, uint32_t ring, str
 			owner = settled_owner(s);
 		if (owner && (owner >> 32 != ring || (uint32_t)owner == UINT32_MAX))
 			return -EBUSY;
+		if (!owner && unlikely(load_relaxed(&s->wanted)))
+			let_borrow(s);
 	} while (!compare_exchange(&s->owner, &owner, (owner ? owner : mine) + 1));
 	/* It may have been dropped, and the slot used again, in between. */
 	if (!is_of(s, session, id)) {
@@ -142,7 +184,7 @@ int seq_truncate(struct seq *s, uint32_t rows, char *why)
 	return r;
 }
 
-static void drop_held(struct seq *s)
+void seq_remove(struct seq *s)
 {
 	struct cache *c = s->cache;
 	struct seq **at = &c->first;
@@ -170,7 +212,27 @@ int seq_drop(struct seq *s, char *why)
 	r = seq_take_control(s, why);
 	if (r < 0)
 		return r;
-	drop_held(s);
+	seq_remove(s);
+	return 0;
+}
+
+/* Held by the control thread; it is no longer then. */
+static void retire_held(struct seq *s)
+{
+	if (prefix_keep(s))
+		seq_end_control(s);
+	else
+		seq_remove(s);
+}
+
+int seq_retire(struct seq *s, char *why)
+{
+	int r;
+
+	r = seq_take_control(s, why);
+	if (r < 0)
+		return r;
+	retire_held(s);
 	return 0;
 }
 
@@ -196,18 +258,16 @@ void seq_release_session(struct store *st, uint64_t session)
 			 * does. */
 			while (!seq_try_control(s))
 				sched_yield();
-			drop_held(s);
+			retire_held(s);
 		}
 	}
 }
 
 bool seq_expire(struct seq *s)
 {
-	const struct sequence_record *r = s->record;
-
-	if (load_relaxed(&s->session) || (r->flags & SEQUENCE_PREFIX) || !seq_try_control(s))
+	if (load_relaxed(&s->session) || seq_is_prefix(s) || !seq_try_control(s))
 		return false;
-	drop_held(s);
+	retire_held(s);
 	return true;
 }
 
@@ -215,11 +275,17 @@ void seq_forget(struct seq *s)
 {
 	if (!s)
 		return;
+	prefix_free(s);
 	free(s->layer);
 	free(s);
 }
 
 /* ---- asking ------------------------------------------------------------------------ */
+
+bool seq_is_prefix(const struct seq *s)
+{
+	return ((const struct sequence_record *)s->record)->flags & SEQUENCE_PREFIX;
+}
 
 struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id)
 {

@@ -12,8 +12,10 @@
  *   q:1 --(its entry is over, its completion not yet posted)--> SETTLING --(flushed)--> 0
  *   0 --(control call)--> CONTROL --(done)--> 0
  *
+ *   0 --(control thread, of another client's fork)--> SETTLING --(forked)--> 0
+ *
  * Whoever meets SETTLING waits: the client has seen the completion, so the sequence is idle to it,
- * and -EBUSY would be a lie; it lasts for a flush at most.
+ * and -EBUSY would be a lie; it lasts for a flush at most, or for a fork.
  *
  * A fork shares its parent's table by one reference per layer up to a row, and
  * the pages of sinks and tail: whoever writes to one of those first takes a copy of
@@ -27,6 +29,7 @@
 
 #include "daemon/cache.h"
 #include "daemon/shortage.h"
+#include "daemon/tokens.h"
 
 struct table; /* derived: one per table of the catalogue, counted */
 
@@ -39,6 +42,8 @@ struct seq {
 	uint64_t session;  /* atomic: the session it is attached to, 0 parked */
 	unsigned node;     /* index of its home */
 	uint64_t bytes;    /* atomic: charged */
+	uint32_t wanted;   /* atomic: the control thread is about to borrow it */
+	struct tokens tokens; /* control thread */
 	struct shortage shortage; /* its holder's: why it last found no room */
 	uint64_t use;      /* store->uses when it was used last: control thread */
 	void *record;      /* struct sequence_record, in the catalogue */
@@ -57,6 +62,8 @@ int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t s
 int seq_fork(struct seq *parent, uint32_t rows, uint64_t session, struct seq **ret, char *why);
 int seq_truncate(struct seq *s, uint32_t rows, char *why); /* all layers */
 int seq_drop(struct seq *s, char *why);
+/* Its client gives it up: dropped, or kept as a prefix (prefix.h). */
+int seq_retire(struct seq *s, char *why);
 /* The session ended (its ring is fenced, nothing in flight): dropped or parked, as its cache
  * says. */
 void seq_release_session(struct store *st, uint64_t session);
@@ -65,6 +72,9 @@ bool seq_expire(struct seq *s);
 /* A sequence of this user and session; NULL: none, or another's. */
 struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id);
 int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret); /* SPARQ_LAYER_ALL */
+
+/* Its client gave it up, and it is kept for others to begin with. */
+bool seq_is_prefix(const struct seq *s);
 
 bool seq_try_control(struct seq *s); /* false: busy */
 void seq_end_control(struct seq *s);

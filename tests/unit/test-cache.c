@@ -178,12 +178,13 @@ static void refused_options(void **state)
 		{ "rollback=129", "0 to 128", EINVAL },
 		{ "outliers=9", "outliers=9: 0 to 8", EINVAL },
 		{ "on_disconnect=keep", "drop and park", EINVAL },
+		{ "share=1", "share=1: off and on are allowed", EINVAL },
 		{ "evict=fifo", "evict=fifo: none, lru and lfu are allowed", EINVAL },
 		{ "sinks", "key=value", EINVAL },
 		{ "=1", "key=value", EINVAL },
 		{ "rr=3",
 		  "unknown option \"rr\": cache options are sinks, rollback, outliers, "
-		  "on_disconnect, evict; "
+		  "on_disconnect, evict, share; "
 		  "policy \"sparq\" takes r, k, l",
 		  EINVAL },
 		{ "r=0", "r", EINVAL },
@@ -269,6 +270,7 @@ static void differing(void **state)
 	DIFFERS(strcpy(m.options, "r=16 outliers=1"), "outliers 0, not 1");
 	DIFFERS(strcpy(m.options, "r=16 on_disconnect=park"), "on_disconnect drop, not park");
 	DIFFERS(strcpy(m.options, "r=16 evict=lfu"), "evict none, not lfu");
+	DIFFERS(strcpy(m.options, "r=16 share=off"), "share on, not off");
 #undef DIFFERS
 	assert_int_equal(c->n_sessions, 1);
 	cache_unref(c);
