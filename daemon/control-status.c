@@ -158,7 +158,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	add_number(out, "sequences", sequences);
 	add_work(s, out);
 	add_memory(s, out);
-	add_text(out, "kept_by", keep_kind_name(keep_kind()));
+	add_text(out, "kept_by", keep_kind_name(server_is_kept(s) ? keep_kind() : KEEP_NONE));
 	json_object_object_add(out, "recovery", recovery(&s->recovered));
 	json_object_object_add(out, "pools", pools(&s->placement));
 	json_object_object_add(out, "users", users(&s->users));

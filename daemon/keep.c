@@ -2,11 +2,13 @@
 /* Descriptors that outlive the daemon: what is handed over at the start, and handing them on. */
 #include <assert.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "daemon/keep.h"
 #include "daemon/log.h"
@@ -17,6 +19,7 @@
 #define GIVEN_MOST 65536
 #define GIVEN_BYTES 256 /* a name may be that long, with its end */
 #define SETTLE_MS 5000
+#define REST_S 2
 
 /* ---- names ----------------------------------------------------------------- */
 
@@ -275,6 +278,20 @@ int keep_drop(const char *name)
 	snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
 	r = notify_send(text, NULL, 0);
 	return MIN(r, 0);
+}
+
+void keep_rest(void)
+{
+	const struct timespec rest = { .tv_sec = REST_S };
+	sigset_t end;
+
+	if (keep_kind() != KEEP_SYSTEMD)
+		return;
+	sigemptyset(&end);
+	sigaddset(&end, SIGTERM);
+	sigaddset(&end, SIGINT);
+	sigprocmask(SIG_BLOCK, &end, NULL);
+	sigtimedwait(&end, NULL, &rest);
 }
 
 int keep_settle(void)

@@ -61,3 +61,6 @@ int keep_drop(const char *name);
 /* Waits until all that was pushed and dropped is held and closed: what a client is told from here
  * on outlives us. 0; -ETIMEDOUT: the manager does not answer. */
 int keep_settle(void);
+/* After a start that failed under a manager which tries again at once, for ever: two seconds, or
+ * until it wants an end. The keeper waits by itself. */
+void keep_rest(void);

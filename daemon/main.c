@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keep.h"
 #include "daemon/keeper.h"
 #include "daemon/server.h"
 #include "shm/base.h"
@@ -154,6 +155,14 @@ static int dump(const struct config *c)
 	return fputs(text, stdout) < 0 || fflush(stdout) ? -EIO : 0;
 }
 
+static int serve(const struct command_line *l, const struct config *c)
+{
+	if (server_run(&l->args, c) == 0)
+		return EXIT_SUCCESS;
+	keep_rest();
+	return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
 	CLEANUP(command_line_deinit) struct command_line l = { .args.config_path = SPARQD_CONF };
@@ -168,6 +177,8 @@ int main(int argc, char **argv)
 	r = server_config(&l.args, &c, why);
 	if (r < 0) {
 		fprintf(stderr, "sparqd: %s\n", why[0] ? why : strerror(-r));
+		if (!l.dump && !l.check)
+			keep_rest();
 		return l.args.n_set && r == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
 	}
 	if (l.dump)
@@ -179,5 +190,5 @@ int main(int argc, char **argv)
 		close_up(argv, argc);
 		return keeper_main(&c, argv);
 	}
-	return server_run(&l.args, &c) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return serve(&l, &c);
 }

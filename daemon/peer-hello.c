@@ -258,8 +258,10 @@ void peer_session_free(struct peer *p)
 	struct server *s = p->server;
 
 	/* No entry is in flight: no worker ever knew it, or its worker said DETACHED. */
-	seq_release_session(&s->store, session->id);
-	drop_caches(p);
+	if (!s->draining || !server_is_kept(s)) {
+		seq_release_session(&s->store, session->id);
+		drop_caches(p);
+	} /* else the next daemon finds them as they are, and parks them */
 	for (uint32_t i = 0; i < session->n_queues; i++) {
 		close_fd(&session->queue[i].wake_fd);
 		close_fd(&session->queue[i].client_end);

@@ -4,9 +4,12 @@
 
 struct server;
 
-void server_limit_users(struct server *s);   /* as the configuration says now */
+void server_limit_users(struct server *s); /* as the configuration says now */
 /* Topology, pool, catalogue and what is in them; 0 also if it is refused. */
 int server_open_store(struct server *s);
 int server_watch(struct server *s);          /* signals, faults, workers, listeners */
 int server_start_refusing(struct server *s); /* instead of memory and threads */
 void server_start_timers(struct server *s);
+void server_tell_end(
+	const struct server *s); /* it is about to stop: what becomes of what it holds */
+void server_feed_watchdog(struct server *s); /* and notices that nobody is there to be fed */

@@ -103,6 +103,7 @@ static int make_memory(struct server *s)
 	if (r < 0)
 		return r;
 	r = hand_over(s);
+	s->unkept = r < 0;
 	if (r == 0 && keep_kind() == KEEP_NONE)
 		log_info("nobody keeps the memory: KV ends with this daemon (sparq-recovery(7))");
 	if (r < 0)

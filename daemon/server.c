@@ -106,7 +106,7 @@ static void drain(struct server *s)
 		return;
 	s->draining = true;
 	notify_stopping();
-	log_notice("stopping: %" PRIu32 " sessions to end", s->n_sessions);
+	server_tell_end(s);
 	listener_stop(&s->session_listener);
 	listener_stop(&s->control_listener);
 	loop_timer_set(s->loop, &s->deadline, DRAIN_S * 1000 * MS, on_drain_deadline, s);
@@ -254,7 +254,7 @@ static void on_watchdog(void *arg)
 
 	workers_stat(s->workers, &stat);
 	if (stat.progress != s->progress || all_asleep(s))
-		notify_watchdog();
+		server_feed_watchdog(s);
 	else
 		log_warning("the workers make no progress");
 	s->progress = stat.progress;
@@ -288,11 +288,12 @@ int server_sentence(const struct server *s, char *ret, size_t n)
 
 	if (s->refused)
 		return snprintf(ret, n, "serving nobody: %s", s->refusal);
-	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s",
+	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s%s",
 			s->n_sessions, (double)load_relaxed(&pool->used_bytes) / (double)GIB,
 			(double)pool->bytes / (double)GIB,
 			arena_pages_name(s->placement.arena[0].pages),
-			s->placement.shortfall_bytes ? " (huge pages fell short)" : "");
+			s->placement.shortfall_bytes ? " (huge pages fell short)" : "",
+			s->unkept ? "; nobody keeps its memory" : "");
 }
 
 static void on_status(void *arg)

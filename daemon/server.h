@@ -47,7 +47,7 @@ struct server {
 	struct store store;
 	struct evictor evictor;
 	struct recovered recovered; /* at the start */
-	struct segment page; /* struct sparq_daemon_page */
+	struct segment page;        /* struct sparq_daemon_page */
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
 
@@ -69,6 +69,7 @@ struct server {
 	uint32_t generation, spin_ns;
 	bool pinned; /* worker i runs on the i-th CPU of the topology */
 	bool draining;
+	bool unkept; /* there is a manager, but it does not hold the memory */
 	int refused; /* -errno that every HELLO is answered with; 0: it serves */
 	char refusal[SPARQ_ERROR_TEXT];
 };
@@ -83,6 +84,9 @@ int server_run(const struct server_args *args, const struct config *c);
  * it has memory. Logs it. */
 void server_refuse(struct server *s, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* Somebody holds the memory: an end of ours is not the end of what sessions have. */
+bool server_is_kept(const struct server *s);
 
 /* ---- for peers ------------------------------------------------------------ */
 

@@ -4,6 +4,7 @@
 #
 #   requires COMMAND...        skips the test (77) if one is missing
 #   start_daemon [KEY=VALUE]   a daemon of its own, small and without huge pages; waits until it serves
+#                              daemon_options are put before its own
 #   kill_daemon, stop_daemon   SIGKILL; SIGTERM, which must end it with status 0
 #   probe ARGUMENT...          the well-behaved client; hostile ARGUMENT... the other one
 #   sum_of ARGUMENT...         what a run of the probe computed, as one word
@@ -19,6 +20,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/sparq-test.XXXXXX")
 socket=$scratch/sparqd.sock
 daemon_log=$scratch/log
 daemon_pid=
+daemon_options=()
 cleanups=()
 
 cleanup_fn() { cleanups+=("$*"); }
@@ -81,7 +83,7 @@ start_daemon() {
 		echo "$assignment = ${keys[$assignment]}"
 	done >"$scratch/sparqd.conf"
 	rm -f "$socket"
-	"$build/daemon/sparqd" --config "$scratch/sparqd.conf" </dev/null >>"$daemon_log" 2>&1 &
+	"$build/daemon/sparqd" "${daemon_options[@]}" --config "$scratch/sparqd.conf" </dev/null >>"$daemon_log" 2>&1 &
 	daemon_pid=$!
 	eventually serves_or_dead || fail "the daemon does not serve"
 	daemon_alive || fail "the daemon ended at its start"
