@@ -285,15 +285,17 @@ void server_sweep_soon(struct server *s)
 int server_sentence(const struct server *s, char *ret, size_t n)
 {
 	const struct pool *pool = &s->placement.pool;
+	char saving[192] = "";
 
 	if (s->refused)
 		return snprintf(ret, n, "serving nobody: %s", s->refusal);
-	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s%s",
+	peer_save_sentence(s, saving, sizeof(saving));
+	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s%s%s",
 			s->n_sessions, (double)load_relaxed(&pool->used_bytes) / (double)GIB,
 			(double)pool->bytes / (double)GIB,
 			arena_pages_name(s->placement.arena[0].pages),
 			s->placement.shortfall_bytes ? " (huge pages fell short)" : "",
-			s->unkept ? "; nobody keeps its memory" : "");
+			s->unkept ? "; nobody keeps its memory" : "", saving);
 }
 
 static void on_status(void *arg)
