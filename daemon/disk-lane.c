@@ -62,6 +62,7 @@ static void open_to_write(struct lane *l, int flags)
 static void open_to_read(struct lane *l, int flags)
 {
 	struct stat st;
+	int r;
 
 	l->fd = openat(l->params->directory, l->job->name, O_RDONLY | flags);
 	if (l->fd < 0 || fstat(l->fd, &st) < 0) {
@@ -73,6 +74,9 @@ static void open_to_read(struct lane *l, int flags)
 		return;
 	}
 	l->job->bytes = (uint64_t)st.st_size;
+	r = l->job->opened ? l->job->opened(l->job->arg, l->fd, l->job->bytes) : 0;
+	if (r < 0)
+		fail(l, r, "contents", 0);
 }
 
 /* What was padded to whole blocks ends where the file does, before it is made to last. */
@@ -134,16 +138,28 @@ static void submit_piece(struct lane *l, struct piece *p)
 	submit(l, &q, verb(l), q.at);
 }
 
+static uint64_t head_bytes(const struct lane *l)
+{
+	return l->job->head_bytes ? l->job->head_bytes : l->params->piece_bytes;
+}
+
+/* Where piece i begins; behind the last one: the end. */
+static uint64_t piece_at(const struct lane *l, uint64_t i)
+{
+	uint64_t at = i ? head_bytes(l) + (i - 1) * l->params->piece_bytes : 0;
+
+	return MIN(at, l->job->bytes);
+}
+
 static void begin_piece(struct lane *l)
 {
-	size_t most = l->params->piece_bytes;
 	struct piece *p = &l->piece[l->begun % l->params->depth];
-	uint64_t at = l->begun * most;
+	uint64_t at = piece_at(l, l->begun);
 	int r;
 
 	p->lane = l;
 	p->at = at;
-	p->bytes = (uint32_t)MIN(most, l->job->bytes - at);
+	p->bytes = (uint32_t)(piece_at(l, l->begun + 1) - at);
 	p->done = 0;
 	p->whole = false;
 	if (writes(l)) {
@@ -160,9 +176,8 @@ static void begin_piece(struct lane *l)
 
 static void begin_pieces(struct lane *l)
 {
-	uint64_t n = DIV_UP(l->job->bytes, l->params->piece_bytes);
-
-	while (!over(l) && l->begun < n && l->begun - l->ended < l->params->depth)
+	while (!over(l) && piece_at(l, l->begun) < l->job->bytes &&
+	       l->begun - l->ended < l->params->depth)
 		begin_piece(l);
 }
 
@@ -231,7 +246,7 @@ void lane_begin(struct lane *l, struct disk_job *job)
 
 static bool all_moved(const struct lane *l)
 {
-	return l->ended == DIV_UP(l->job->bytes, l->params->piece_bytes);
+	return piece_at(l, l->ended) == l->job->bytes;
 }
 
 static struct disk_job *finish(struct lane *l)

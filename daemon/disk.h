@@ -52,8 +52,11 @@ struct disk_job {
 	/* The caller's, set before disk_submit and left alone until the job came back. */
 	enum disk_op op;
 	char name[DISK_NAME_MAX];
-	uint32_t group; /* whose it is: groups take turns */
-	uint64_t bytes; /* of the file to write; of the one that was read, from the first move on */
+	uint32_t group;      /* whose it is: groups take turns */
+	uint32_t head_bytes; /* of the first piece, whole blocks; 0: it is like the others */
+	uint64_t bytes;      /* of the file to write; of the one that was read, from `opened` on */
+	/* NULL, or called with the open file before the first byte of it is read. */
+	int (*opened)(void *arg, int fd, uint64_t bytes);
 	/* The bytes [at, at + n) of the file: made, or taken. In order, by the disk's thread; an
 	 * error ends the job with it. */
 	int (*move)(void *arg, uint64_t at, void *data, size_t n);

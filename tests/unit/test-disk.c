@@ -303,6 +303,50 @@ static void test_no_link(void **state)
 	assert_int_equal(run(f, &j), -ELOOP);
 }
 
+struct opened {
+	struct stream stream;
+	uint64_t bytes;
+	int result;
+};
+
+static int look(void *arg, int fd, uint64_t bytes)
+{
+	struct opened *o = arg;
+	struct stat st;
+
+	assert_int_equal(o->stream.next, 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal((uint64_t)st.st_size, bytes);
+	o->bytes = bytes;
+	return o->result;
+}
+
+/* A header before pieces that begin where checksums do. */
+static void test_head(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct opened o = { .stream.seed = 3 };
+		struct disk_job j = job_of(DISK_WRITE, "a", sizes[i], &o.stream);
+
+		j.head_bytes = DISK_ALIGN;
+		assert_int_equal(run(f, &j), 0);
+		o.stream.next = 0;
+		j = job_of(DISK_READ, "a", 0, &o.stream);
+		j.head_bytes = DISK_ALIGN;
+		j.opened = look;
+		assert_int_equal(run(f, &j), 0);
+		assert_int_equal(o.bytes, sizes[i]);
+		assert_int_equal(o.stream.next, sizes[i]);
+		assert_int_equal(o.stream.wrong, 0);
+
+		o = (struct opened){ .result = -EBADMSG };
+		assert_int_equal(run(f, &j), -EBADMSG);
+		assert_int_equal(o.stream.next, 0);
+	}
+}
+
 /* What cannot be made, or is refused, says where; what was under that name stays. */
 static void test_contents_fail(void **state)
 {
@@ -549,6 +593,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_remove, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_link, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_head, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_contents_fail, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_cancel, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_read_overtakes, set_up, tear_down),
