@@ -30,7 +30,7 @@ static int say(struct again *a, union message *m)
 {
 	bool sent;
 
-	return session_call(a->s, m, NULL, 0, CALL_TIMEOUT_NS, a->text, &sent);
+	return session_call(a->s, m, NULL, 0, call_timeout_ns(m->head.type), a->text, &sent);
 }
 
 static bool is_broken(const struct again *a, int error)

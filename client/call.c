@@ -27,6 +27,7 @@ static bool is_repeatable(const union message *m)
 	case SPARQ_MSG_CACHE_TABLE:
 	case SPARQ_MSG_CACHE_ATTACH:
 	case SPARQ_MSG_SEQ_ATTACH:
+	case SPARQ_MSG_SEQ_PREFETCH:
 	case SPARQ_MSG_SEQ_FORK:
 	case SPARQ_MSG_SEQ_STAT:
 	case SPARQ_MSG_SEQ_TRUNCATE:
@@ -97,7 +98,8 @@ static int say(struct call *l, union message *m)
 		return conn_fail(c, -ESTALE, "%s", l->of->lost);
 	if (l->of)
 		memcpy(m->bytes + sizeof(m->head), &l->of->id, sizeof(l->of->id));
-	r = session_call(c->session, m, NULL, 0, CALL_TIMEOUT_NS, c->error, &l->sent);
+	r = session_call(c->session, m, NULL, 0, call_timeout_ns(m->head.type), c->error,
+			 &l->sent);
 	if (r == 0 && l->makes) {
 		memcpy(&l->makes->id, m->bytes + sizeof(m->head), sizeof(l->makes->id));
 		link_handle(l->makes, c, l->list);

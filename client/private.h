@@ -39,6 +39,12 @@
 #define NS_PER_MS INT64_C(1000000)
 #define OPEN_TIMEOUT_NS (30 * NS_PER_S) /* a daemon that starts prefaults its pools first */
 #define CALL_TIMEOUT_NS (10 * NS_PER_S)
+/* What is on the daemon's disk comes back as fast as the disk is: the answer, or the daemon's end,
+ * will come. */
+static inline int64_t call_timeout_ns(uint16_t type)
+{
+	return type == SPARQ_MSG_SEQ_ATTACH || type == SPARQ_MSG_SEQ_ADOPT ? -1 : CALL_TIMEOUT_NS;
+}
 #define RECONNECT_MS 10000u /* unless the program says how long calls wait for a daemon */
 
 /* ---- arena.c: which bytes of the arena are taken --------------------------- */

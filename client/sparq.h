@@ -133,6 +133,7 @@ int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret);
 
 int sparq_seq_create(sparq_cache *k, const char *name, sparq_seq **ret);
 int sparq_seq_attach(sparq_cache *k, const char *name, sparq_seq **ret);
+int sparq_seq_prefetch(sparq_cache *k, const char *name); /* sparq_seq_prefetch(3) */
 int sparq_seq_fork(sparq_seq *s, uint64_t rows, sparq_seq **ret);
 sparq_seq *sparq_seq_unref(sparq_seq *s);
 int sparq_seq_drop(sparq_seq *s);

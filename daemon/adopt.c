@@ -7,6 +7,7 @@
 #include "daemon/cache.h"
 #include "daemon/name.h"
 #include "daemon/seq.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 
@@ -56,7 +57,9 @@ int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t s
 	if (load_relaxed(&s->session))
 		return why_fail(why, EBUSY, "sequence %#" PRIx64 " is attached to %s session", id,
 				load_relaxed(&s->session) == session ? "this" : "another");
-	store_release(&s->session, session);
 	*ret = s;
+	if (!seq_is_here(s))
+		return SEQ_ELSEWHERE;
+	store_release(&s->session, session);
 	return 0;
 }

@@ -19,6 +19,7 @@
 #include "shm/sparq-abi.h"
 
 struct seq;
+struct spill;
 struct store;
 struct table;
 
@@ -66,6 +67,7 @@ struct store {
 	struct pool *pool;
 	struct catalogue *catalogue;
 	struct users *users;
+	struct spill *spill; /* NULL: nothing is */
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
 	struct table *tables;     /* by first block: what is derived of each (table.h) */

@@ -29,6 +29,11 @@ struct config {
 	uint32_t user_session_rate; /* new sessions a second, per uid; 0: no limit */
 	uint64_t arena_bytes_max;   /* of one session */
 	uint64_t segment_bytes;     /* of all sessions; 0: as many as the pool has */
+	char spill_dir[CONFIG_PATH_MAX]; /* "": nothing is spilled */
+	uint64_t spill_bytes;            /* of that directory; 0: no limit */
+	uint64_t user_spill_bytes;       /* of it per uid; 0: all of it */
+	uint32_t spill_idle_s;           /* 0: nothing is spilled ahead of need */
+	uint32_t spill_depth;            /* pieces under way, each way */
 	uint32_t timeout_us;        /* default of an entry, 0: none */
 	uint32_t reattach_s;        /* of what a restart found and nobody took up */
 	uint32_t keeper_watchdog_s; /* sparqd --keeper; 0: none */

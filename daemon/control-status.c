@@ -4,6 +4,7 @@
 
 #include "daemon/control.h"
 #include "daemon/server.h"
+#include "daemon/spill.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -50,6 +51,8 @@ static json_object *users(const struct users *u)
 		add_number(o, "sequences", load_relaxed(&user->charged[USER_SEQUENCES]));
 		add_number(o, "charged_bytes", load_relaxed(&user->charged[USER_BYTES]));
 		add_number(o, "quota_bytes", load_relaxed(&user->limit[USER_BYTES]));
+		add_number(o, "spilled_bytes", load_relaxed(&user->charged[USER_SPILLED]));
+		add_number(o, "spill_quota_bytes", load_relaxed(&user->limit[USER_SPILLED]));
 		add_number(o, "read_bytes", load_relaxed(&user->read_bytes));
 		json_object_array_add(all, o);
 	}
@@ -129,6 +132,29 @@ static json_object *recovery(const struct recovered *r)
 	return o;
 }
 
+static json_object *spill(const struct spill *sp)
+{
+	struct spill_stat stat = spill_stat(sp);
+	json_object *o = json_object_new_object();
+
+	add_text(o, "directory", stat.directory);
+	add_text(o, "engine", stat.engine);
+	add_number(o, "sequences", stat.sequences);
+	add_number(o, "bytes", stat.bytes);
+	add_number(o, "limit_bytes", stat.limit_bytes);
+	add_number(o, "elsewhere", stat.away);
+	add_number(o, "spilling", stat.out);
+	add_number(o, "spilling_bytes", stat.out_bytes);
+	add_number(o, "spilling_bytes_done", stat.out_done);
+	add_number(o, "loading", stat.in);
+	add_number(o, "loading_bytes", stat.in_bytes);
+	add_number(o, "loading_bytes_done", stat.in_done);
+	add_number(o, "spilled_total", stat.spilled);
+	add_number(o, "loaded_total", stat.loaded);
+	add_number(o, "failed_total", stat.failed);
+	return o;
+}
+
 /* Methods without parameters: an unknown one may be a question that this daemon cannot answer. */
 static int refuse_any(json_object *in, struct varlink_error *e)
 {
@@ -161,6 +187,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	add_text(out, "kept_by", keep_kind_name(server_is_kept(s) ? keep_kind() : KEEP_NONE));
 	json_object_object_add(out, "recovery", recovery(&s->recovered));
 	json_object_object_add(out, "pools", pools(&s->placement));
+	json_object_object_add(out, "spill", spill(s->spill));
 	json_object_object_add(out, "users", users(&s->users));
 	json_object_object_add(out, "caches", all_caches);
 	return 0;

@@ -13,6 +13,7 @@
 #include "daemon/record.h"
 #include "daemon/room.h"
 #include "daemon/session.h"
+#include "daemon/spill.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 
@@ -99,7 +100,8 @@ static bool may_go(const struct seq *s)
 {
 	uint32_t flags = load_relaxed(&record_of(s)->flags);
 
-	if (load_relaxed(&s->session) || flags & SEQUENCE_PINNED)
+	/* One in a file holds no room. */
+	if (load_relaxed(&s->session) || flags & SEQUENCE_PINNED || !seq_is_here(s))
 		return false;
 	/* Only a restart has ended its session. */
 	if (flags & SEQUENCE_IN_USE && s->cache->store->reattaching)

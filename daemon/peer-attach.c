@@ -52,9 +52,11 @@ int peer_seq_adopt(struct peer *p, union message *m, char *why)
 	struct seq *s;
 	int r = seq_adopt(&p->server->store, p->user, request.sequence, p->session->id, &s, why);
 
+	if (r == SEQ_ELSEWHERE)
+		r = peer_await(p, s, why);
 	if (r == 0)
 		r = seq_stat(s, SPARQ_LAYER_ALL, &stat);
-	if (r < 0)
+	if (r)
 		return r;
 	message_reply(m, &request.head);
 	m->seq.sequence = s->id;

@@ -112,7 +112,7 @@ static int call_queue_fd(struct peer *p, union message *m, char *why)
 /* ---- caches --------------------------------------------------------------- */
 
 /* Only those of this session: another's id is as good as none. */
-static struct peer_cache *held_cache(struct peer *p, uint64_t id)
+struct peer_cache *peer_held_cache(struct peer *p, uint64_t id)
 {
 	for (uint32_t i = 0; i < p->n_caches; i++)
 		if (p->cache[i].cache->id == id)
@@ -120,7 +120,7 @@ static struct peer_cache *held_cache(struct peer *p, uint64_t id)
 	return NULL;
 }
 
-static int no_cache(uint64_t id, char *why)
+int peer_no_cache(uint64_t id, char *why)
 {
 	return PEER_REFUSE(-ENOENT, "cache %#" PRIx64 ": this session has no such cache", id);
 }
@@ -145,7 +145,7 @@ static int reserve_cache(struct peer *p)
 
 int peer_hold_cache(struct peer *p, struct cache *cache, char *why)
 {
-	struct peer_cache *held = held_cache(p, cache->id);
+	struct peer_cache *held = peer_held_cache(p, cache->id);
 	int r = held ? 0 : reserve_cache(p);
 
 	if (r == 0 && held && held->refs == CACHE_REFS_MAX)
@@ -184,11 +184,11 @@ static int call_cache_create(struct peer *p, union message *m, char *why)
 static int call_cache_unref(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_cache request = m->cache;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	struct cache *cache;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	cache = held->cache;
 	if (--held->refs == 0)
 		*held = p->cache[--p->n_caches];
@@ -201,11 +201,11 @@ static int call_cache_unref(struct peer *p, union message *m, char *why)
 static int call_cache_set(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_cache_set request = m->cache_set;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	int r;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	r = cache_set(held->cache, request.key, request.value, why);
 	if (r < 0)
 		return r;
@@ -216,11 +216,11 @@ static int call_cache_set(struct peer *p, union message *m, char *why)
 static int call_cache_table(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_cache_table request = m->cache_table;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	int r;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	if (held->cache->creator != p->session->id)
 		return PEER_REFUSE(-EPERM,
 				   "cache %#" PRIx64
@@ -238,11 +238,11 @@ static int call_cache_table(struct peer *p, union message *m, char *why)
 static int call_cache_stat(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_cache request = m->cache;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	struct sparq_msg head;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	message_reply(m, &request.head);
 	head = m->head; /* cache_stat may clear what it fills */
 	cache_stat(held->cache, &m->cache_stat);
@@ -282,12 +282,12 @@ static int reply_seq(union message *m, const struct sparq_msg *request, uint64_t
 static int call_seq_create(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_seq_create request = m->seq_create;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	struct seq *s;
 	int r;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	do
 		r = seq_create(held->cache, request.name, p->session->id, &s, why);
 	while (r < 0 && evict_again(&p->server->evictor, p->user));
@@ -298,15 +298,17 @@ static int call_seq_create(struct peer *p, union message *m, char *why)
 static int call_seq_attach(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_seq_create request = m->seq_create;
-	struct peer_cache *held = held_cache(p, request.cache);
+	struct peer_cache *held = peer_held_cache(p, request.cache);
 	struct sparq_msg_seq_stat stat;
 	struct seq *s;
 	int r;
 
 	if (!held)
-		return no_cache(request.cache, why);
+		return peer_no_cache(request.cache, why);
 	r = seq_attach(held->cache, request.name, p->session->id, &s, why);
-	if (r < 0)
+	if (r == SEQ_ELSEWHERE)
+		r = peer_await(p, s, why);
+	if (r)
 		return r;
 	r = seq_stat(s, SPARQ_LAYER_ALL, &stat);
 	return r < 0 ? r : reply_seq(m, &request.head, s->id, stat.rows_least);
@@ -399,10 +401,7 @@ static const struct {
 	{ SPARQ_MSG_SEQ_TRUNCATE, call_seq_truncate },
 	{ SPARQ_MSG_SEQ_STAT, call_seq_stat },
 	{ SPARQ_MSG_SEQ_ADOPT, peer_seq_adopt },
-	{ SPARQ_MSG_SEQ_EXPORT, peer_seq_export },
-	{ SPARQ_MSG_SEQ_IMPORT, peer_seq_import },
-	{ SPARQ_MSG_SEQ_IMPORT_PIECE, peer_seq_import_piece },
-	{ SPARQ_MSG_SEQ_IMPORT_END, peer_seq_import_end },
+	{ SPARQ_MSG_SEQ_PREFETCH, peer_seq_prefetch },
 };
 
 peer_call_fn *peer_call(const struct peer *p, uint16_t type)

@@ -110,6 +110,7 @@ static void peer_free(struct peer *p)
 
 	loop_remove(s->loop, &p->source);
 	loop_remove(s->loop, &p->death);
+	spill_leave(&p->wait);
 	close_fd(&p->fd);
 	close_fd(&p->pidfd);
 	if (p->session)
@@ -207,6 +208,16 @@ static int violation(struct peer *p, const char *what)
 	return -EBADMSG;
 }
 
+/* Nothing else is read meanwhile; a hang-up is still heard. */
+static int put_off(struct peer *p, const union message *request)
+{
+	int r = loop_change(p->server->loop, &p->source, 0);
+
+	p->out = *request;
+	return r < 0 ? r : 1;
+}
+
+/* Answers: 0, 1 if that has to wait, -errno: end it. */
 static int answer(struct peer *p, union message *m)
 {
 	peer_call_fn *call = peer_call(p, m->head.type);
@@ -218,6 +229,8 @@ static int answer(struct peer *p, union message *m)
 		return violation(p, "a request of an unknown type");
 	p->server->store.shortage = SHORTAGE_NONE; /* what it leaves there is its own */
 	r = call(p, m, why);
+	if (r == PEER_LATER)
+		return put_off(p, m);
 	if (r < 0) {
 		p->n_out_fds = 0;
 		message_fail(m, &head, r, "%s", why[0] ? why : strerror(-r));
@@ -251,12 +264,41 @@ static int read_request(struct peer *p)
 	return r < 0 ? r : r == 0;
 }
 
+static void on_ready(struct spill_wait *w, int error, const char *why)
+{
+	struct peer *p = container_of(w, struct peer, wait);
+	union message m = p->out;
+	struct sparq_msg head = m.head;
+	int r;
+
+	if (error < 0) {
+		message_fail(&m, &head, error, "%s", why);
+		p->out = m;
+		r = flush(p);
+	} else {
+		r = answer(p, &m);
+	}
+	if (r < 0)
+		peer_close(p);
+}
+
+int peer_await(struct peer *p, struct seq *s, char *why)
+{
+	int r;
+
+	p->wait.done = on_ready;
+	r = spill_await(p->server->store.spill, s, &p->wait, why);
+	return r < 0 ? r : PEER_LATER;
+}
+
 static void on_peer(void *arg, uint32_t events)
 {
 	struct peer *p = arg;
 	int r = 1;
 
-	if (p->out_pending)
+	if (p->wait.seq) /* all that is asked for is whether it is still there */
+		r = -ECONNRESET;
+	else if (p->out_pending)
 		r = events & (POLLERR | POLLHUP) ? -ECONNRESET : flush(p);
 	else
 		for (unsigned i = 0; i < REQUESTS_AT_ONCE && r == 1; i++)
@@ -285,6 +327,7 @@ void peer_close(struct peer *p)
 		return;
 	}
 	p->state = PEER_LEAVING;
+	spill_leave(&p->wait);
 	loop_remove(loop, &p->source);
 	loop_remove(loop, &p->death);
 	close_fd(&p->fd); /* the client hears of it now */

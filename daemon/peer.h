@@ -21,6 +21,7 @@
 
 #include "daemon/loop.h"
 #include "daemon/server.h"
+#include "daemon/spill.h"
 #include "shm/message.h"
 
 enum peer_state { PEER_NEW, PEER_MAPPING, PEER_SERVING, PEER_LEAVING };
@@ -47,8 +48,6 @@ struct peer {
 	struct peer_cache *cache;
 	uint32_t n_caches, cache_room;
 
-	struct peer_save *save; /* a sequence on its way out or in; NULL */
-
 	bool charged_session, watched;
 	uint32_t charged_queues;
 	uint64_t charged_bytes;
@@ -57,6 +56,7 @@ struct peer {
 	int out_fds[MESSAGE_MAX_FDS]; /* borrowed from the session */
 	unsigned n_out_fds;
 	bool out_pending, close_after;
+	struct spill_wait wait; /* the request in `out` comes again when that is over */
 };
 
 /* Takes the connection; closes it if even refusing it would be too much. */
@@ -76,18 +76,21 @@ bool peer_sweep(struct peer *p, uint64_t now_ns);
 
 /* A request in `m` becomes its reply in `m` (0), or `why` (SPARQ_ERROR_TEXT bytes) says what is
  * wrong (-errno). Descriptors of the reply go to p->out_fds. */
+/* PEER_LATER: it is to be made again when what p->wait waits for is over; *m is as it was. */
+#define PEER_LATER 1
 typedef int peer_call_fn(struct peer *p, union message *m, char *why);
 peer_call_fn peer_hello, peer_mapped;
 peer_call_fn peer_cache_attach, peer_seq_adopt; /* peer-attach.c */
-peer_call_fn peer_seq_export, peer_seq_import;  /* peer-save.c */
-peer_call_fn peer_seq_import_piece, peer_seq_import_end;
+peer_call_fn peer_seq_prefetch;                 /* peer-spill.c */
 peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
 /* Takes the caller's reference to the cache into the session, or lets go of it. */
 int peer_hold_cache(struct peer *p, struct cache *cache, char *why);
-/* Lets go of a sequence that is being saved, gives up one that is being loaded. */
-void peer_save_end(struct peer *p);
-/* "; saving CACHE/NAME: 42 %" if somebody is; else `ret` stays as it is. */
-void peer_save_sentence(const struct server *s, char *ret, size_t n);
 void peer_session_free(struct peer *p); /* and refunds what peer_hello charged */
+
+/* Only those of this session: another's id is as good as none. */
+struct peer_cache *peer_held_cache(struct peer *p, uint64_t id);
+int peer_no_cache(uint64_t id, char *why); /* -ENOENT */
+/* What a call returns whose sequence is not in memory (SEQ_ELSEWHERE): PEER_LATER, or -errno. */
+int peer_await(struct peer *p, struct seq *s, char *why);
 
 #define PEER_REFUSE(error, ...) (snprintf(why, SPARQ_ERROR_TEXT, __VA_ARGS__), (error))

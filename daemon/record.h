@@ -68,7 +68,9 @@ struct layer_record {
 	uint64_t cut;    /* intent: CUT_PENDING | rows to keep, while a cut below the tail runs */
 	page_ref sinks;  /* KV_MAX_SINKS rows */
 	page_ref chunk[KV_MAX_CHUNKS];
-	uint64_t rsv[4];
+	uint32_t spilled_rows; /* while the sequence is spilled; the rest means nothing then */
+	uint32_t rsv2;
+	uint64_t rsv[3];
 };
 #define LAYERS_PER_BLOCK (CATALOGUE_BLOCK / sizeof(struct layer_record))
 #define LAYER_BLOCKS ((MAX_LAYERS + LAYERS_PER_BLOCK - 1) / LAYERS_PER_BLOCK)
@@ -128,7 +130,7 @@ struct sequence_record {
 	uint64_t used_s;     /* when last, CLOCK_REALTIME */
 	uint32_t tokens;     /* first block of what its token ids hash to; BLOCK_NONE */
 	uint32_t token_rows; /* whose ids are known */
-	uint64_t spilled;    /* number of the file that it lies in; 0: in the pool */
+	uint64_t spilled;    /* directory and number of its file (spill.h); 0: in the pool */
 	uint64_t rsv[7];
 };
 #define SEQUENCE_PINNED (1u << 0) /* not to be evicted */

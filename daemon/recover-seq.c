@@ -11,6 +11,7 @@
 #include "daemon/point.h"
 #include "daemon/recover-private.h"
 #include "daemon/seq-make.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -167,7 +168,8 @@ int recover_check(struct recovery *rc, uint32_t slot, char *why)
 	int error;
 
 	error = check_record(rc, slot, why);
-	for (uint32_t i = 0; error == 0 && i < r->layers; i++)
+	/* One that is spilled has no pages, whatever its layers say. */
+	for (uint32_t i = 0; error == 0 && !r->spilled && i < r->layers; i++)
 		error = check_layer(rc, r, i, why);
 	if (error == 0 && r->intent)
 		store_release(&r->intent, 0);
@@ -179,7 +181,7 @@ int recover_reaches(struct recovery *rc, uint32_t slot, char *why)
 	struct sequence_record *r = recover_record(rc, slot);
 	int error = 0;
 
-	for (uint32_t i = 0; error == 0 && i < r->layers; i++) {
+	for (uint32_t i = 0; error == 0 && !r->spilled && i < r->layers; i++) {
 		const struct layer_record *l = recover_layer(rc, r, i);
 		struct reach reach = reach_unpack(l->reach);
 		uint32_t start, below;
@@ -287,8 +289,10 @@ static int build_layers(struct recovery *rc, struct seq *s, char *why)
 	}
 	for (uint32_t i = 0; error == 0 && i < r->layers; i++) {
 		layer_init(s, &s->layer[i], recover_layer(rc, r, i));
-		error = build_layer(rc, s, i, why);
+		error = r->spilled ? 0 : build_layer(rc, s, i, why);
 	}
+	if (error == 0 && r->spilled)
+		error = spill_adopt(rc->st->spill, s, why);
 	return error;
 }
 

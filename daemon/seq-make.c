@@ -11,6 +11,7 @@
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -45,6 +46,8 @@ void seq_unmake(struct seq *s)
 	store_release(&r->state, RECORD_DYING);
 	POINT(drop_begin);
 	tokens_clear(s);
+	if (r->spilled)
+		spill_forget(c->store->spill, s);
 	for (uint32_t i = 0; s->layer && i < r->layers; i++)
 		if (s->layer[i].record)
 			layer_clear(s, &s->layer[i]);
@@ -258,7 +261,7 @@ int seq_create(struct cache *c, const char *name, uint64_t session, struct seq *
 	return r < 0 ? r : seq_build_end(*ret, session, why);
 }
 
-int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+int seq_find_named(struct cache *c, const char *name, struct seq **ret, char *why)
 {
 	struct seq *s;
 	int r;
@@ -269,12 +272,26 @@ int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq *
 	s = find_named(c, name);
 	if (!s)
 		return why_fail(why, ENOENT, "no sequence \"%s\" in this cache", name);
+	*ret = s;
+	return 0;
+}
+
+int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+{
+	struct seq *s;
+	int r;
+
+	r = seq_find_named(c, name, &s, why);
+	if (r < 0)
+		return r;
 	if (load_relaxed(&s->session))
 		return why_fail(why, EBUSY, "sequence \"%s\" is attached to %s session", name,
 				load_relaxed(&s->session) == session ? "this" : "another");
+	*ret = s;
+	if (!seq_is_here(s))
+		return SEQ_ELSEWHERE;
 	store_release(&s->session, session);
 	evict_touch(s);
-	*ret = s;
 	return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "daemon/point.h"
 #include "daemon/prefix.h"
 #include "daemon/seq-make.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -299,6 +300,14 @@ struct seq *seq_find(struct store *st, const struct user *user, uint64_t session
 	return s;
 }
 
+/* A spilled one has its rows, elsewhere. */
+static uint32_t layer_told(const struct seq *s, uint32_t layer)
+{
+	const struct seq_layer *l = &s->layer[layer];
+
+	return seq_is_spilled(s) ? l->record->spilled_rows : layer_commit(l).rows;
+}
+
 int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret)
 {
 	uint32_t layers = s->cache->record->layers, least = UINT32_MAX, most = 0;
@@ -306,7 +315,7 @@ int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret)
 	if (layer >= layers && layer != SPARQ_LAYER_ALL)
 		return -EINVAL;
 	for (uint32_t i = 0; i < layers; i++) {
-		uint32_t rows = layer_commit(&s->layer[i]).rows;
+		uint32_t rows = layer_told(s, i);
 
 		if (layer != SPARQ_LAYER_ALL && layer != i)
 			continue;

@@ -31,6 +31,7 @@
 #include "daemon/shortage.h"
 #include "daemon/tokens.h"
 
+struct spill_job;
 struct table; /* derived: one per table of the catalogue, counted */
 
 struct seq_layer; /* derived beside the record's layer: table, chunk references */
@@ -47,6 +48,8 @@ struct seq {
 	struct shortage shortage; /* its holder's: why it last found no room */
 	uint64_t use;      /* store->uses when it was used last: control thread */
 	void *record;      /* struct sequence_record, in the catalogue */
+	struct spill_job *spilling; /* control thread: it is on its way out or in (spill.h) */
+	uint64_t spilled_bytes;     /* of its file; charged */
 	struct seq_layer *layer; /* [layers] */
 	struct seq *next;
 };
@@ -54,6 +57,9 @@ struct seq {
 /* ---- control thread ------------------------------------------------------- */
 
 int seq_create(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
+/* SEQ_ELSEWHERE: *ret is the one that was meant, and is not attached: spill_await it first, then
+ * ask again. So with seq_adopt. */
+#define SEQ_ELSEWHERE 1
 int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why);
 /* By id, with or without a name. -ENOENT: none, or another user's; -EBUSY: it has a session. */
 int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t session,
@@ -71,6 +77,8 @@ void seq_release_session(struct store *st, uint64_t session);
 bool seq_expire(struct seq *s);
 /* A sequence of this user and session; NULL: none, or another's. */
 struct seq *seq_find(struct store *st, const struct user *user, uint64_t session, uint64_t id);
+/* By name, whoever has it. -EINVAL: no name, -ENOENT. */
+int seq_find_named(struct cache *c, const char *name, struct seq **ret, char *why);
 int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret); /* SPARQ_LAYER_ALL */
 
 /* Its client gave it up, and it is kept for others to begin with. */

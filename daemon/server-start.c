@@ -18,6 +18,7 @@
 #include "daemon/notify.h"
 #include "daemon/server-private.h"
 #include "daemon/server.h"
+#include "daemon/spill.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -230,6 +231,7 @@ static void server_deinit(struct server *s)
 	control_close_all(s);
 	workers_stop(s->workers);
 	fault_close();
+	s->spill = spill_close(s->spill);
 	loop_free(s->loop);
 	segment_deinit(&s->page);
 	evict_deinit(&s->evictor);

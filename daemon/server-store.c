@@ -13,6 +13,7 @@
 #include "daemon/recover.h"
 #include "daemon/server-private.h"
 #include "daemon/server.h"
+#include "daemon/spill.h"
 #include "shm/base.h"
 
 static int failed(const char *what, int error)
@@ -190,6 +191,33 @@ static int recover(struct server *s)
 	return 0;
 }
 
+/* ---- what is on a disk -------------------------------------------------------------- */
+
+static void on_spill(void *arg)
+{
+	server_changed(arg);
+}
+
+static bool make_room(void *arg, struct user *u, const struct shortage *shortage)
+{
+	struct server *s = arg;
+
+	return evict_for(&s->evictor, u, shortage);
+}
+
+/* Before recovery, which has to know what is there. */
+static int open_spill(struct server *s)
+{
+	const struct spill_hooks hooks = {
+		.changed = on_spill, .make_room = make_room, .arg = s
+	};
+	int r = spill_open(&s->store, s->loop, &s->config, &s->spill);
+
+	if (r == 0)
+		spill_hook(s->spill, &hooks);
+	return r;
+}
+
 /* ---- either ------------------------------------------------------------------------- */
 
 int server_open_store(struct server *s)
@@ -210,7 +238,12 @@ int server_open_store(struct server *s)
 	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
 	if (r == 0)
 		r = evict_init(&s->evictor, &s->store);
+	if (r == 0)
+		r = open_spill(s);
 	if (r < 0)
 		return failed("the store", r);
-	return catalogue >= 0 ? recover(s) : 0;
+	r = catalogue >= 0 ? recover(s) : 0;
+	if (r == 0)
+		spill_adopted(s->spill);
+	return r;
 }

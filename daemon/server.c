@@ -13,6 +13,7 @@
 #include "daemon/notify.h"
 #include "daemon/peer.h"
 #include "daemon/server-private.h"
+#include "daemon/spill.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -59,6 +60,7 @@ void server_limit_users(struct server *s)
 		[USER_QUEUES] = c->user_queues,
 		[USER_CACHES] = c->user_caches,
 		[USER_SEQUENCES] = c->user_sequences,
+		[USER_SPILLED] = c->user_spill_bytes ? c->user_spill_bytes : UINT64_MAX,
 	};
 
 	users_limit(&s->users, limit);
@@ -285,25 +287,34 @@ void server_sweep_soon(struct server *s)
 int server_sentence(const struct server *s, char *ret, size_t n)
 {
 	const struct pool *pool = &s->placement.pool;
-	char saving[192] = "";
+	int at;
 
 	if (s->refused)
 		return snprintf(ret, n, "serving nobody: %s", s->refusal);
-	peer_save_sentence(s, saving, sizeof(saving));
-	return snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s%s%s",
-			s->n_sessions, (double)load_relaxed(&pool->used_bytes) / (double)GIB,
-			(double)pool->bytes / (double)GIB,
-			arena_pages_name(s->placement.arena[0].pages),
-			s->placement.shortfall_bytes ? " (huge pages fell short)" : "",
-			s->unkept ? "; nobody keeps its memory" : "", saving);
+	at = snprintf(ret, n, "serving %" PRIu32 " clients, %.1f of %.1f GiB in %s%s",
+		      s->n_sessions, (double)load_relaxed(&pool->used_bytes) / (double)GIB,
+		      (double)pool->bytes / (double)GIB,
+		      arena_pages_name(s->placement.arena[0].pages),
+		      s->placement.shortfall_bytes ? " (huge pages fell short)" : "");
+	if ((size_t)at < n)
+		at += spill_sentence(s->spill, ret + at, n - (size_t)at);
+	if ((size_t)at < n)
+		at += snprintf(ret + at, n - (size_t)at, "%s",
+			       s->unkept ? "; nobody keeps its memory" : "");
+	return at;
 }
 
 static void on_status(void *arg)
 {
+	struct server *s = arg;
+	struct spill_stat spill = spill_stat(s->spill);
 	char text[256];
 
-	server_sentence(arg, text, sizeof(text));
+	server_sentence(s, text, sizeof(text));
 	notify_status("%s", text);
+	/* How far it is. */
+	if (spill.out + spill.in)
+		loop_timer_set(s->loop, &s->status, STATUS_NS, on_status, s);
 }
 
 void server_start_timers(struct server *s)

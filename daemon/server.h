@@ -24,6 +24,7 @@
 
 struct control;
 struct peer;
+struct spill;
 
 #define SERVER_MAX_WORKERS 64 /* pollers of the daemon page */
 
@@ -48,6 +49,7 @@ struct server {
 	struct evictor evictor;
 	struct recovered recovered; /* at the start */
 	struct segment page;        /* struct sparq_daemon_page */
+	struct spill *spill;
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
 

@@ -12,7 +12,7 @@
 
 const char *const user_what_names[USER_WHATS] = {
 	[USER_BYTES] = "bytes",   [USER_SESSIONS] = "sessions",   [USER_QUEUES] = "queues",
-	[USER_CACHES] = "caches", [USER_SEQUENCES] = "sequences",
+	[USER_CACHES] = "caches", [USER_SEQUENCES] = "sequences", [USER_SPILLED] = "spilled",
 };
 
 static void limit_user(struct user *user, const uint64_t limit[USER_WHATS])

@@ -16,6 +16,7 @@ enum user_what {
 	USER_QUEUES,
 	USER_CACHES,
 	USER_SEQUENCES,
+	USER_SPILLED, /* bytes of files of spilled sequences */
 	USER_WHATS
 };
 extern const char *const user_what_names[USER_WHATS];

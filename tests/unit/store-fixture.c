@@ -18,6 +18,7 @@ static void open_users(struct store_fixture *f)
 	static const uint64_t limits[USER_WHATS] = {
 		[USER_BYTES] = UINT64_MAX, [USER_SESSIONS] = 4,   [USER_QUEUES] = 4,
 		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24,
+		[USER_SPILLED] = UINT64_MAX,
 	};
 
 	users_limit(&f->users, limits);
@@ -104,6 +105,8 @@ void fixture_restart(struct store_fixture *f, struct recovered *ret)
 			 0);
 	open_users(f);
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
+	if (f->opened)
+		f->opened(f);
 	assert_int_equal(recover_store(&f->store, ret), 0);
 }
 

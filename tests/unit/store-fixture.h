@@ -12,6 +12,7 @@ struct store_fixture {
 	struct users users;
 	struct user *user, *stranger;
 	struct store store;
+	void (*opened)(struct store_fixture *f); /* NULL, or called before recovery */
 };
 
 #define FIXTURE_UID 1000

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sequences on their way to files and back: see spill.h. */
+#include "daemon/spill.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/layer.h"
+#include "daemon/name.h"
+#include "daemon/point.h"
+#include "daemon/spill-private.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+#include "shm/clock.h"
+
+#define OUT_MOST 16 /* spills at once: what they hold cannot be evicted meanwhile */
+#define CALM_NS (60 * 1000000000ll)
+#define TRIES_MOST 3
+
+static struct sequence_record *record_of(const struct seq *s)
+{
+	return s->record;
+}
+
+static uint64_t spilled_word(const struct spill *sp, uint64_t number)
+{
+	return (uint64_t)sp->dir.id << SPILL_NUMBER_BITS | number;
+}
+
+/* It lies in the directory that this daemon has. */
+static bool is_ours(const struct spill *sp, uint64_t spilled)
+{
+	return sp->disk && spilled >> SPILL_NUMBER_BITS == sp->dir.id;
+}
+
+/* ---- jobs ----------------------------------------------------------------------------- */
+
+static struct spill_job *job_new(struct spill *sp, enum spill_way way, struct seq *s,
+				 uint64_t number)
+{
+	struct spill_job *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		return NULL;
+	j->spill = sp;
+	j->way = way;
+	j->number = number;
+	j->file.seq = s;
+	j->disk.arg = &j->file;
+	j->disk.head_bytes = SEQUENCE_BLOCK;
+	spill_dir_name(number, j->disk.name);
+	j->link = &sp->jobs;
+	j->next = sp->jobs;
+	if (j->next)
+		j->next->link = &j->next;
+	sp->jobs = j;
+	return j;
+}
+
+static struct spill_job *job_free(struct spill_job *j)
+{
+	if (!j)
+		return NULL;
+	*j->link = j->next;
+	if (j->next)
+		j->next->link = j->link;
+	spill_file_deinit(&j->file);
+	free(j);
+	return NULL;
+}
+
+static void tell_changed(const struct spill *sp)
+{
+	if (sp->hooks.changed)
+		sp->hooks.changed(sp->hooks.arg);
+}
+
+static unsigned jobs_of(const struct spill *sp, enum spill_way way)
+{
+	unsigned n = 0;
+
+	for (const struct spill_job *j = sp->jobs; j; j = j->next)
+		n += j->way == way;
+	return n;
+}
+
+static void wake(struct spill_wait *w, int error, const char *why)
+{
+	while (w) {
+		struct spill_wait *next = w->next;
+
+		*w = (struct spill_wait){ .done = w->done };
+		w->done(w, error, why);
+		w = next;
+	}
+}
+
+/* What went wrong, in words; the file's name, not where the directory is: clients read it. */
+static void tell(const struct spill_job *j, char *ret)
+{
+	const struct disk_job *d = &j->disk;
+
+	if (j->file.why[0])
+		snprintf(ret, SPARQ_ERROR_TEXT, "%s in spill_dir: %.180s", d->name, j->file.why);
+	else
+		snprintf(ret, SPARQ_ERROR_TEXT, "%s in spill_dir: %s at offset %" PRIu64 ": %s",
+			 d->name, d->what, d->error_at, strerror(-d->error));
+}
+
+static void say_failed(struct spill *sp, const struct spill_job *j, const char *what,
+		       const char *stays)
+{
+	char why[SPARQ_ERROR_TEXT];
+
+	sp->stat.failed++;
+	if (log_limited(&sp->log))
+		return;
+	tell(j, why);
+	log_warning("sequence \"%s\" of uid %u is not %s: %s; it stays %s (spill_dir = %s)",
+		    record_of(j->file.seq)->name, j->file.seq->cache->user->uid, what, why, stays,
+		    sp->config->spill_dir);
+}
+
+/* ---- charges -------------------------------------------------------------------------- */
+
+static int charge(struct spill *sp, struct seq *s, uint64_t bytes)
+{
+	uint64_t limit = sp->config->spill_bytes ? sp->config->spill_bytes : UINT64_MAX;
+
+	if (sp->stat.bytes > limit || bytes > limit - sp->stat.bytes)
+		return -ENOSPC;
+	if (user_charge(s->cache->user, USER_SPILLED, bytes) < 0)
+		return -EDQUOT;
+	sp->stat.bytes += bytes;
+	s->spilled_bytes = bytes;
+	return 0;
+}
+
+static void refund(struct spill *sp, struct seq *s)
+{
+	user_refund(s->cache->user, USER_SPILLED, s->spilled_bytes);
+	sp->stat.bytes -= s->spilled_bytes;
+	s->spilled_bytes = 0;
+}
+
+/* ---- out ------------------------------------------------------------------------------ */
+
+/* The pages go; what it says of its rows stays. The record says already that it is elsewhere, so
+ * none of this matters to a crash. */
+static void empty(struct seq *s)
+{
+	for (uint32_t i = 0; i < record_of(s)->layers; i++) {
+		struct seq_layer *l = &s->layer[i];
+
+		layer_clear(s, l);
+		layer_publish(l, (struct commit){ 0, 0 });
+		layer_init(s, l, l->record);
+	}
+}
+
+static int begin_out(struct spill *sp, struct seq *s)
+{
+	struct spill_job *j;
+	int r;
+
+	j = job_new(sp, SPILL_OUT, s, sp->dir.next);
+	if (!j)
+		return -ENOMEM;
+	r = image_open(s, &j->file.image, j->file.why);
+	if (r == 0) {
+		char writer[32];
+
+		spill_file_writer(s, writer);
+		sequence_file_plan(image_bytes(j->file.image), (uint64_t)time(NULL), writer,
+				   &j->file.head);
+		r = charge(sp, s, j->file.head.file_bytes);
+	}
+	if (r < 0) {
+		job_free(j);
+		return r;
+	}
+	sp->dir.next++;
+	s->spilling = j;
+	j->disk.op = DISK_WRITE;
+	j->disk.group = s->cache->user->uid;
+	j->disk.bytes = j->file.head.file_bytes;
+	j->disk.move = spill_file_write;
+	disk_submit(sp->disk, &j->disk);
+	tell_changed(sp);
+	return 0;
+}
+
+int spill_sequence(struct spill *sp, struct seq *s)
+{
+	int r;
+
+	if (!sp || !sp->disk || clock_now_ns() < sp->calm_ns)
+		return -EOPNOTSUPP;
+	if (jobs_of(sp, SPILL_OUT) >= OUT_MOST)
+		return -EAGAIN;
+	if (load_relaxed(&s->session) || !seq_is_here(s) || !seq_try_control(s))
+		return -EBUSY;
+	r = begin_out(sp, s);
+	if (r < 0)
+		seq_end_control(s);
+	return r;
+}
+
+static void record_out(struct spill *sp, struct spill_job *j)
+{
+	struct seq *s = j->file.seq;
+
+	for (uint32_t i = 0; i < record_of(s)->layers; i++)
+		s->layer[i].record->spilled_rows = layer_commit(&s->layer[i]).rows;
+	POINT(spill_written);
+	/* The file and the rows are there before the word that names them. */
+	store_release(&record_of(s)->spilled, spilled_word(sp, j->number));
+	POINT(spill_recorded);
+	empty(s);
+	POINT(spill_emptied);
+	sp->stat.sequences++;
+	sp->stat.spilled++;
+}
+
+static int begin_in(struct spill *sp, struct seq *s, struct spill_wait *waiting, char *why);
+
+static void end_out(struct spill *sp, struct spill_job *j)
+{
+	struct spill_wait *waiting = STEAL_PTR(j->waiting);
+	char why[SPARQ_ERROR_TEXT] = "";
+	struct seq *s = j->file.seq;
+	int error = j->disk.error;
+
+	/* It refers to pages of the sequence. */
+	j->file.image = image_close(j->file.image);
+	if (error == 0) {
+		record_out(sp, j);
+	} else {
+		refund(sp, s);
+		if (error != -ECANCELED) {
+			say_failed(sp, j, "spilled", "in memory");
+			sp->calm_ns = clock_now_ns() + CALM_NS;
+		}
+	}
+	s->spilling = NULL;
+	job_free(j);
+	seq_end_control(s);
+	if (!waiting)
+		return;
+	/* Wanted back before it was gone, or after all. */
+	error = seq_is_spilled(s) ? begin_in(sp, s, waiting, why) : 0;
+	if (error < 0 || !seq_is_spilled(s))
+		wake(waiting, error, why);
+}
+
+/* ---- in ------------------------------------------------------------------------------- */
+
+static void submit_in(struct spill_job *j)
+{
+	j->disk.op = DISK_READ;
+	j->disk.group = j->file.seq->cache->user->uid;
+	j->disk.opened = spill_file_opened;
+	j->disk.move = spill_file_read;
+	j->file.why[0] = '\0';
+	j->tries++;
+	disk_submit(j->spill->disk, &j->disk);
+}
+
+static int check_reachable(const struct spill *sp, const struct seq *s, char *why)
+{
+	uint64_t spilled = record_of(s)->spilled;
+
+	if (sp && is_ours(sp, spilled))
+		return 0;
+	return why_fail(why, EIO,
+			"the sequence lies in %llu.seq of spill directory %06llx, which this "
+			"daemon does not have: start it with that spill_dir",
+			(unsigned long long)(spilled & SPILL_NUMBER_MASK),
+			(unsigned long long)(spilled >> SPILL_NUMBER_BITS));
+}
+
+/* On failure `waiting` is still the caller's. */
+static int begin_in(struct spill *sp, struct seq *s, struct spill_wait *waiting, char *why)
+{
+	struct spill_job *j;
+	int r;
+
+	r = check_reachable(sp, s, why);
+	if (r < 0)
+		return r;
+	j = job_new(sp, SPILL_IN, s, record_of(s)->spilled & SPILL_NUMBER_MASK);
+	if (!j)
+		return why_fail(why, ENOMEM, "out of memory");
+	/* Parked: nobody is in it, but for a worker that is about to find that. */
+	while (!seq_try_control(s))
+		sched_yield();
+	s->spilling = j;
+	j->waiting = waiting;
+	submit_in(j);
+	tell_changed(sp);
+	return 0;
+}
+
+/* A file that nothing needs any more; what cannot be removed now is at the next start. */
+static void remove_file(struct spill *sp, uint64_t number, uint32_t group)
+{
+	struct spill_job *j = job_new(sp, SPILL_REMOVE, NULL, number);
+
+	if (!j)
+		return;
+	j->disk.op = DISK_REMOVE;
+	j->disk.group = group;
+	disk_submit(sp->disk, &j->disk);
+}
+
+static void record_in(struct spill *sp, struct spill_job *j)
+{
+	struct seq *s = j->file.seq;
+
+	POINT(spill_loaded);
+	/* All its rows are in the pool before the word that says so. */
+	store_release(&record_of(s)->spilled, 0);
+	POINT(spill_forgotten);
+	/* Else it would be the first to go again. */
+	store_relaxed(&record_of(s)->used_s, (uint64_t)time(NULL));
+	refund(sp, s);
+	sp->stat.sequences--;
+	sp->stat.loaded++;
+	remove_file(sp, j->number, s->cache->user->uid);
+}
+
+/* What a client is told: no room stays no room, all else is the file's fault. */
+static int fail_in(struct spill *sp, struct spill_job *j, char *why)
+{
+	int error = j->disk.error;
+
+	say_failed(sp, j, "loaded", "spilled");
+	tell(j, why);
+	switch (error) {
+	case -ENOSPC:
+	case -EDQUOT:
+	case -ENOMEM:
+		return error;
+	default:
+		return -EIO;
+	}
+}
+
+/* Did somebody make room, so that it is worth trying again? */
+static bool again(struct spill *sp, struct spill_job *j)
+{
+	return j->disk.error == -ENOSPC && j->tries < TRIES_MOST && sp->hooks.make_room &&
+	       sp->hooks.make_room(sp->hooks.arg, j->file.seq->cache->user, &j->file.seq->shortage);
+}
+
+static void end_in(struct spill *sp, struct spill_job *j)
+{
+	struct spill_wait *waiting = STEAL_PTR(j->waiting);
+	char why[SPARQ_ERROR_TEXT] = "";
+	struct seq *s = j->file.seq;
+	int error = j->disk.error;
+
+	/* Gives back the pages of one that did not end. */
+	spill_file_deinit(&j->file);
+	if (error < 0 && again(sp, j)) {
+		j->waiting = waiting;
+		submit_in(j);
+		return;
+	}
+	if (error == 0)
+		record_in(sp, j);
+	else
+		error = fail_in(sp, j, why);
+	s->spilling = NULL;
+	job_free(j);
+	seq_end_control(s);
+	wake(waiting, error, why);
+}
+
+int spill_load(struct spill *sp, struct seq *s, char *why)
+{
+	struct spill_job *j = s->spilling;
+
+	if (j && j->way == SPILL_OUT)
+		disk_cancel(sp->disk, &j->disk);
+	if (j || !seq_is_spilled(s))
+		return 0;
+	return begin_in(sp, s, NULL, why);
+}
+
+int spill_await(struct spill *sp, struct seq *s, struct spill_wait *w, char *why)
+{
+	struct spill_job *j;
+	int r;
+
+	assert(!w->seq && !seq_is_here(s));
+	r = spill_load(sp, s, why);
+	if (r < 0)
+		return r;
+	j = s->spilling;
+	w->seq = s;
+	w->next = j->waiting;
+	j->waiting = w;
+	return 0;
+}
+
+void spill_leave(struct spill_wait *w)
+{
+	struct spill_job *j = w->seq ? w->seq->spilling : NULL;
+
+	for (struct spill_wait **at = j ? &j->waiting : NULL; at && *at; at = &(*at)->next)
+		if (*at == w) {
+			*at = w->next;
+			break;
+		}
+	w->seq = NULL;
+	w->next = NULL;
+}
+
+void spill_forget(struct spill *sp, struct seq *s)
+{
+	uint64_t spilled = record_of(s)->spilled;
+
+	assert(!s->spilling && spilled);
+	if (!sp)
+		return;
+	if (!is_ours(sp, spilled)) {
+		sp->stat.away--;
+		return;
+	}
+	refund(sp, s);
+	sp->stat.sequences--;
+	remove_file(sp, spilled & SPILL_NUMBER_MASK, s->cache->user->uid);
+}
+
+void spill_progress(const struct seq *s, uint64_t *ret_bytes, uint64_t *ret_done)
+{
+	const struct spill_job *j = s->spilling;
+
+	/* Of one that is about to be opened nothing is known but what is charged for it. */
+	*ret_bytes = s->spilled_bytes;
+	*ret_done = j ? load_relaxed(&j->disk.moved) : 0;
+}
+
+/* ---- events --------------------------------------------------------------------------- */
+
+static void on_disk(void *arg, uint32_t events)
+{
+	struct spill *sp = arg;
+	struct disk_job *d;
+
+	while ((d = disk_fetch(sp->disk))) {
+		struct spill_job *j = container_of(d, struct spill_job, disk);
+
+		switch (j->way) {
+		case SPILL_OUT:
+			end_out(sp, j);
+			break;
+		case SPILL_IN:
+			end_in(sp, j);
+			break;
+		case SPILL_REMOVE:
+			if (d->error && d->error != -ENOENT && !log_limited(&sp->log))
+				log_warning("spill_dir = %s: %s cannot be removed: %s",
+					    sp->config->spill_dir, d->name, strerror(-d->error));
+			job_free(j);
+			break;
+		}
+	}
+	tell_changed(sp);
+}
+
+/* ---- opened and closed ------------------------------------------------------------------ */
+
+static void say_opened(const struct spill *sp)
+{
+	struct disk_made made = disk_made(sp->disk);
+
+	log_info("spill_dir = %s: %s, %zu MiB of buffers%s%s", sp->config->spill_dir, made.engine,
+		 made.buffer_bytes / MIB, made.huge ? " in huge pages" : "",
+		 made.uring_error || made.register_error ? "" : ", registered");
+	if (made.uring_error)
+		log_notice("spill_dir = %s: io_uring is not available (%s): files go by %s",
+			   sp->config->spill_dir, strerror(-made.uring_error), made.engine);
+	if (made.register_error)
+		log_notice("spill_dir = %s: the buffers cannot be registered (%s): raise "
+			   "LimitMEMLOCK",
+			   sp->config->spill_dir, strerror(-made.register_error));
+	if (!sp->dir.direct)
+		log_notice("spill_dir = %s does not take O_DIRECT: files go through the page cache",
+			   sp->config->spill_dir);
+}
+
+/* 0 also if it cannot be used: what is wrong was logged. */
+static int open_directory(struct spill *sp)
+{
+	struct disk_params p = {
+		.depth = sp->config->spill_depth,
+		.piece_bytes = SEQUENCE_PIECE_BYTES,
+	};
+	char why[SPARQ_ERROR_TEXT] = "";
+	int r;
+
+	r = spill_dir_open(sp->config->spill_dir, &sp->dir, why);
+	if (r < 0) {
+		log_error("%s; nothing is spilled, and what was cannot be loaded", why);
+		return r == -ENOMEM ? r : 0;
+	}
+	p.directory = sp->dir.fd;
+	p.direct = sp->dir.direct;
+	r = disk_new(&p, &sp->disk);
+	if (r == 0)
+		r = loop_add(sp->loop, &sp->source, disk_event_fd(sp->disk), POLLIN, on_disk, sp);
+	if (r < 0)
+		return r;
+	say_opened(sp);
+	return 0;
+}
+
+int spill_open(struct store *st, struct loop *loop, const struct config *config, struct spill **ret)
+{
+	struct spill *sp = calloc(1, sizeof(*sp));
+	int r;
+
+	if (!sp)
+		return -ENOMEM;
+	sp->store = st;
+	sp->loop = loop;
+	sp->config = config;
+	sp->dir = SPILL_DIR_NULL;
+	sp->source = LOOP_SOURCE_NULL;
+	r = config->spill_dir[0] ? open_directory(sp) : 0;
+	if (r < 0) {
+		spill_close(sp);
+		return r;
+	}
+	if (sp->disk)
+		spill_sweep_start(sp);
+	st->spill = sp;
+	*ret = sp;
+	return 0;
+}
+
+void spill_hook(struct spill *sp, const struct spill_hooks *hooks)
+{
+	sp->hooks = *hooks;
+}
+
+struct spill *spill_close(struct spill *sp)
+{
+	if (!sp)
+		return NULL;
+	loop_timer_cancel(sp->loop, &sp->sweep);
+	loop_remove(sp->loop, &sp->source);
+	sp->disk = disk_free(sp->disk);
+	while (sp->jobs) {
+		struct seq *s = sp->jobs->file.seq;
+
+		if (s)
+			s->spilling = NULL;
+		job_free(sp->jobs);
+		if (s)
+			seq_end_control(s);
+	}
+	spill_dir_close(&sp->dir);
+	free(sp->adopted);
+	sp->store->spill = NULL;
+	free(sp);
+	return NULL;
+}
