@@ -19,6 +19,7 @@ struct found_table {
 	bool reached;
 	bool owned;
 	bool bad;
+	bool alive; /* a sequence that was built has it, or a table that is alive goes on from it */
 };
 
 struct recovery {
@@ -49,9 +50,9 @@ int recover_reach(struct recovery *rc, struct reach r, uint32_t tiles, char *why
 /* Marks, charges and derives every table that is reached; those that fail are bad. */
 void recover_tables(struct recovery *rc);
 bool recover_chain_is_bad(const struct recovery *rc, uint32_t table);
-/* One more reference, on those below it too when it is the first. */
+/* A sequence's reference; the first one makes it alive, and then those below it. */
 void recover_ref(struct recovery *rc, uint32_t table);
-/* Gives back those that have none. */
+/* Lets go of all: what is not alive is given back. */
 void recover_sweep(struct recovery *rc);
 
 /* ---- recover-seq.c ----------------------------------------------------------- */

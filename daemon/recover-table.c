@@ -254,6 +254,7 @@ static void recover_table(struct recovery *rc, uint32_t table)
 		.cache = f->cache,
 		.layer = f->layer,
 		.shared = f->shared,
+		.refs = 1, /* ours: a sequence that is given up must not take it along */
 	};
 
 	/* An owner never has less than it let others reach: it would have left. */
@@ -284,15 +285,25 @@ bool recover_chain_is_bad(const struct recovery *rc, uint32_t table)
 
 void recover_ref(struct recovery *rc, uint32_t table)
 {
-	while (table != BLOCK_NONE && rc->st->tables[table].refs++ == 0)
-		table = header_of(rc, table)->base;
+	while (table != BLOCK_NONE) {
+		bool alive = rc->table[table].alive;
+
+		rc->table[table].alive = true;
+		rc->st->tables[table].refs++;
+		table = alive ? BLOCK_NONE : header_of(rc, table)->base;
+	}
 }
 
 void recover_sweep(struct recovery *rc)
 {
 	uint32_t n = catalogue_header(rc->st->catalogue)->n_blocks;
 
-	for (uint32_t i = 0; i < n; i++)
-		if (rc->table[i].reached && rc->st->tables[i].bytes && !rc->st->tables[i].refs)
-			table_free(rc->st, i);
+	for (uint32_t i = 0; i < n; i++) {
+		if (!rc->table[i].reached || !rc->st->tables[i].bytes)
+			continue;
+		if (rc->table[i].alive)
+			table_unref(rc->st, i);
+		else
+			table_free(rc->st, i); /* it took no reference on what lies below */
+	}
 }

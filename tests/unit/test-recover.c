@@ -25,6 +25,7 @@
 #include "shm/base.h"
 
 #define N 6 /* sequences at once */
+#define DAMAGED_SEEDS 150
 
 static char why[SPARQ_ERROR_TEXT];
 
@@ -354,6 +355,34 @@ static void one_damaged(void **state)
 	world_close(&w);
 }
 
+/* A fork keeps the tiles that it shares, also when what it was forked from cannot be kept. */
+static void parent_damaged(void **state)
+{
+	struct layer_record *l;
+	struct recovered r;
+	struct world w;
+
+	(void)state;
+	world_open(&w, 9);
+	begin(&w, 0);
+	for (uint32_t n = 0; n < 4; n++)
+		for (uint32_t layer = 0; layer < MODEL_LAYERS; layer++)
+			assert_int_equal(model_append(&w.model[0], layer, 500), 0);
+	branch(&w, 0, 1);
+	w.model[1].next_tag = 1 << 20;
+	for (uint32_t layer = 0; layer < MODEL_LAYERS; layer++)
+		assert_int_equal(model_append(&w.model[1], layer, 400), 0);
+	l = w.model[0].seq->layer[1].record;
+	l->chunk[2 * commit_unpack(l->commit).tiles % KV_MAX_CHUNKS] ^= 64;
+	fixture_restart(&w.f, &r);
+	assert_int_equal(r.dropped, 1);
+	model_deinit(&w.model[0]);
+	w.live[0] = false;
+	come_back(&w);
+	check_all(&w, 0);
+	world_close(&w);
+}
+
 /* What a sequence that came back can be asked for, is there. */
 static void use(struct store_fixture *f, struct seq *s)
 {
@@ -410,7 +439,7 @@ static void damage(struct world *w)
 static void damaged(void **state)
 {
 	(void)state;
-	for (unsigned seed = 1; seed <= 150; seed++) {
+	for (unsigned seed = 1; seed <= DAMAGED_SEEDS; seed++) {
 		struct recovered r;
 		struct world w;
 
@@ -422,8 +451,12 @@ static void damaged(void **state)
 		for (struct cache *c = w.f.store.caches; c; c = c->next)
 			for (struct seq *s = c->first; s; s = s->next)
 				use(&w.f, s);
-		for (struct cache *c = w.f.store.caches; c; c = c->next)
+		for (struct cache *c = w.f.store.caches; c; c = c->next) {
 			c->on_disconnect = ON_DISCONNECT_DROP;
+			/* A bit may have made a prefix of one, which waits for no owner. */
+			for (struct seq *s = c->first; s; s = s->next)
+				((struct sequence_record *)s->record)->flags = 0;
+		}
 		assert_int_equal(recover_expire(&w.f.store), r.sequences);
 		for (unsigned i = 0; i < N; i++)
 			if (w.live[i])
@@ -530,12 +563,12 @@ static void expiry(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(left_and_found),   cmocka_unit_test(charges),
-		cmocka_unit_test(over_the_limit),   cmocka_unit_test(half_made),
-		cmocka_unit_test(half_cut),         cmocka_unit_test(half_cut_layer),
-		cmocka_unit_test(one_damaged),      cmocka_unit_test(damaged),
-		cmocka_unit_test(tables_come_back), cmocka_unit_test(tables_damaged),
-		cmocka_unit_test(expiry),
+		cmocka_unit_test(left_and_found), cmocka_unit_test(charges),
+		cmocka_unit_test(over_the_limit), cmocka_unit_test(half_made),
+		cmocka_unit_test(half_cut),       cmocka_unit_test(half_cut_layer),
+		cmocka_unit_test(one_damaged),    cmocka_unit_test(parent_damaged),
+		cmocka_unit_test(damaged),        cmocka_unit_test(tables_come_back),
+		cmocka_unit_test(tables_damaged), cmocka_unit_test(expiry),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
