@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The installed units under a real systemd: users, socket activation, readiness,
-# the sandbox, reload, crash, watchdog, stop.
+# the sandbox, reload; and that what clients have survives kills, restarts, the watchdog and a
+# configuration that broke, and does not survive a stop.
 #
 #   NSPAWN_RUN=/path/to/tool systemd.sh BUILD-DIRECTORY
 #
@@ -35,6 +36,21 @@ fail() { echo "FAILED: $*"; journalctl -u 'sparqd*' --no-pager | tail -n 30; exi
 show() { systemctl show -P "$1" sparqd.service; }
 eventually() { local i; for ((i = 0; i < 100; i++)); do "$@" && return 0; sleep 0.1; done; return 1; }
 as() { setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"; }
+probe() { as user /build/probe --socket /run/sparqd/sparqd.sock "$@"; }
+stored() { show NFileDescriptorStore; }
+logged() { journalctl -u sparqd --no-pager | grep -qE "$1"; }
+# begin NAME: the first part of a run, by a client that dies; rest NAME: its second part, which must
+# give what an undisturbed run gives.
+begin() {
+	local got=0
+	probe --name "$1" --park --tokens 400 --die-at 200 run >/dev/null 2>&1 || got=$?
+	[ "$got" = 137 ] || fail "$1: the client ended with $got"
+}
+rest() {
+	local out
+	out=$(probe --name "$1" --park --attach --tokens 400 --from 320 run) || fail "$1: $out"
+	[ "$(awk '/^rows/ { print $4 }' <<<"$out")" = "$whole" ] || fail "$1: other results: $out"
+}
 sum() { as user /build/probe --socket /run/sparqd/sparqd.sock --tokens 300 run | awk '/^rows/ { print $4 }'; }
 
 cp -r /build/tree/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
@@ -71,21 +87,65 @@ systemctl reload sparqd || fail "reload"
 [ "$(sum)" = "$alone" ] || fail "another sum after a reload"
 echo "ok: reload"
 
-kill -KILL "$(show MainPID)"
-eventually test "$(sum 2>/dev/null || true)" = "$alone" || fail "no service after a crash"
-[ "$(show NRestarts)" = 1 ] || fail "restarts: $(show NRestarts)"
-echo "ok: restarted after a crash"
+whole=$(probe --tokens 400 --from 320 run | awk '/^rows/ { print $4 }')
+[ "$(stored)" = 2 ] || fail "descriptors in the store: $(stored)"
+begin killed
+# More than the five that are the usual limit of starts.
+for ((round = 1; round <= 10; round++)); do
+	pid=$(show MainPID)
+	kill -KILL "$pid"
+	# At once: it waits in the socket.
+	[ "$(sum)" = "$alone" ] || fail "no service after crash $round"
+	[ "$(show MainPID)" != "$pid" ] || fail "crash $round: the same daemon"
+done
+[ "$(show NRestarts)" = 10 ] || fail "restarts: $(show NRestarts)"
+[ "$(stored)" = 2 ] || fail "descriptors in the store after crashes: $(stored)"
+rest killed
+echo "ok: kept through ten crashes"
 
+begin restarted
+systemctl restart sparqd || fail "restart"
+rest restarted
+logged 'stopping: .* [0-9]+ rows .* stay with systemd for the next start, a stop of the unit drops them' ||
+	fail "the restart does not say what is at stake"
+begin ended
+pid=$(show MainPID)
+kill -TERM "$pid"
+eventually sh -c "[ \"\$(systemctl show -P MainPID sparqd)\" != $pid ]" || fail "still there after SIGTERM"
+rest ended
+echo "ok: kept through systemctl restart, and a SIGTERM of somebody"
+
+begin broken
+echo 'isa = neon9' >>/usr/local/etc/sparqd/sparqd.conf
+kill -KILL "$(show MainPID)"
+eventually logged 'isa = neon9: unknown' || fail "it starts with a wrong word"
+sleep 5 # a few times over
+[ "$(show ActiveState)" = activating ] || fail "a wrong word made the unit $(show ActiveState)"
+sed -i '/neon9/d' /usr/local/etc/sparqd/sparqd.conf
+rest broken
+echo "ok: kept through a configuration that broke"
+
+begin stuck
+restarts=$(show NRestarts)
 kill -STOP "$(show MainPID)"
-eventually sh -c '[ "$(systemctl show -P NRestarts sparqd)" = 2 ]' || fail "the watchdog did not bite"
+eventually sh -c "[ \$(systemctl show -P NRestarts sparqd) -gt $restarts ]" || fail "the watchdog did not bite"
+restarts=$(show NRestarts)
+rest stuck
 journalctl -u sparqd --no-pager | grep -q 'Watchdog timeout' || fail "no word of the watchdog"
-[ "$(sum)" = "$alone" ] || fail "no service after the watchdog"
-echo "ok: watchdog"
+echo "ok: kept through the watchdog"
 
 # Idle, it must not be taken for stuck: nothing feeds the watchdog but its own loop.
 sleep 8
-[ "$(show NRestarts)" = 2 ] || fail "an idle daemon was killed"
+[ "$(show NRestarts)" = "$restarts" ] || fail "an idle daemon was killed"
 echo "ok: idle for longer than the watchdog waits"
+
+begin stopped
+systemctl stop sparqd.service || fail "stop"
+eventually sh -c '[ "$(systemctl show -P ActiveState sparqd)" = inactive ]' || fail "not stopped"
+[ "$(stored)" = 0 ] || fail "a stop leaves $(stored) descriptors"
+probe --name stopped --park --attach --tokens 400 run >/dev/null 2>&1 && fail "kept through a stop"
+[ "$(stored)" = 2 ] || fail "descriptors of the daemon that the socket started: $(stored)"
+echo "ok: dropped by systemctl stop"
 
 systemctl stop sparqd.service sparqd.socket sparqd-control.socket
 [ "$(show Result)" = success ] || fail "stop: $(show Result)"
