@@ -6,20 +6,21 @@
  * loses its descriptor store. So it stays, says why to whoever asks, and leaves
  * the store alone until a person decides.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "daemon/server-private.h"
 #include "daemon/server.h"
 
-/* What a person can do about it, by who holds the memory. */
-static const char *remedy(void)
+/* How a person gives it up, by who holds the memory. */
+static const char *way_out(void)
 {
 	switch (keep_kind()) {
 	case KEEP_SYSTEMD:
-		return "start the sparqd that left it, or drop it: systemctl stop sparqd";
+		return "drop it: systemctl stop sparqd";
 	case KEEP_KEEPER:
-		return "start the sparqd that left it, or drop it: end sparqd --keeper";
+		return "drop it: end sparqd --keeper";
 	default:
 		return "start sparqd without it";
 	}
@@ -28,6 +29,8 @@ static const char *remedy(void)
 void server_refuse(struct server *s, int error, const char *format, ...)
 {
 	char why[KEEP_WHY_BYTES];
+	/* Damage is the same to every version. */
+	const char *other = error == -EPROTONOSUPPORT ? "start the sparqd that left it, or " : "";
 	va_list args;
 
 	va_start(args, format);
@@ -35,8 +38,9 @@ void server_refuse(struct server *s, int error, const char *format, ...)
 	va_end(args);
 	s->refused = error;
 	/* The reason may be cut, the remedy may not. */
-	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept: %s", why, remedy());
-	log_error("serving nobody: %s; all is kept: %s", why, remedy());
+	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept: %s%s", why, other,
+		 way_out());
+	log_error("serving nobody: %s; all is kept: %s%s", why, other, way_out());
 }
 
 int server_start_refusing(struct server *s)

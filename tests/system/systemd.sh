@@ -139,6 +139,28 @@ sleep 8
 [ "$(show NRestarts)" = "$restarts" ] || fail "an idle daemon was killed"
 echo "ok: idle for longer than the watchdog waits"
 
+# What a newer version would have left: systemd's copy of the catalogue, with another layout.
+catalogue() {
+	local fd
+	for fd in /proc/1/fd/*; do
+		[[ $(readlink "$fd") != *memfd:sparqd-catalogue* ]] || echo "$fd"
+	done
+}
+patch_layout() { printf '%b' "\\0$1" | dd of="$(catalogue)" bs=1 seek=8 conv=notrunc status=none; }
+begin refused
+patch_layout 11
+kill -KILL "$(show MainPID)"
+probe run >/tmp/said 2>&1 && fail "served on memory of another layout"
+grep -q 'layout 9.* start the sparqd that left it, or drop it: systemctl stop sparqd' /tmp/said ||
+	fail "the client heard: $(cat /tmp/said)"
+[[ $(show StatusText) == "serving nobody: "*"layout 9"* ]] || fail "status: $(show StatusText)"
+[ "$(show ActiveState)" = active ] || fail "refusing, it is $(show ActiveState)"
+[ "$(stored)" = 2 ] || fail "descriptors in the store: $(stored)"
+patch_layout 3
+systemctl restart sparqd || fail "restart"
+rest refused
+echo "ok: kept through a refusal"
+
 begin stopped
 systemctl stop sparqd.service || fail "stop"
 eventually sh -c '[ "$(systemctl show -P ActiveState sparqd)" = inactive ]' || fail "not stopped"
