@@ -39,6 +39,8 @@ struct image_build {
 	uint8_t *index; /* tables, layers, extents */
 	uint64_t charged;
 	bool failed, ended;
+	bool (*make_room)(void *arg);
+	void *arg;
 
 	enum part part;
 	uint64_t part_at, part_bytes;
@@ -46,6 +48,8 @@ struct image_build {
 	uint32_t i;                     /* extent or chunk of the layer */
 	uint32_t row;                   /* first row of the extent, or behind the last one */
 	uint32_t table_tiles;           /* of the table that is being filled */
+	uint32_t slots;                 /* taken of the extent */
+	bool has_table;                 /* that the extent goes into */
 	uint32_t tiles;                 /* of the layer */
 	struct sequence_extent *extent; /* of the layer */
 	struct kv_extent x;
@@ -87,6 +91,12 @@ int image_build_open(struct seq *s, uint64_t bytes, struct image_build **ret, ch
 	b->part_bytes = sizeof(b->head);
 	*ret = b;
 	return 0;
+}
+
+void image_build_make_room(struct image_build *b, bool (*make_room)(void *arg), void *arg)
+{
+	b->make_room = make_room;
+	b->arg = arg;
 }
 
 uint64_t image_build_at(const struct image_build *b)
@@ -145,7 +155,8 @@ static void begin_layer(struct image_build *b)
 	b->part = PART_LAYER;
 	b->i = 0;
 	b->row = cache_shape(b->seq->cache)->sinks;
-	b->tiles = b->table_tiles = 0;
+	b->tiles = b->table_tiles = b->slots = 0;
+	b->has_table = false;
 }
 
 /* The index is whole, and so is every length. */
@@ -174,22 +185,24 @@ static struct seq_layer *layer_of(struct image_build *b)
 	return &b->seq->layer[b->layer];
 }
 
-/* The table ends at b->row, and is nobody's from now on. */
+/* The table, if one is being filled, ends at b->row and is nobody's from now on. */
 static void leave_table(struct image_build *b)
 {
-	uint32_t table = layer_reach(layer_of(b)).table;
+	struct reach reach = layer_reach(layer_of(b));
 
-	table_leave(b->seq, table, b->table_tiles);
-	layer_set_reach(layer_of(b), (struct reach){ table, b->row });
+	if (!reach.table || reach.limit)
+		return;
+	table_leave(b->seq, reach.table, b->table_tiles);
+	layer_set_reach(layer_of(b), (struct reach){ reach.table, b->row });
 }
 
+/* Whoever runs out of room here comes again when there is some: what was done is not done twice. */
 static int begin_table(struct image_build *b)
 {
 	uint32_t table;
 	int r;
 
-	if (b->i)
-		leave_table(b);
+	leave_table(b);
 	r = table_create(b->seq, b->layer, layer_reach(layer_of(b)), b->tiles, b->i, b->row,
 			 &table);
 	if (r < 0)
@@ -197,6 +210,7 @@ static int begin_table(struct image_build *b)
 	/* It has taken over the reference on its base. */
 	layer_set_reach(layer_of(b), (struct reach){ table, 0 });
 	b->table_tiles = 0;
+	b->has_table = true;
 	return 0;
 }
 
@@ -208,29 +222,35 @@ static int begin_extent(struct image_build *b)
 	unsigned slot;
 	int r = 0;
 
-	b->part = PART_EXTENT;
-	if (!b->i || !image_extent_is_full(x - 1))
+	if (!b->has_table)
 		r = begin_table(b);
-	for (uint32_t i = 0; r == 0 && i < x->used; i++) {
+	while (r == 0 && b->slots < x->used) {
 		uint32_t table = layer_reach(layer_of(b)).table;
 
-		r = table_next(b->seq, table, b->row + i * KV_TILE_ROWS, &b->x, &slot);
+		r = table_next(b->seq, table, b->row + b->slots * KV_TILE_ROWS, &b->x, &slot);
 		if (r < 0)
 			break;
-		assert(b->x.tiles == x->tiles && slot == i);
+		assert(b->x.tiles == x->tiles && slot == b->slots);
 		table_seal(b->seq->cache->store, table);
+		b->slots++;
 		b->table_tiles++;
 		b->tiles++;
 	}
+	if (r < 0)
+		return r;
 	b->x.used = x->used;
+	b->part = PART_EXTENT;
 	b->part_bytes = x->used * kv_image_tile_bytes(space, channels_of(b));
-	return r;
+	return 0;
 }
 
 static void end_extent(struct image_build *b)
 {
-	b->row += (uint32_t)image_extent_rows(&b->extent[b->i]);
-	b->i++;
+	const struct sequence_extent *x = &b->extent[b->i++];
+
+	b->row += (uint32_t)image_extent_rows(x);
+	b->has_table = image_extent_is_full(x);
+	b->slots = 0;
 	b->part = PART_LAYER;
 }
 
@@ -248,7 +268,7 @@ static int begin_sinks(struct image_build *b)
 	struct seq_layer *l = layer_of(b);
 	int r;
 
-	if (from->n_extents && !(from->flags & SEQUENCE_OWNED))
+	if (!(from->flags & SEQUENCE_OWNED))
 		leave_table(b);
 	l->tail_first = from->tail_first;
 	l->n_extents = from->n_extents;
@@ -278,7 +298,7 @@ static void begin_chunk(struct image_build *b)
 		return;
 	}
 	seq_commit(b->seq, b->layer, l->rows);
-	POINT(load_layer);
+	POINT(save_loaded_layer);
 	b->extent += l->n_extents;
 	if (++b->layer == b->head.layers)
 		b->part = PART_END;
@@ -368,8 +388,22 @@ static int fail(struct image_build *b, int error, char *why)
 		return error;
 	if (error != -ENOSPC)
 		return why_fail(why, -error, "loading a sequence: %s", strerror(-error));
-	c->store->shortage = b->seq->shortage;
 	return shortage_fail(&b->seq->shortage, c, "loading a sequence", why);
+}
+
+static int advance_with_room(struct image_build *b, char *why)
+{
+	struct store *st = b->seq->cache->store;
+	int r;
+
+	for (;;) {
+		r = advance(b, why);
+		if (r != -ENOSPC || !b->make_room)
+			return r;
+		st->shortage = b->seq->shortage;
+		if (!b->make_room(b->arg))
+			return r;
+	}
 }
 
 static int write_all(struct image_build *b, struct cursor *c, size_t n, char *why)
@@ -381,7 +415,7 @@ static int write_all(struct image_build *b, struct cursor *c, size_t n, char *wh
 		write_part(b, c, now);
 		n -= now;
 		while (r == 0 && b->part != PART_END && b->part_at == b->part_bytes)
-			r = advance(b, why);
+			r = advance_with_room(b, why);
 		if (r < 0)
 			return fail(b, r, why);
 	}

@@ -34,6 +34,8 @@ struct image_build;
 
 /* For an image of `bytes` in all. The sequence is the caller's, and holds no row. */
 int image_build_open(struct seq *s, uint64_t bytes, struct image_build **ret, char *why);
+/* Asked when there is no room, as the store's shortage says; true: it is worth trying again. */
+void image_build_make_room(struct image_build *b, bool (*make_room)(void *arg), void *arg);
 /* The next n bytes. Each byte of `buf` is read once, by the copy: it may be memory that a client
  * writes to. `ret_checksum` (may be NULL) is of the copy. -EBADMSG, -EINVAL, -EPROTONOSUPPORT: what
  * is wrong with the image, -ENOSPC: no room, with `why` (SPARQ_ERROR_TEXT bytes). After a failure

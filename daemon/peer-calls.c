@@ -401,6 +401,10 @@ static const struct {
 	{ SPARQ_MSG_SEQ_TRUNCATE, call_seq_truncate },
 	{ SPARQ_MSG_SEQ_STAT, call_seq_stat },
 	{ SPARQ_MSG_SEQ_ADOPT, peer_seq_adopt },
+	{ SPARQ_MSG_SEQ_EXPORT, peer_seq_export },
+	{ SPARQ_MSG_SEQ_IMPORT, peer_seq_import },
+	{ SPARQ_MSG_SEQ_IMPORT_PIECE, peer_seq_import_piece },
+	{ SPARQ_MSG_SEQ_IMPORT_END, peer_seq_import_end },
 	{ SPARQ_MSG_SEQ_PREFETCH, peer_seq_prefetch },
 };
 

@@ -257,6 +257,7 @@ void peer_session_free(struct peer *p)
 	struct session *session = STEAL_PTR(p->session);
 	struct server *s = p->server;
 
+	peer_save_end(p);
 	/* No entry is in flight: no worker ever knew it, or its worker said DETACHED. */
 	if (!s->draining || !server_is_kept(s)) {
 		seq_release_session(&s->store, session->id);

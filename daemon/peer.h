@@ -48,6 +48,8 @@ struct peer {
 	struct peer_cache *cache;
 	uint32_t n_caches, cache_room;
 
+	struct peer_save *save; /* a sequence on its way out or in; NULL */
+
 	bool charged_session, watched;
 	uint32_t charged_queues;
 	uint64_t charged_bytes;
@@ -81,10 +83,16 @@ bool peer_sweep(struct peer *p, uint64_t now_ns);
 typedef int peer_call_fn(struct peer *p, union message *m, char *why);
 peer_call_fn peer_hello, peer_mapped;
 peer_call_fn peer_cache_attach, peer_seq_adopt; /* peer-attach.c */
+peer_call_fn peer_seq_export, peer_seq_import;  /* peer-save.c */
+peer_call_fn peer_seq_import_piece, peer_seq_import_end;
 peer_call_fn peer_seq_prefetch;                 /* peer-spill.c */
 peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
 /* Takes the caller's reference to the cache into the session, or lets go of it. */
 int peer_hold_cache(struct peer *p, struct cache *cache, char *why);
+/* Lets go of a sequence that is being saved, gives up one that is being loaded. */
+void peer_save_end(struct peer *p);
+/* "; saving CACHE/NAME: 42 %" if somebody is; else `ret` stays as it is. */
+void peer_save_sentence(const struct server *s, char *ret, size_t n);
 void peer_session_free(struct peer *p); /* and refunds what peer_hello charged */
 
 /* Only those of this session: another's id is as good as none. */

@@ -287,6 +287,7 @@ void server_sweep_soon(struct server *s)
 int server_sentence(const struct server *s, char *ret, size_t n)
 {
 	const struct pool *pool = &s->placement.pool;
+	char saving[192] = "";
 	int at;
 
 	if (s->refused)
@@ -298,8 +299,9 @@ int server_sentence(const struct server *s, char *ret, size_t n)
 		      s->placement.shortfall_bytes ? " (huge pages fell short)" : "");
 	if ((size_t)at < n)
 		at += spill_sentence(s->spill, ret + at, n - (size_t)at);
+	peer_save_sentence(s, saving, sizeof(saving));
 	if ((size_t)at < n)
-		at += snprintf(ret + at, n - (size_t)at, "%s",
+		at += snprintf(ret + at, n - (size_t)at, "%s%s", saving,
 			       s->unkept ? "; nobody keeps its memory" : "");
 	return at;
 }

@@ -50,6 +50,10 @@ static const struct kind kinds[] = {
 	KIND(SEQ_TRUNCATE, sparq_msg_seq, sparq_msg_seq),
 	KIND(SEQ_STAT, sparq_msg_seq, sparq_msg_seq_stat),
 	KIND(SEQ_ADOPT, sparq_msg_seq, sparq_msg_seq),
+	KIND(SEQ_EXPORT, sparq_msg_seq_export, sparq_msg_seq_exported),
+	KIND(SEQ_IMPORT, sparq_msg_seq_import, sparq_msg),
+	KIND(SEQ_IMPORT_PIECE, sparq_msg_seq_piece, sparq_msg),
+	KIND(SEQ_IMPORT_END, sparq_msg_seq_import_end, sparq_msg_seq),
 	KIND(SEQ_PREFETCH, sparq_msg_seq_create, sparq_msg_seq_prefetch),
 };
 
@@ -108,6 +112,10 @@ static const struct field fields[] = {
 	TEXT_IN(SEQ_PREFETCH, sparq_msg_seq_create, name),
 	ZERO_IN(SEQ_DROP, sparq_msg_seq, rows),
 	ZERO_IN(SEQ_ADOPT, sparq_msg_seq, rows),
+	ZERO_IN(SEQ_EXPORT, sparq_msg_seq_export, rsv),
+	TEXT_IN(SEQ_IMPORT, sparq_msg_seq_import, name),
+	ZERO_IN(SEQ_IMPORT_PIECE, sparq_msg_seq_piece, rsv),
+	ZERO_IN(SEQ_IMPORT_END, sparq_msg_seq_import_end, rsv),
 };
 
 static const struct kind *find_kind(uint16_t type)

@@ -35,6 +35,11 @@ union message { /* large enough for every message, head first */
 	struct sparq_msg_seq_create seq_create;
 	struct sparq_msg_seq seq;
 	struct sparq_msg_seq_stat seq_stat;
+	struct sparq_msg_seq_export seq_export;
+	struct sparq_msg_seq_exported seq_exported;
+	struct sparq_msg_seq_import seq_import;
+	struct sparq_msg_seq_piece seq_piece;
+	struct sparq_msg_seq_import_end seq_import_end;
 	struct sparq_msg_seq_prefetch seq_prefetch;
 	uint8_t bytes[MESSAGE_MAX_BYTES];
 };

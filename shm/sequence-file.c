@@ -12,7 +12,7 @@
 
 #include "shm/base.h"
 
-#define MAX_IMAGE_BYTES (1ull << 52) /* so that no sum of sizes overflows */
+#define MAX_IMAGE_BYTES (1ull << 46) /* so that no sum of sizes overflows */
 #define MAX_EXTENTS (1u << 20)
 #define MAX_TABLES (1u << 20)
 

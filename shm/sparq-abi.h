@@ -34,10 +34,11 @@
 #define SPARQ_FEATURE_REPORT (1ull << 1) /* items may ask for a report */
 #define SPARQ_FEATURE_TABLE (1ull << 2)  /* CACHE_TABLE is known */
 #define SPARQ_FEATURE_ADOPT (1ull << 3)  /* CACHE_ATTACH and SEQ_ADOPT are known */
+#define SPARQ_FEATURE_SAVE (1ull << 8)   /* SEQ_EXPORT and SEQ_IMPORT are known */
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
-	 SPARQ_FEATURE_PREFETCH)
+	 SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -229,6 +230,10 @@ enum {
 	SPARQ_MSG_SEQ_TRUNCATE = 36,
 	SPARQ_MSG_SEQ_STAT = 37,
 	SPARQ_MSG_SEQ_ADOPT = 38,
+	SPARQ_MSG_SEQ_EXPORT = 42,
+	SPARQ_MSG_SEQ_IMPORT = 43,
+	SPARQ_MSG_SEQ_IMPORT_PIECE = 44,
+	SPARQ_MSG_SEQ_IMPORT_END = 45,
 	SPARQ_MSG_SEQ_PREFETCH = 47
 };
 
@@ -387,6 +392,44 @@ struct sparq_msg_seq_stat {
 	uint32_t rsv;
 };
 
+/*
+ * A sequence in pieces through the arena, to be saved and loaded: sparq-sequence(5) says what the
+ * bytes are, checksums are XXH3 of 64 bits. The sequence is held from the first SEQ_EXPORT, at
+ * offset 0, to the last one, at SPARQ_EXPORT_END.
+ */
+#define SPARQ_MAX_PIECE_BYTES (1u << 20)
+#define SPARQ_EXPORT_END UINT64_MAX
+struct sparq_msg_seq_export {
+	struct sparq_msg head;
+	uint64_t sequence, offset, addr;
+	uint32_t bytes, rsv; /* at most; the sequence may end before */
+};
+
+struct sparq_msg_seq_exported { /* the reply */
+	struct sparq_msg head;
+	uint64_t sequence;
+	uint64_t total;    /* bytes of the whole sequence */
+	uint64_t checksum; /* of these */
+	uint32_t bytes, rsv;
+};
+
+struct sparq_msg_seq_import { /* begins one; the reply is a head */
+	struct sparq_msg head;
+	uint64_t cache, total;
+	char name[64]; /* empty: unnamed */
+};
+
+struct sparq_msg_seq_piece { /* SEQ_IMPORT_PIECE, in their order; the reply is a head */
+	struct sparq_msg head;
+	uint64_t offset, addr, checksum;
+	uint32_t bytes, rsv;
+};
+
+struct sparq_msg_seq_import_end { /* the reply is sparq_msg_seq */
+	struct sparq_msg head;
+	uint32_t commit, rsv; /* 1: it is a sequence from now on; 0: it is given up */
+};
+
 struct sparq_msg_seq_prefetch { /* the reply */
 	struct sparq_msg head;
 	uint64_t sequence, rows;
@@ -436,6 +479,11 @@ SPARQ_ASSERT(sizeof(struct sparq_msg_cache_attach) == 88, "msg_cache_attach");
 SPARQ_ASSERT(sizeof(struct sparq_msg_cache_shape) == 576, "msg_cache_shape");
 SPARQ_AT(sparq_msg_cache_shape, name, 24); /* where the request has it */
 SPARQ_AT(sparq_msg_cache_shape, k_format, 128);
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_export) == 48, "msg_seq_export");
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_exported) == 48, "msg_seq_exported");
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_import) == 96, "msg_seq_import");
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_piece) == 48, "msg_seq_piece");
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_import_end) == 24, "msg_seq_import_end");
 SPARQ_ASSERT(sizeof(struct sparq_msg_hello_reply) == 16 + 8 + 16 + 24 + 32 + 24 * SPARQ_MAX_QUEUES,
 	     "msg_hello_reply");
 

@@ -157,6 +157,24 @@ static void print_cache_messages(void)
 	F(sparq_msg_seq_stat, rows_least) F(sparq_msg_seq_stat, rows_most)
 	F(sparq_msg_seq_stat, bytes) F(sparq_msg_seq_stat, node) F(sparq_msg_seq_stat, rsv)
 	END(sparq_msg_seq_stat);
+	F(sparq_msg_seq_export, head) F(sparq_msg_seq_export, sequence)
+	F(sparq_msg_seq_export, offset) F(sparq_msg_seq_export, addr)
+	F(sparq_msg_seq_export, bytes) F(sparq_msg_seq_export, rsv)
+	END(sparq_msg_seq_export);
+	F(sparq_msg_seq_exported, head) F(sparq_msg_seq_exported, sequence)
+	F(sparq_msg_seq_exported, total) F(sparq_msg_seq_exported, checksum)
+	F(sparq_msg_seq_exported, bytes) F(sparq_msg_seq_exported, rsv)
+	END(sparq_msg_seq_exported);
+	F(sparq_msg_seq_import, head) F(sparq_msg_seq_import, cache)
+	F(sparq_msg_seq_import, total) F(sparq_msg_seq_import, name)
+	END(sparq_msg_seq_import);
+	F(sparq_msg_seq_piece, head) F(sparq_msg_seq_piece, offset)
+	F(sparq_msg_seq_piece, addr) F(sparq_msg_seq_piece, checksum)
+	F(sparq_msg_seq_piece, bytes) F(sparq_msg_seq_piece, rsv)
+	END(sparq_msg_seq_piece);
+	F(sparq_msg_seq_import_end, head) F(sparq_msg_seq_import_end, commit)
+	F(sparq_msg_seq_import_end, rsv)
+	END(sparq_msg_seq_import_end);
 	F(sparq_msg_seq_prefetch, head) F(sparq_msg_seq_prefetch, sequence)
 	F(sparq_msg_seq_prefetch, rows) F(sparq_msg_seq_prefetch, bytes)
 	F(sparq_msg_seq_prefetch, bytes_done)
@@ -167,7 +185,7 @@ static void print_numbers(void)
 {
 	NUMBER(SPARQ_MAGIC) NUMBER(SPARQ_ABI_MAJOR) NUMBER(SPARQ_FEATURE_LSE)
 	NUMBER(SPARQ_FEATURE_REPORT) NUMBER(SPARQ_FEATURE_TABLE)
-	NUMBER(SPARQ_FEATURE_ADOPT)
+	NUMBER(SPARQ_FEATURE_ADOPT) NUMBER(SPARQ_FEATURE_SAVE)
 	NUMBER(SPARQ_FEATURE_PREFETCH)
 	NUMBER(SPARQ_FEATURES_COMPAT)
 	NUMBER(SPARQ_FEATURES_INCOMPAT) NUMBER(SPARQ_MAX_QUEUES) NUMBER(SPARQ_MAX_SQ_ENTRIES)
@@ -205,6 +223,9 @@ static void print_enumerations(void)
 	NUMBER(SPARQ_MSG_SEQ_CREATE) NUMBER(SPARQ_MSG_SEQ_ATTACH) NUMBER(SPARQ_MSG_SEQ_FORK)
 	NUMBER(SPARQ_MSG_SEQ_DROP) NUMBER(SPARQ_MSG_SEQ_TRUNCATE) NUMBER(SPARQ_MSG_SEQ_STAT)
 	NUMBER(SPARQ_MSG_SEQ_ADOPT)
+	NUMBER(SPARQ_MSG_SEQ_EXPORT) NUMBER(SPARQ_MSG_SEQ_IMPORT)
+	NUMBER(SPARQ_MSG_SEQ_IMPORT_PIECE) NUMBER(SPARQ_MSG_SEQ_IMPORT_END)
+	NUMBER(SPARQ_MAX_PIECE_BYTES) NUMBER(SPARQ_EXPORT_END)
 	NUMBER(SPARQ_MSG_SEQ_PREFETCH)
 }
 

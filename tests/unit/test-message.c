@@ -28,6 +28,8 @@ static const uint16_t types[] = {
 	SPARQ_MSG_CACHE_STAT,    SPARQ_MSG_SEQ_CREATE,   SPARQ_MSG_SEQ_ATTACH,  SPARQ_MSG_SEQ_FORK,
 	SPARQ_MSG_SEQ_DROP,      SPARQ_MSG_SEQ_TRUNCATE, SPARQ_MSG_SEQ_STAT,
 	SPARQ_MSG_CACHE_TABLE, SPARQ_MSG_CACHE_ATTACH, SPARQ_MSG_SEQ_ADOPT,
+	SPARQ_MSG_SEQ_EXPORT,    SPARQ_MSG_SEQ_IMPORT,   SPARQ_MSG_SEQ_IMPORT_PIECE,
+	SPARQ_MSG_SEQ_IMPORT_END,
 	SPARQ_MSG_SEQ_PREFETCH,
 };
 
@@ -134,6 +136,7 @@ static const struct text texts[] = {
 	TEXT(CACHE_SET, sparq_msg_cache_set, key),
 	TEXT(CACHE_SET, sparq_msg_cache_set, value),
 	TEXT(CACHE_ATTACH, sparq_msg_cache_attach, name),
+	TEXT(SEQ_IMPORT, sparq_msg_seq_import, name),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, name),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, k_format),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, v_format),
