@@ -15,7 +15,16 @@ static const char synopsis[] =
 #include "client/synopsis.h" /* made of synopsis.txt, which sparqctl(1) is held to as well */
 	;
 
-enum { JSON = 1, CONTROL = 2, SOCKET = 4, SEED = 8, WORDS = 16 };
+enum {
+	JSON = 1,
+	CONTROL = 2,
+	SOCKET = 4,
+	SEED = 8,
+	CACHE = 16,
+	NAME = 32,
+	REPLACE = 64,
+	WORDS = 128, /* no option */
+};
 
 static const struct command {
 	const char *name;
@@ -25,6 +34,8 @@ static const struct command {
 	{ "status", ctl_status, JSON | CONTROL },
 	{ "selftest", ctl_selftest, SOCKET | SEED },
 	{ "explain", ctl_explain, JSON | CONTROL | WORDS },
+	{ "save", ctl_save, JSON | SOCKET | CACHE | REPLACE | WORDS },
+	{ "load", ctl_load, JSON | SOCKET | CACHE | NAME | WORDS },
 };
 
 static const struct option options[] = {
@@ -32,6 +43,9 @@ static const struct option options[] = {
 	{ "control", required_argument, NULL, CONTROL },
 	{ "socket", required_argument, NULL, SOCKET },
 	{ "seed", required_argument, NULL, SEED },
+	{ "cache", required_argument, NULL, CACHE },
+	{ "name", required_argument, NULL, NAME },
+	{ "replace", no_argument, NULL, REPLACE },
 	{},
 };
 
@@ -60,6 +74,15 @@ static int set_option(struct ctl_options *o, int which, const char *value)
 		return CTL_OK;
 	case SOCKET:
 		o->socket = value;
+		return CTL_OK;
+	case CACHE:
+		o->cache = value;
+		return CTL_OK;
+	case NAME:
+		o->name = value;
+		return CTL_OK;
+	case REPLACE:
+		o->replace = true;
 		return CTL_OK;
 	default:
 		o->seed = strtoull(value, &end, 0);

@@ -16,8 +16,9 @@
 /* What the commands take; each knows which of them it allows. */
 struct ctl_options {
 	const char *control, *socket; /* NULL: the library's default */
+	const char *cache, *name; /* NULL: as in the file */
 	uint64_t seed;
-	bool json;
+	bool json, replace;
 	int n_words; /* what is no option */
 	char **words;
 };
@@ -25,6 +26,8 @@ struct ctl_options {
 int ctl_status(const struct ctl_options *o);
 int ctl_selftest(const struct ctl_options *o);
 int ctl_explain(const struct ctl_options *o);
+int ctl_save(const struct ctl_options *o);
+int ctl_load(const struct ctl_options *o);
 
 /* Calls `io.sparqd.Control.METHOD`: the reply's parameters, to be put with json_object_put, or NULL
  * after a sentence on stderr. Takes `parameters` (may be NULL). */

@@ -146,6 +146,36 @@ struct sparq_seq_stat {
 int sparq_seq_stat_get(sparq_seq *s, uint32_t layer, struct sparq_seq_stat *ret);
 uint64_t sparq_seq_id(sparq_seq *s);
 
+/* ---- sequences in files: sparq_seq_save(3) ------------------------------------ */
+
+struct sparq_progress {
+	uint32_t size, rsv;
+	uint64_t rows, rows_total, bytes, bytes_total;
+};
+#define SPARQ_FILE_REPLACE (1u << 0) /* save: a file that is there is replaced */
+struct sparq_file_params {
+	uint32_t size;
+	uint32_t flags; /* SPARQ_FILE_* */
+	/* After each piece; other than 0 gives up: -ECANCELED. NULL: nobody looks. */
+	int (*progress)(void *arg, const struct sparq_progress *now);
+	void *arg;
+};
+struct sparq_file_info {
+	uint32_t size;
+	uint32_t layers, heads, kv_heads, k_dim, v_dim;
+	uint32_t dtype;
+	uint32_t tables; /* channel tables */
+	uint64_t rows_least, rows_most, bytes;
+	char cache[64], name[64]; /* what they were called */
+	char k_format[128], v_format[128], policy[32], model[128], options[1024];
+};
+int sparq_file_info_get(sparq *c, const char *path, struct sparq_file_info *ret);
+int sparq_seq_save(sparq_seq *s, const char *path, const struct sparq_file_params *params);
+int sparq_seq_load(sparq_cache *k, const char *path, const char *name,
+		   const struct sparq_file_params *params, sparq_seq **ret);
+int sparq_cache_from_file(sparq *c, const char *path, const char *name, const char *options,
+			  sparq_cache **ret);
+
 /* ---- memory both sides see: sparq_buf_alloc(3) -------------------------------- */
 
 int sparq_buf_alloc(sparq *c, size_t n, sparq_buf **ret);
