@@ -32,9 +32,12 @@ static bool is_repeatable(const union message *m)
 	case SPARQ_MSG_SEQ_STAT:
 	case SPARQ_MSG_SEQ_TRUNCATE:
 	case SPARQ_MSG_SEQ_DROP:
+	case SPARQ_MSG_SEQ_TOKENS:
 		return true;
 	case SPARQ_MSG_SEQ_CREATE:
 		return !m->seq_create.name[0];
+	case SPARQ_MSG_SEQ_CREATE_PREFIX:
+		return !m->seq_prefix.name[0];
 	default:
 		return false;
 	}
@@ -48,6 +51,9 @@ _Static_assert(offsetof(struct sparq_msg_cache, cache) == sizeof(struct sparq_ms
 		       offsetof(struct sparq_msg_cache_table, cache) == sizeof(struct sparq_msg) &&
 		       offsetof(struct sparq_msg_cache_shape, cache) == sizeof(struct sparq_msg) &&
 		       offsetof(struct sparq_msg_seq_create, cache) == sizeof(struct sparq_msg) &&
+		       offsetof(struct sparq_msg_seq_prefix, cache) == sizeof(struct sparq_msg) &&
+		       offsetof(struct sparq_msg_seq_tokens, sequence) ==
+			       sizeof(struct sparq_msg) &&
 		       offsetof(struct sparq_msg_seq, sequence) == sizeof(struct sparq_msg),
 	       "ids");
 
@@ -85,8 +91,17 @@ struct call {
 	struct handle *makes; /* what the reply's id is given to, and the list that it joins */
 	struct handle **list;
 	union message request;
+	struct payload payload;
 	bool sent; /* the last attempt may have been seen */
 };
+
+/* Into the session that the request goes to: each has an arena of its own. */
+static void put_payload(const struct session *s, const struct payload *p)
+{
+	if (p->bytes)
+		memcpy((uint8_t *)s->segment.base + s->told.arena_offset + p->offset, p->data,
+		       p->bytes);
+}
 
 static int say(struct call *l, union message *m)
 {
@@ -98,6 +113,7 @@ static int say(struct call *l, union message *m)
 		return conn_fail(c, -ESTALE, "%s", l->of->lost);
 	if (l->of)
 		memcpy(m->bytes + sizeof(m->head), &l->of->id, sizeof(l->of->id));
+	put_payload(c->session, &l->payload);
 	r = session_call(c->session, m, NULL, 0, call_timeout_ns(m->head.type), c->error,
 			 &l->sent);
 	if (r == 0 && l->makes) {
@@ -180,6 +196,14 @@ int conn_call_new(sparq *c, struct handle *of, union message *m, struct handle *
 		  struct handle **list)
 {
 	struct call l = { .c = c, .of = of, .makes = made, .list = list };
+
+	return call(&l, m);
+}
+
+int conn_call_with(struct handle *of, union message *m, const struct payload *p,
+		   struct handle *made, struct handle **list)
+{
+	struct call l = { .c = of->c, .of = of, .payload = *p, .makes = made, .list = list };
 
 	return call(&l, m);
 }

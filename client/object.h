@@ -33,5 +33,14 @@ struct sparq_seq {
  * can replace the session that it is of. `of`: whose id the request has; NULL: nobody's. */
 int conn_call_new(sparq *c, struct handle *of, union message *m, struct handle *made,
 		  struct handle **list);
+/* Bytes that the request refers to: they are put into the arena of whichever session it is said in,
+ * at a place that the caller has taken. made NULL: nothing new. */
+struct payload {
+	const void *data;
+	size_t bytes;
+	uint64_t offset;
+};
+int conn_call_with(struct handle *of, union message *m, const struct payload *p,
+		   struct handle *made, struct handle **list);
 /* Out of its list, and what it refers to let go; its memory is the caller's to free. */
 void handle_remove(struct handle *h);

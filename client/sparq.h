@@ -134,6 +134,10 @@ int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret);
 int sparq_seq_create(sparq_cache *k, const char *name, sparq_seq **ret);
 int sparq_seq_attach(sparq_cache *k, const char *name, sparq_seq **ret);
 int sparq_seq_prefetch(sparq_cache *k, const char *name); /* sparq_seq_prefetch(3) */
+/* Of the n tokens' ids, beginning with the rows that the cache has of them already: *ret_rows. */
+int sparq_seq_create_prefix(sparq_cache *k, const char *name, const uint32_t *tokens, size_t n,
+			    sparq_seq **ret, uint64_t *ret_rows);
+int sparq_seq_tokens(sparq_seq *s, uint64_t row, const uint32_t *tokens, size_t n);
 int sparq_seq_fork(sparq_seq *s, uint64_t rows, sparq_seq **ret);
 sparq_seq *sparq_seq_unref(sparq_seq *s);
 int sparq_seq_drop(sparq_seq *s);

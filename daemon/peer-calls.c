@@ -406,6 +406,8 @@ static const struct {
 	{ SPARQ_MSG_SEQ_IMPORT_PIECE, peer_seq_import_piece },
 	{ SPARQ_MSG_SEQ_IMPORT_END, peer_seq_import_end },
 	{ SPARQ_MSG_SEQ_PREFETCH, peer_seq_prefetch },
+	{ SPARQ_MSG_SEQ_TOKENS, peer_seq_tokens },
+	{ SPARQ_MSG_SEQ_CREATE_PREFIX, peer_seq_create_prefix },
 };
 
 peer_call_fn *peer_call(const struct peer *p, uint16_t type)

@@ -11,6 +11,7 @@
 #include "daemon/name.h"
 #include "daemon/point.h"
 #include "daemon/seq-make.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -144,7 +145,7 @@ void prefix_free(struct seq *s)
 /* Links what is new of a sequence; without memory it is not found, until the next lookup. */
 static void index_seq(struct seq *s)
 {
-	uint32_t end = tokens_rows(s) / TOKEN_ROWS;
+	uint32_t end = tokens_hashes(s->cache, tokens_rows(s));
 
 	for (uint32_t n = s->tokens.linked; n < end; n++) {
 		uint32_t i;
@@ -186,12 +187,10 @@ struct lookup {
 /* Has it these rows, in all layers, where they can be shared? */
 static bool offers(const struct lookup *l, const struct seq *s, uint32_t rows)
 {
-	const struct sequence_record *r = s->record;
-
 	for (uint32_t i = 0; i < l->n_leave; i++)
 		if (l->leave[i] == s)
 			return false;
-	return s->cache == l->cache && tokens_rows(s) >= rows && !r->spilled &&
+	return s->cache == l->cache && tokens_rows(s) >= rows && seq_is_here(s) &&
 	       seq_least_rows(s) >= rows;
 }
 
@@ -207,7 +206,8 @@ static struct seq *owner_of(const struct lookup *l, const struct token_hash *h, 
 		if (at->number != n - 1)
 			continue;
 		has = tokens_hash(s, at->number);
-		if (has->low == h->low && has->high == h->high && offers(l, s, n * TOKEN_ROWS))
+		if (has->low == h->low && has->high == h->high &&
+		    offers(l, s, tokens_end(l->cache, n)))
 			return s;
 	}
 	return NULL;
@@ -242,7 +242,9 @@ static int hash_all(const struct cache *c, const uint32_t *ids, uint32_t n, stru
 	if (!all)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++) {
-		h = tokens_mix(h, ids + (size_t)i * TOKEN_ROWS);
+		uint32_t from = tokens_end(c, i);
+
+		h = tokens_mix(h, ids + from, tokens_end(c, i + 1) - from);
 		all[i] = h;
 	}
 	*ret = all;
@@ -258,25 +260,26 @@ static int fork_longest(struct lookup *l, const char *name, struct seq **ret, ui
 	int64_t until = clock_now_ns() + HOLD_NS;
 
 	while (l->n_leave < OWNERS_TRIED) {
-		uint32_t n;
+		uint32_t n, rows;
 		struct seq *owner = longest(l, &n);
 		int r;
 
 		if (!owner)
 			return 0;
+		rows = tokens_end(l->cache, n);
 		if (!seq_try_borrow(owner, until)) {
 			l->leave[l->n_leave++] = owner;
 			continue;
 		}
 		/* It may have been cut before it was held. */
-		if (!offers(l, owner, n * TOKEN_ROWS)) {
+		if (!offers(l, owner, rows)) {
 			seq_end_borrow(owner);
 			continue;
 		}
 		evict_touch(owner);
-		r = seq_fork_held(owner, name, n * TOKEN_ROWS, ret, why);
+		r = seq_fork_held(owner, name, rows, ret, why);
 		seq_end_borrow(owner);
-		*ret_rows = n * TOKEN_ROWS;
+		*ret_rows = rows;
 		return r;
 	}
 	return 0;
@@ -286,7 +289,7 @@ static int begin(struct cache *c, const char *name, const uint32_t *ids, uint32_
 		 struct seq **ret, uint32_t *ret_rows, char *why)
 {
 	FREE_MEMORY struct token_hash *hash = NULL;
-	struct lookup l = { .cache = c, .n_hashes = n / TOKEN_ROWS };
+	struct lookup l = { .cache = c, .n_hashes = tokens_hashes(c, n) };
 	struct seq *s = NULL;
 	int r = hash_all(c, ids, l.n_hashes, &hash);
 
@@ -333,15 +336,14 @@ int prefix_create(struct cache *c, const char *name, const uint32_t *ids, uint32
 /* Rows that others could begin with, and that nobody else offers. */
 static uint32_t worth_keeping(struct seq *s)
 {
-	uint32_t rows = MIN(tokens_rows(s), seq_least_rows(s)) / TOKEN_ROWS * TOKEN_ROWS;
+	uint32_t rows = MIN(tokens_rows(s), seq_least_rows(s));
+	uint32_t n = tokens_hashes(s->cache, rows);
 	struct lookup l = { .cache = s->cache, .leave = { s }, .n_leave = 1 };
-	uint32_t n;
 
-	if (!rows)
+	if (!n)
 		return 0;
 	index_new(index_of(s));
-	n = rows / TOKEN_ROWS;
-	return owner_of(&l, tokens_hash(s, n - 1), n) ? 0 : rows;
+	return owner_of(&l, tokens_hash(s, n - 1), n) ? 0 : tokens_end(s->cache, n);
 }
 
 /* Can somebody come who asks this cache for it? */
@@ -352,11 +354,10 @@ static bool is_reachable(const struct cache *c)
 
 bool prefix_keep(struct seq *s)
 {
-	struct sequence_record *r = s->record;
 	struct cache *c = s->cache;
 	uint32_t rows;
 
-	if ((r->flags & SEQUENCE_PREFIX) || r->spilled || !c->record->share || !c->record->evict ||
+	if (seq_is_prefix(s) || !seq_is_here(s) || !c->record->share || !c->record->evict ||
 	    !is_reachable(c))
 		return false;
 	rows = worth_keeping(s);

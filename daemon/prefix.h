@@ -47,7 +47,7 @@ void prefix_forget(struct seq *s, uint32_t from);
 void prefix_free(struct seq *s);
 
 /* A sequence that is told to be of the n ids, and begins with the longest part of them that the
- * cache holds and can be had: *ret_rows of them, a multiple of 128, are there. */
+ * cache holds and can be had: *ret_rows of them, sinks and whole tiles, are there. */
 int prefix_create(struct cache *c, const char *name, const uint32_t *ids, uint32_t n,
 		  uint64_t session, struct seq **ret, uint32_t *ret_rows, char *why);
 /* Is there a reason to keep what its client gives up? Then it is cut to what others can begin

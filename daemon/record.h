@@ -92,19 +92,21 @@ struct table_block {
 	((CATALOGUE_BLOCK - sizeof(struct table_header)) / sizeof(struct table_entry))
 #define ENTRIES_NEXT ((CATALOGUE_BLOCK - sizeof(struct table_block)) / sizeof(struct table_entry))
 
-/* What 128 token ids and all before them hash to. */
+/* What the token ids of the rows up to the end of a tile hash to, those of all tiles before and of
+ * the sinks included. */
 struct token_hash {
 	uint64_t low, high;
 };
 
-/* First block of a chain: the ids of rows from ids_from on, each at its row mod TOKEN_IDS, so that
- * the last of them can be taken back and others told. token_rows of the sequence says how many rows
- * count; one hash for each 128 whole ones. Both are written beside what counts. */
-#define TOKEN_IDS 256u
+/* First block of a chain: the ids of rows from ids_from on, so that the last of them can be taken
+ * back and others told; those of a tile at its row after the sinks mod TOKEN_RING, those of sinks
+ * behind that. token_rows of the sequence says how many rows count; one hash for each whole tile.
+ * Both are written beside what counts. */
+#define TOKEN_RING (2 * KV_TILE_ROWS)
 struct token_header {
 	uint32_t next, ids_from; /* ids_from beyond the rows that count: none are kept */
 	uint64_t rsv;
-	uint32_t id[TOKEN_IDS];
+	uint32_t id[TOKEN_RING + KV_MAX_SINKS];
 	struct token_hash hash[];
 };
 
@@ -145,7 +147,7 @@ _Static_assert(sizeof(struct table_entry) == 16, "table_entry");
 _Static_assert(sizeof(struct table_header) == 32, "table_header");
 _Static_assert(sizeof(struct table_block) == 16, "table_block");
 _Static_assert(offsetof(struct table_header, next) == offsetof(struct table_block, next), "next");
-_Static_assert(sizeof(struct token_header) == 16 + 4 * TOKEN_IDS, "token_header");
+_Static_assert(sizeof(struct token_header) == 1104, "token_header");
 _Static_assert(sizeof(struct token_block) == 16, "token_block");
 _Static_assert(offsetof(struct token_header, next) == offsetof(struct token_block, next), "next");
 _Static_assert(sizeof(struct sequence_record) == 256, "sequence_record");

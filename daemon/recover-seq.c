@@ -310,7 +310,7 @@ int recover_sequence(struct recovery *rc, uint32_t slot, char *why)
 		r->tokens = BLOCK_NONE; /* not marked: not to be given back */
 	else
 		tokens_revive(s);
-	if (error == 0 && (r->flags & SEQUENCE_PREFIX) && tokens_rows(s) < TOKEN_ROWS)
+	if (error == 0 && (r->flags & SEQUENCE_PREFIX) && !tokens_hashes(s->cache, tokens_rows(s)))
 		error = why_fail(why, EUCLEAN, "nobody can ask for it: its token ids are gone");
 	if (error < 0) {
 		seq_unmake(s);

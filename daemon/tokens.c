@@ -38,17 +38,30 @@ struct token_hash tokens_begin(const struct cache *c)
 	return (struct token_hash){ c->record->checksum, c->id };
 }
 
-struct token_hash tokens_mix(struct token_hash before, const uint32_t id[TOKEN_ROWS])
+struct token_hash tokens_mix(struct token_hash before, const uint32_t *id, uint32_t n)
 {
 	struct {
 		struct token_hash before;
-		uint32_t id[TOKEN_ROWS];
+		uint32_t id[KV_TILE_ROWS + KV_MAX_SINKS];
 	} all = { .before = before };
 	XXH128_hash_t h;
 
-	memcpy(all.id, id, sizeof(all.id));
-	h = XXH3_128bits(&all, sizeof(all));
+	assert(n <= ARRAY_SIZE(all.id));
+	memcpy(all.id, id, n * sizeof(*id));
+	h = XXH3_128bits(&all, sizeof(all.before) + n * sizeof(*id));
 	return (struct token_hash){ h.low64, h.high64 };
+}
+
+uint32_t tokens_hashes(const struct cache *c, uint32_t rows)
+{
+	uint32_t sinks = cache_shape(c)->sinks;
+
+	return rows > sinks ? (rows - sinks) / KV_TILE_ROWS : 0;
+}
+
+uint32_t tokens_end(const struct cache *c, uint32_t n_hashes)
+{
+	return n_hashes ? cache_shape(c)->sinks + n_hashes * KV_TILE_ROWS : 0;
 }
 
 /* Where hash i stands; NULL: in a block that the chain does not have. */
@@ -144,7 +157,8 @@ void tokens_clear(struct seq *s)
  * that needs the ids of the rows since the first of them. */
 static uint32_t known_below(const struct seq *s, uint32_t have, uint32_t rows)
 {
-	uint32_t end = MIN(have, rows), hashed = end / TOKEN_ROWS * TOKEN_ROWS;
+	uint32_t end = MIN(have, rows);
+	uint32_t hashed = tokens_end(s->cache, tokens_hashes(s->cache, end));
 
 	if (end == hashed)
 		return end;
@@ -170,29 +184,45 @@ static bool count_rows(struct seq *s, uint32_t have, uint32_t rows)
 	return compare_exchange(&record_of(s)->token_rows, &have, rows);
 }
 
-/* The next ids, at most up to the end of their 128. */
+static uint32_t *id_at(const struct seq *s, uint32_t row)
+{
+	uint32_t sinks = cache_shape(s->cache)->sinks;
+
+	return &header_of(s)->id[row < sinks ? TOKEN_RING + row : (row - sinks) % TOKEN_RING];
+}
+
+/* The hash of the rows [first, end), all of whose ids are there. */
+static void put_hash(struct seq *s, uint32_t number, uint32_t first, uint32_t end)
+{
+	struct token_hash before = number ? *hash_at(s, number - 1) : tokens_begin(s->cache);
+	uint32_t id[KV_TILE_ROWS + KV_MAX_SINKS];
+
+	for (uint32_t row = first; row < end; row++)
+		id[row - first] = *id_at(s, row);
+	prefix_forget(s, number);
+	*hash_at(s, number) = tokens_mix(before, id, end - first);
+	POINT(tokens_hashed);
+}
+
+/* The next ids, at most up to the end of their tile; how many. */
 static int put_some(struct seq *s, uint32_t have, const uint32_t *ids, uint32_t n)
 {
-	uint32_t number = have / TOKEN_ROWS, first = number * TOKEN_ROWS;
-	struct token_header *h;
+	uint32_t number = tokens_hashes(s->cache, have);
+	uint32_t first = tokens_end(s->cache, number), end = tokens_end(s->cache, number + 1);
 	int r = extend(s, number);
 
 	if (r < 0)
 		return r;
-	h = header_of(s);
+	n = MIN(n, end - have);
 	/* What is written over does not count from here on. */
-	if (have == first && first >= TOKEN_ROWS)
-		store_release(&h->ids_from, MAX(h->ids_from, first - TOKEN_ROWS));
-	memcpy(&h->id[have % TOKEN_IDS], ids, n * sizeof(*ids));
-	if (have + n == first + TOKEN_ROWS) {
-		struct token_hash before =
-			number ? *hash_at(s, number - 1) : tokens_begin(s->cache);
-
-		prefix_forget(s, number);
-		*hash_at(s, number) = tokens_mix(before, &h->id[first % TOKEN_IDS]);
-		POINT(tokens_hashed);
-	}
-	return count_rows(s, have, have + n) ? 0 : -EBUSY;
+	if (have == first && number >= 2)
+		store_release(&header_of(s)->ids_from,
+			      MAX(header_of(s)->ids_from, tokens_end(s->cache, number - 1)));
+	for (uint32_t i = 0; i < n; i++)
+		*id_at(s, have + i) = ids[i];
+	if (have + n == end)
+		put_hash(s, number, first, end);
+	return count_rows(s, have, have + n) ? (int)n : -EBUSY;
 }
 
 /* Takes back what was told of rows from first_row on. */
@@ -202,7 +232,7 @@ static int take_back(struct seq *s, uint32_t first_row, uint32_t *ret_rows)
 
 	if (known != first_row) {
 		*ret_rows = known;
-		return -ESTALE;
+		return -ENODATA;
 	}
 	if (!count_rows(s, have, known))
 		return -EBUSY;
@@ -218,18 +248,14 @@ int tokens_put(struct seq *s, uint32_t first_row, const uint32_t *ids, uint32_t 
 	uint32_t have = first_row, end = first_row + n;
 	int r = take_back(s, first_row, ret_rows);
 
-	while (r == 0 && have < end) {
-		uint32_t part = MIN(end - have, TOKEN_ROWS - have % TOKEN_ROWS);
-
-		r = put_some(s, have, ids, part);
-		have += part;
-		ids += part;
-	}
-	if (tokens_rows(s) / TOKEN_ROWS > s->tokens.linked)
+	for (; r >= 0 && have < end; have += (uint32_t)MAX(r, 0))
+		r = put_some(s, have, ids + (have - first_row), end - have);
+	if (tokens_hashes(s->cache, tokens_rows(s)) > s->tokens.linked)
 		prefix_note(s);
-	if (r == 0)
-		*ret_rows = have;
-	return r;
+	if (r < 0)
+		return r;
+	*ret_rows = have;
+	return 0;
 }
 
 /* ---- forks ---------------------------------------------------------------------------------- */
@@ -261,11 +287,11 @@ int tokens_fork(const struct seq *parent, struct seq *child, uint32_t rows)
 
 	if (!known)
 		return 0;
-	r = copy_blocks(parent, child, known / TOKEN_ROWS);
+	r = copy_blocks(parent, child, tokens_hashes(parent->cache, known));
 	if (r < 0)
 		return r;
 	store_release(&record_of(child)->token_rows, known);
-	if (known >= TOKEN_ROWS)
+	if (tokens_hashes(child->cache, known))
 		prefix_note(child);
 	return 0;
 }
@@ -295,10 +321,10 @@ void tokens_revive(struct seq *s)
 	uint32_t rows = tokens_rows(s);
 
 	if (revive_blocks(s) < 0 || rows >= SPARQ_ROW_LIMIT ||
-	    (rows && !hash_at(s, (rows - 1) / TOKEN_ROWS))) {
+	    (rows && !hash_at(s, tokens_hashes(s->cache, rows - 1)))) {
 		tokens_clear(s);
 		return;
 	}
-	if (rows >= TOKEN_ROWS)
+	if (tokens_hashes(s->cache, rows))
 		prefix_note(s);
 }

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which tokens the rows of a sequence are of: a hash for each 128 rows that says
- * these and all before them, so that equal hashes mean equal beginnings. The
- * client tells the ids, before or after the rows; nobody checks them, and a client
- * that lies about them deceives who shares its uid, nobody else: hashes begin with
- * what the cache is, and are only compared within it.
+ * Which tokens the rows of a sequence are of: a hash for each tile that says its
+ * rows and all before them, so that equal hashes mean equal beginnings. They end
+ * where tiles end, because a sequence that begins there goes on with the very tiles
+ * that it would have had alone.
+ *
+ * The client tells the ids, before or after the rows; nobody checks them, and a
+ * client that lies about them deceives who shares its uid, nobody else: hashes begin
+ * with what the cache is, and are only compared within it.
  *
  * The chain lies in the catalogue (record.h) and is charged as any block of it, with
  * its part of the index (prefix.h). Words change one at a time: a hash is there
@@ -21,8 +24,6 @@
 struct cache;
 struct seq;
 
-#define TOKEN_ROWS KV_TILE_ROWS /* of a hash */
-
 /* What the heap has of it: links of the index, and how many hashes are linked. */
 struct token_part;
 struct tokens {
@@ -33,18 +34,21 @@ struct tokens {
 
 /* ---- control thread -------------------------------------------------------------- */
 
-/* `hash` of nothing yet, then of 128 ids more. */
+/* Hashes of so many rows; rows of so many hashes: sinks and tiles. */
+uint32_t tokens_hashes(const struct cache *c, uint32_t rows);
+uint32_t tokens_end(const struct cache *c, uint32_t n_hashes);
+/* Of no ids yet; and of n more, at most a tile and the sinks. */
 struct token_hash tokens_begin(const struct cache *c);
-struct token_hash tokens_mix(struct token_hash before, const uint32_t id[TOKEN_ROWS]);
+struct token_hash tokens_mix(struct token_hash before, const uint32_t *id, uint32_t n);
 
 /* The ids of rows first_row .. + n: more of them, or others in the place of those from first_row
- * on. -ESTALE: ids before first_row are not known, *ret_rows says from where on to tell;
+ * on. -ENODATA: ids before first_row are not known, *ret_rows says from where on to tell;
  * -ENOSPC (s->shortage): those that found room count; -EBUSY: cut at the same time. */
 int tokens_put(struct seq *s, uint32_t first_row, const uint32_t *ids, uint32_t n,
 	       uint32_t *ret_rows);
 /* Rows whose ids are known. */
 uint32_t tokens_rows(const struct seq *s);
-/* Hash number i, of tokens_rows / 128. */
+/* Hash number i, of tokens_hashes of them. */
 const struct token_hash *tokens_hash(const struct seq *s, uint32_t i);
 /* The child, not published, is of the same tokens below `rows`. -ENOSPC. */
 int tokens_fork(const struct seq *parent, struct seq *child, uint32_t rows);

@@ -55,6 +55,8 @@ static const struct kind kinds[] = {
 	KIND(SEQ_IMPORT_PIECE, sparq_msg_seq_piece, sparq_msg),
 	KIND(SEQ_IMPORT_END, sparq_msg_seq_import_end, sparq_msg_seq),
 	KIND(SEQ_PREFETCH, sparq_msg_seq_create, sparq_msg_seq_prefetch),
+	KIND(SEQ_TOKENS, sparq_msg_seq_tokens, sparq_msg_seq),
+	KIND(SEQ_CREATE_PREFIX, sparq_msg_seq_prefix, sparq_msg_seq),
 };
 
 enum rule {
@@ -112,6 +114,8 @@ static const struct field fields[] = {
 	TEXT_IN(SEQ_PREFETCH, sparq_msg_seq_create, name),
 	ZERO_IN(SEQ_DROP, sparq_msg_seq, rows),
 	ZERO_IN(SEQ_ADOPT, sparq_msg_seq, rows),
+	ZERO_IN(SEQ_CREATE_PREFIX, sparq_msg_seq_prefix, rsv),
+	TEXT_IN(SEQ_CREATE_PREFIX, sparq_msg_seq_prefix, name),
 	ZERO_IN(SEQ_EXPORT, sparq_msg_seq_export, rsv),
 	TEXT_IN(SEQ_IMPORT, sparq_msg_seq_import, name),
 	ZERO_IN(SEQ_IMPORT_PIECE, sparq_msg_seq_piece, rsv),

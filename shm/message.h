@@ -32,6 +32,8 @@ union message { /* large enough for every message, head first */
 	struct sparq_msg_cache_table cache_table;
 	struct sparq_msg_cache_attach cache_attach;
 	struct sparq_msg_cache_shape cache_shape;
+	struct sparq_msg_seq_tokens seq_tokens;
+	struct sparq_msg_seq_prefix seq_prefix;
 	struct sparq_msg_seq_create seq_create;
 	struct sparq_msg_seq seq;
 	struct sparq_msg_seq_stat seq_stat;

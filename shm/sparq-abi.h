@@ -34,11 +34,12 @@
 #define SPARQ_FEATURE_REPORT (1ull << 1) /* items may ask for a report */
 #define SPARQ_FEATURE_TABLE (1ull << 2)  /* CACHE_TABLE is known */
 #define SPARQ_FEATURE_ADOPT (1ull << 3)  /* CACHE_ATTACH and SEQ_ADOPT are known */
+#define SPARQ_FEATURE_TOKENS (1ull << 6) /* SEQ_TOKENS and SEQ_CREATE_PREFIX are known */
 #define SPARQ_FEATURE_SAVE (1ull << 8)   /* SEQ_EXPORT and SEQ_IMPORT are known */
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
-	 SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
+	 SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -230,6 +231,8 @@ enum {
 	SPARQ_MSG_SEQ_TRUNCATE = 36,
 	SPARQ_MSG_SEQ_STAT = 37,
 	SPARQ_MSG_SEQ_ADOPT = 38,
+	SPARQ_MSG_SEQ_TOKENS = 39,
+	SPARQ_MSG_SEQ_CREATE_PREFIX = 40,
 	SPARQ_MSG_SEQ_EXPORT = 42,
 	SPARQ_MSG_SEQ_IMPORT = 43,
 	SPARQ_MSG_SEQ_IMPORT_PIECE = 44,
@@ -436,6 +439,23 @@ struct sparq_msg_seq_prefetch { /* the reply */
 	uint64_t bytes, bytes_done; /* of its file, while it is loaded; 0: it is in memory */
 };
 
+#define SPARQ_MAX_TOKENS (1u << 20) /* ids in one message */
+struct sparq_msg_seq_tokens { /* the reply is sparq_msg_seq: rows whose ids are known */
+	struct sparq_msg head;
+	uint64_t sequence;
+	uint64_t tokens; /* addr of uint32_t[n_tokens], 16-byte aligned */
+	uint32_t n_tokens;
+	uint32_t row; /* of the first */
+};
+
+struct sparq_msg_seq_prefix { /* SEQ_CREATE_PREFIX; the reply is sparq_msg_seq: rows that it has */
+	struct sparq_msg head;
+	uint64_t cache;
+	uint64_t tokens; /* as in sparq_msg_seq_tokens; of rows 0... */
+	uint32_t n_tokens, rsv;
+	char name[64]; /* empty: unnamed */
+};
+
 /* ---- what must never change --------------------------------------------- */
 
 SPARQ_ASSERT(sizeof(struct sparq_sqe) == 64, "sqe");
@@ -479,6 +499,8 @@ SPARQ_ASSERT(sizeof(struct sparq_msg_cache_attach) == 88, "msg_cache_attach");
 SPARQ_ASSERT(sizeof(struct sparq_msg_cache_shape) == 576, "msg_cache_shape");
 SPARQ_AT(sparq_msg_cache_shape, name, 24); /* where the request has it */
 SPARQ_AT(sparq_msg_cache_shape, k_format, 128);
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_tokens) == 40, "msg_seq_tokens");
+SPARQ_ASSERT(sizeof(struct sparq_msg_seq_prefix) == 104, "msg_seq_prefix");
 SPARQ_ASSERT(sizeof(struct sparq_msg_seq_export) == 48, "msg_seq_export");
 SPARQ_ASSERT(sizeof(struct sparq_msg_seq_exported) == 48, "msg_seq_exported");
 SPARQ_ASSERT(sizeof(struct sparq_msg_seq_import) == 96, "msg_seq_import");

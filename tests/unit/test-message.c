@@ -31,6 +31,7 @@ static const uint16_t types[] = {
 	SPARQ_MSG_SEQ_EXPORT,    SPARQ_MSG_SEQ_IMPORT,   SPARQ_MSG_SEQ_IMPORT_PIECE,
 	SPARQ_MSG_SEQ_IMPORT_END,
 	SPARQ_MSG_SEQ_PREFETCH,
+	SPARQ_MSG_SEQ_TOKENS, SPARQ_MSG_SEQ_CREATE_PREFIX,
 };
 
 static unsigned open_fds(void)
@@ -138,6 +139,7 @@ static const struct text texts[] = {
 	TEXT(CACHE_ATTACH, sparq_msg_cache_attach, name),
 	TEXT(SEQ_IMPORT, sparq_msg_seq_import, name),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, name),
+	TEXT(SEQ_CREATE_PREFIX, sparq_msg_seq_prefix, name),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, k_format),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, v_format),
 	TEXT(CACHE_ATTACH | SPARQ_MSG_REPLY, sparq_msg_cache_shape, policy),
