@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "client/examples/attend.h"
+#include "client/examples/progress.h"
 #include "client/examples/why.h"
 #include "client/sparq.h"
 
@@ -28,8 +29,9 @@ struct attend {
 	sparq_cache *cache;
 	sparq_queue *queue;
 	sparq_buf *buf[BUFS];
-	uint8_t *data[BUFS];
+	uint8_t *data[BUFS]; /* in the present session */
 	uint64_t addr[BUFS];
+	uint32_t wait_s;
 	uint32_t layers, lanes, max_rows;
 	uint32_t q_floats, kv_floats; /* of a row; o as q */
 	uint32_t element_bytes;       /* 4: f32, 2: f16 */
@@ -56,10 +58,15 @@ static void buf_sizes(const struct attend *a, size_t *ret)
 	ret[BUF_REPORTS] = a->lanes * sizeof(struct sparq_report);
 }
 
-static int open_session(struct attend *a, const char *socket, char *why)
+static int open_session(struct attend *a, const struct attend_daemon *daemon, char *why)
 {
 	char text[SPARQ_ERROR_TEXT] = "";
-	struct sparq_open_params params = { .size = sizeof(params), .queues = 1, .why = text };
+	struct sparq_open_params params = {
+		.size = sizeof(params),
+		.queues = 1,
+		.why = text,
+		.reconnect_ms = daemon->wait_s ? daemon->wait_s * 1000 : UINT32_MAX,
+	};
 	struct sparq_info info = { .size = sizeof(info) };
 	size_t sizes[BUFS];
 	int r;
@@ -68,7 +75,7 @@ static int open_session(struct attend *a, const char *socket, char *why)
 	params.arena_bytes = 64 * KIB;
 	for (unsigned i = 0; i < BUFS; i++)
 		params.arena_bytes += ALIGN_UP(sizes[i], 4 * KIB);
-	r = sparq_open(socket, &params, &a->c);
+	r = sparq_open(daemon->socket, &params, &a->c);
 	if (r < 0)
 		return why_set(why, r, "no session with sparqd: %.200s",
 			       *text ? text : strerror(-r));
@@ -82,6 +89,12 @@ static int open_session(struct attend *a, const char *socket, char *why)
 	return 0;
 }
 
+static void find_bufs(struct attend *a)
+{
+	for (unsigned i = 0; i < BUFS; i++)
+		a->data[i] = sparq_buf_data(a->buf[i], NULL);
+}
+
 static int make_bufs(struct attend *a, char *why)
 {
 	size_t sizes[BUFS];
@@ -92,9 +105,9 @@ static int make_bufs(struct attend *a, char *why)
 
 		if (r < 0)
 			return why_set(why, r, "arena: %s", sparq_error(a->c));
-		a->data[i] = sparq_buf_data(a->buf[i], NULL);
 		a->addr[i] = sparq_buf_addr(a->buf[i]);
 	}
+	find_bufs(a);
 	return 0;
 }
 
@@ -131,7 +144,7 @@ static int open_all(struct attend *a, const struct attend_params *p, char *why)
 	a->rows = calloc(a->lanes, sizeof(*a->rows));
 	if (!a->seq || !a->rows)
 		return why_set(why, -ENOMEM, "no memory for %u lanes", a->lanes);
-	r = open_session(a, p->socket, why);
+	r = open_session(a, &p->daemon, why);
 	if (r == 0)
 		r = make_bufs(a, why);
 	if (r == 0)
@@ -148,6 +161,7 @@ int attend_open(const struct attend_params *p, char *why, struct attend **ret)
 
 	if (!a)
 		return why_set(why, -ENOMEM, "no memory for a session");
+	a->wait_s = p->daemon.wait_s;
 	a->layers = p->layers;
 	a->lanes = p->lanes;
 	a->q_floats = p->heads * p->head_dim;
@@ -253,7 +267,7 @@ static void fill_items(struct attend *a, struct attend_block b)
 	}
 }
 
-/* One completion. */
+/* One completion. -ENOTCONN: the daemon went away before there was one. */
 static int take_completion(struct attend *a, uint32_t layer, struct sparq_cqe *ret, char *why)
 {
 	struct sparq_cqe *cqe;
@@ -265,28 +279,29 @@ static int take_completion(struct attend *a, uint32_t layer, struct sparq_cqe *r
 	if (r == -ETIME)
 		return why_set(why, r, "layer %u: the daemon did not answer within %lld s", layer,
 			       WAIT_S);
-	/* The one in flight ends as reset; after it, the queue has nothing more to give. */
-	if (r < 0 || cqe->res == -ECONNRESET)
-		return why_set(why, -ENOTCONN, "layer %u: the daemon is gone", layer);
+	if (r < 0)
+		return r;
 	*ret = *cqe;
 	sparq_seen(a->queue, 1);
-	return 0;
+	return ret->res == -ECONNRESET ? -ENOTCONN : 0;
 }
 
-static int step(struct attend *a, uint32_t layer, uint32_t lanes, uint64_t *ret_bytes, char *why)
+/* -ENOTCONN: it was done, or not: the daemon went away. */
+static int step(struct attend *a, uint32_t layer, uint32_t lanes, uint16_t flags,
+		uint64_t *ret_bytes, char *why)
 {
 	struct sparq_sqe *sqe = sparq_get_sqe(a->queue);
 	struct sparq_cqe cqe = { 0 };
 	int r;
 
 	if (!sqe)
-		return why_set(why, -ENOTCONN, "layer %u: the daemon is gone", layer);
+		return -ENOTCONN;
 	sparq_prep_items(sqe, SPARQ_OP_STEP, (uint16_t)layer, a->addr[BUF_ITEMS], (uint16_t)lanes);
 	sqe->user_data = layer;
+	sqe->flags = flags;
 	r = sparq_submit(a->queue, 0);
-	if (r < 0)
-		return why_set(why, r, "layer %u: the daemon is gone", layer);
-	r = take_completion(a, layer, &cqe, why);
+	if (r == 1)
+		r = take_completion(a, layer, &cqe, why);
 	if (r < 0)
 		return r;
 	if (cqe.res < 0)
@@ -296,6 +311,33 @@ static int step(struct attend *a, uint32_t layer, uint32_t lanes, uint64_t *ret_
 		return why_set(why, -EIO, "layer %u: %d of %u sequences done", layer, cqe.res,
 			       lanes);
 	*ret_bytes = cqe.bytes_read;
+	return 0;
+}
+
+/* Waits for a daemon, and sees that it has all of what this text has come to. */
+static int come_back(struct attend *a, uint32_t layer, char *why)
+{
+	struct sparq_seq_stat stat = { .size = sizeof(stat) };
+	struct sparq_info info = { .size = sizeof(info) };
+	int r;
+
+	r = a->wait_s ? sparq_queue_resume(a->queue, a->wait_s * 1000000000ll) : -ENOTCONN;
+	if (r < 0)
+		return why_set(why, r, "layer %u: the daemon is gone%s%s", layer,
+			       a->wait_s ? ": " : "", a->wait_s ? sparq_queue_error(a->queue) : "");
+	find_bufs(a);
+	for (uint32_t i = 0; i < a->lanes; i++) {
+		r = sparq_seq_stat_get(a->seq[i], SPARQ_LAYER_ALL, &stat);
+		if (r < 0)
+			return why_set(why, r, "the daemon came back without this text: %s",
+				       sparq_error(a->c));
+	}
+	r = sparq_info_get(a->c, &info);
+	if (r < 0)
+		return why_set(why, r, "sparqd: %s", sparq_error(a->c));
+	progress_say(
+		"the daemon went away; reconnected to process %d, generation %u, with %llu rows",
+		info.pid, info.generation, (unsigned long long)stat.rows_least);
 	return 0;
 }
 
@@ -319,13 +361,22 @@ int attend_layer(struct attend *a, uint32_t layer, struct attend_block b, const 
 {
 	const size_t n = (size_t)b.lanes * b.rows;
 	uint64_t read_bytes = 0;
+	uint16_t flags = 0;
 	int r;
 
 	assert(n <= block_rows(a) && b.rows <= a->max_rows && b.first_lane + b.lanes <= a->lanes);
-	narrow(a, q, n * a->q_floats, a->data[BUF_Q]);
-	narrow(a, kv, n * a->kv_floats, a->data[BUF_KV]);
-	fill_items(a, b);
-	r = step(a, layer, b.lanes, &read_bytes, why);
+	for (;;) {
+		narrow(a, q, n * a->q_floats, a->data[BUF_Q]);
+		narrow(a, kv, n * a->kv_floats, a->data[BUF_KV]);
+		fill_items(a, b);
+		r = step(a, layer, b.lanes, flags, &read_bytes, why);
+		if (r != -ENOTCONN)
+			break;
+		r = come_back(a, layer, why);
+		if (r < 0)
+			return r;
+		flags = SPARQ_SQE_REPEAT; /* the rows may be there */
+	}
 	if (r < 0)
 		return r;
 	widen(a, a->data[BUF_O], n * a->q_floats, ret_o);

@@ -2,7 +2,8 @@
 /*
  * Attention by sparqd: one session, one cache, one queue, and a sequence for
  * each lane. All of a model's attention goes through attend_layer; nothing of
- * it is computed in this process.
+ * it is computed in this process. A daemon that restarts is waited for, and what
+ * it left undone is done again.
  */
 #pragma once
 
@@ -12,8 +13,13 @@
 
 struct attend;
 
-struct attend_params {
+struct attend_daemon {
 	const char *socket; /* NULL: the library's default */
+	uint32_t wait_s;    /* for one that went away to come back */
+};
+
+struct attend_params {
+	struct attend_daemon daemon;
 	uint32_t layers, heads, kv_heads, head_dim;
 	const char *policy, *format, *options; /* as the daemon names them */
 	uint32_t lanes;

@@ -66,9 +66,9 @@ static int compare_nats(struct forward *f, const struct llama_config *c, const s
 	return r;
 }
 
-static int check_text(const struct llama *m, const char *socket, const struct text *t,
-		      const struct reference *wanted, unsigned max_windows, char *why,
-		      struct check_text *ret)
+static int check_text(const struct llama *m, const struct attend_daemon *daemon,
+		      const struct text *t, const struct reference *wanted, unsigned max_windows,
+		      char *why, struct check_text *ret)
 {
 	const struct llama_config *c = llama_config(m);
 	const struct score_job job = { t,          1, c->positions, CONTEXT, c->positions - CONTEXT,
@@ -80,7 +80,7 @@ static int check_text(const struct llama *m, const char *socket, const struct te
 
 	if (lanes < 0)
 		return lanes;
-	r = forward_open(m, socket, &exact, (uint32_t)lanes, why, &f);
+	r = forward_open(m, daemon, &exact, (uint32_t)lanes, why, &f);
 	if (r < 0)
 		return r;
 	r = compare_nats(f, c, t, wanted, why, ret);
@@ -96,7 +96,7 @@ static int check_text(const struct llama *m, const char *socket, const struct te
 	return 0;
 }
 
-static int check_file(const struct llama *m, const char *socket, const char *path,
+static int check_file(const struct llama *m, const struct attend_daemon *daemon, const char *path,
 		      struct json_object *files, unsigned max_windows, char *why, struct check *ret)
 {
 	const char *slash = strrchr(path, '/');
@@ -119,7 +119,7 @@ static int check_file(const struct llama *m, const char *socket, const char *pat
 		progress_say("check: %s, dense over f32", name);
 		r = text_read(text_path, why, &t);
 		if (r == 0)
-			r = check_text(m, socket, &t, &wanted, max_windows, why,
+			r = check_text(m, daemon, &t, &wanted, max_windows, why,
 				       &ret->text[ret->n_texts]);
 		text_deinit(&t);
 		if (r < 0)
@@ -137,8 +137,8 @@ static bool agrees(const struct check_text *t, unsigned max_windows)
 	return max_windows || fabs(t->bits_per_byte - t->wanted) <= CHECK_TOLERANCE;
 }
 
-int check_run(const struct llama *m, const char *socket, const char *path, unsigned max_windows,
-	      char *why, struct check *ret)
+int check_run(const struct llama *m, const struct attend_daemon *daemon, const char *path,
+	      unsigned max_windows, char *why, struct check *ret)
 {
 	CLEANUP(put_json) struct json_object *o = json_object_from_file(path);
 	struct json_object *files;
@@ -148,7 +148,7 @@ int check_run(const struct llama *m, const char *socket, const char *path, unsig
 	if (!json_object_object_get_ex(o, "files", &files) ||
 	    !json_object_is_type(files, json_type_object))
 		return why_set(why, -EINVAL, "%s: no JSON file with the key files", path);
-	r = check_file(m, socket, path, files, max_windows, why, &c);
+	r = check_file(m, daemon, path, files, max_windows, why, &c);
 	if (r < 0)
 		return r;
 	c.passed = c.n_texts > 0;

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "client/examples/attend.h"
 #include "client/examples/llama.h"
 
 #define CHECK_TEXTS 4u
@@ -27,5 +28,5 @@ struct check {
 };
 
 /* `max_windows`: as in score.h; with fewer than all, bits per byte are not compared. */
-int check_run(const struct llama *m, const char *socket, const char *path, unsigned max_windows,
-	      char *why, struct check *ret);
+int check_run(const struct llama *m, const struct attend_daemon *daemon, const char *path,
+	      unsigned max_windows, char *why, struct check *ret);

@@ -35,12 +35,12 @@ static int make_rows(struct forward *f, char *why)
 	return 0;
 }
 
-int forward_open(const struct llama *m, const char *socket, const struct setting *s, uint32_t lanes,
-		 char *why, struct forward **ret)
+int forward_open(const struct llama *m, const struct attend_daemon *daemon, const struct setting *s,
+		 uint32_t lanes, char *why, struct forward **ret)
 {
 	const struct llama_config *c = llama_config(m);
 	const struct attend_params params = {
-		.socket = socket,
+		.daemon = *daemon,
 		.layers = c->layers,
 		.heads = c->heads,
 		.kv_heads = c->kv_heads,

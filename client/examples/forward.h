@@ -19,8 +19,8 @@ struct setting {
 
 struct forward;
 
-int forward_open(const struct llama *m, const char *socket, const struct setting *s, uint32_t lanes,
-		 char *why, struct forward **ret);
+int forward_open(const struct llama *m, const struct attend_daemon *daemon, const struct setting *s,
+		 uint32_t lanes, char *why, struct forward **ret);
 struct forward *forward_close(struct forward *f);
 uint32_t forward_lanes(const struct forward *f);
 uint32_t forward_block(const struct forward *f); /* rows of the blocks that a prompt is fed in */

@@ -65,7 +65,7 @@ static int load(struct program *p)
 static int run_check(struct program *p)
 {
 	const struct options *o = &p->options;
-	int r = check_run(p->model, o->socket, o->check, o->windows, p->why, &p->check);
+	int r = check_run(p->model, &o->daemon, o->check, o->windows, p->why, &p->check);
 
 	if (r < 0)
 		return r;
@@ -110,7 +110,7 @@ static int write_text(struct program *p, struct row *row)
 	const struct options *o = &p->options;
 	const struct sample_params params = { &p->prompt, o->tokens, o->temperature, o->seed };
 	struct forward *f;
-	int r = forward_open(p->model, o->socket, &row->setting, 1, p->why, &f);
+	int r = forward_open(p->model, &o->daemon, &row->setting, 1, p->why, &f);
 
 	if (r < 0)
 		return r;
@@ -137,7 +137,7 @@ static int score_texts(struct program *p, struct row *row)
 
 	if (r < 0)
 		return r;
-	r = forward_open(p->model, p->options.socket, &row->setting, (uint32_t)r, p->why, &f);
+	r = forward_open(p->model, &p->options.daemon, &row->setting, (uint32_t)r, p->why, &f);
 	if (r < 0)
 		return r;
 	progress_say("%s: %u predictions in each of %u windows, after %u bytes", row->setting.label,

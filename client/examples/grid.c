@@ -38,7 +38,7 @@ static int run_cell(const struct grid *g, const struct setting *s, char *why, st
 	int r = score_lanes(g->job, why);
 
 	if (r >= 0)
-		r = forward_open(g->model, g->options->socket, s, (uint32_t)r, why, &f);
+		r = forward_open(g->model, &g->options->daemon, s, (uint32_t)r, why, &f);
 	if (r < 0)
 		return r;
 	r = score_run(f, g->job, s->label, why, ret);

@@ -35,6 +35,7 @@ static const char usage[] =
 	"  --check FILE       compare dense f32 with this reference.json first\n"
 	"  --short            64 bytes written, one window of 256 bytes of each text\n"
 	"  --socket PATH      of the daemon ($SPARQ_SOCKET, then the default)\n"
+	"  --wait SECONDS     for a daemon that went away to come back (60)\n"
 	"  --json             one JSON object instead of text and tables\n"
 	"  --help, --version\n";
 
@@ -58,6 +59,7 @@ enum {
 	CHECK,
 	SHORT,
 	SOCKET,
+	WAIT,
 	JSON,
 	HELP,
 	VERSION
@@ -83,6 +85,7 @@ static const struct option long_options[] = {
 	{ "check", required_argument, NULL, CHECK },
 	{ "short", no_argument, NULL, SHORT },
 	{ "socket", required_argument, NULL, SOCKET },
+	{ "wait", required_argument, NULL, WAIT },
 	{ "json", no_argument, NULL, JSON },
 	{ "help", no_argument, NULL, HELP },
 	{ "version", no_argument, NULL, VERSION },
@@ -155,6 +158,8 @@ static int set_number(struct options *o, int key, const char *arg)
 		return small("windows", arg, 0, &o->windows);
 	case R:
 		return small("r", arg, 1, &o->r);
+	case WAIT:
+		return small("wait", arg, 0, &o->daemon.wait_s);
 	case K:
 		return small("k", arg, 1, &o->k);
 	default:
@@ -170,7 +175,7 @@ static int set_option(struct options *o, int key, const char *arg)
 	} texts[] = {
 		{ MODEL, &o->model },   { PROMPT, &o->prompt }, { POLICY, &o->policy },
 		{ FORMAT, &o->format }, { OPTIONS, &o->extra }, { CHECK, &o->check },
-		{ SOCKET, &o->socket },
+		{ SOCKET, &o->daemon.socket },
 	};
 	const struct {
 		int key;
@@ -233,6 +238,7 @@ int options_parse(struct options *ret, int argc, char **argv)
 		.context = 1024,
 		.seed = 1,
 		.temperature = 0.7f,
+		.daemon.wait_s = 60,
 	};
 	int key, r;
 

@@ -9,7 +9,8 @@
 #include "client/examples/score.h"
 
 struct options {
-	const char *model, *prompt, *check, *socket;
+	const char *model, *prompt, *check;
+	struct attend_daemon daemon;
 	const char *held_out[SCORE_TEXTS];
 	uint32_t n_held_out;
 	const char *policy, *format, *extra; /* extra: "key=value" words for the cache */

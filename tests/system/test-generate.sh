@@ -76,8 +76,8 @@ jq -en --slurpfile a "$scratch/dense" --slurpfile b "$scratch/sparq" \
 	'$b[0].rows[0].bits_per_byte[] / $a[0].rows[0].bits_per_byte[] < 1.05' >/dev/null ||
 	fail "SparQ loses more than 5 %"
 
-# A daemon that dies in the middle of it: a sentence, not a hang.
-"$generate" "${with[@]}" --prompt "$model/prompt.txt" --tokens 800 >/dev/null 2>"$scratch/said" &
+# A daemon that dies in the middle of it and is not waited for long: a sentence, not a hang.
+"$generate" "${with[@]}" --wait 1 --prompt "$model/prompt.txt" --tokens 800 >/dev/null 2>"$scratch/said" &
 client=$!
 eventually grep -q "prompt of" "$scratch/said" || fail "no prompt within 5 s"
 kill_daemon
