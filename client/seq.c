@@ -116,6 +116,7 @@ int sparq_seq_stat_get(sparq_seq *s, uint32_t layer, struct sparq_seq_stat *ret)
 	stat.rows_least = m.seq_stat.rows_least;
 	stat.rows_most = m.seq_stat.rows_most;
 	stat.bytes = m.seq_stat.bytes;
+	stat.flags = m.seq_stat.flags;
 	return struct_give(ret, &stat, sizeof(stat));
 }
 

@@ -146,9 +146,11 @@ struct sparq_seq_stat {
 	uint32_t size;
 	int32_t node;
 	uint64_t rows_least, rows_most, bytes;
+	uint32_t flags, rsv; /* SPARQ_SEQ_PINNED */
 };
 int sparq_seq_stat_get(sparq_seq *s, uint32_t layer, struct sparq_seq_stat *ret);
 uint64_t sparq_seq_id(sparq_seq *s);
+int sparq_seq_pin(sparq_seq *s, int pinned);
 
 /* ---- sequences in files: sparq_seq_save(3) ------------------------------------ */
 

@@ -5,6 +5,7 @@
  * would be told if it had never been.
  */
 #include "daemon/cache.h"
+#include "daemon/evict.h"
 #include "daemon/name.h"
 #include "daemon/seq.h"
 #include "daemon/spill.h"
@@ -61,5 +62,6 @@ int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t s
 	if (!seq_is_here(s))
 		return SEQ_ELSEWHERE;
 	store_release(&s->session, session);
+	evict_touch(s);
 	return 0;
 }

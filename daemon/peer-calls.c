@@ -408,6 +408,7 @@ static const struct {
 	{ SPARQ_MSG_SEQ_PREFETCH, peer_seq_prefetch },
 	{ SPARQ_MSG_SEQ_TOKENS, peer_seq_tokens },
 	{ SPARQ_MSG_SEQ_CREATE_PREFIX, peer_seq_create_prefix },
+	{ SPARQ_MSG_SEQ_PIN, peer_seq_pin },
 };
 
 peer_call_fn *peer_call(const struct peer *p, uint16_t type)

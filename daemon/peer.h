@@ -87,6 +87,7 @@ peer_call_fn peer_seq_export, peer_seq_import;  /* peer-save.c */
 peer_call_fn peer_seq_import_piece, peer_seq_import_end;
 peer_call_fn peer_seq_prefetch;                 /* peer-spill.c */
 peer_call_fn peer_seq_tokens, peer_seq_create_prefix; /* peer-prefix.c */
+peer_call_fn peer_seq_pin;                      /* peer-pin.c */
 peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
 /* Takes the caller's reference to the cache into the session, or lets go of it. */
 int peer_hold_cache(struct peer *p, struct cache *cache, char *why);

@@ -327,6 +327,6 @@ int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret)
 	ret->rows_most = most;
 	ret->bytes = load_relaxed(&s->bytes);
 	ret->node = (int32_t)s->node;
-	ret->rsv = 0;
+	ret->flags = evict_is_pinned(s) ? SPARQ_SEQ_PINNED : 0;
 	return 0;
 }

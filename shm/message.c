@@ -57,6 +57,7 @@ static const struct kind kinds[] = {
 	KIND(SEQ_PREFETCH, sparq_msg_seq_create, sparq_msg_seq_prefetch),
 	KIND(SEQ_TOKENS, sparq_msg_seq_tokens, sparq_msg_seq),
 	KIND(SEQ_CREATE_PREFIX, sparq_msg_seq_prefix, sparq_msg_seq),
+	KIND(SEQ_PIN, sparq_msg_seq, sparq_msg_seq),
 };
 
 enum rule {

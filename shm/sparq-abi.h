@@ -34,12 +34,13 @@
 #define SPARQ_FEATURE_REPORT (1ull << 1) /* items may ask for a report */
 #define SPARQ_FEATURE_TABLE (1ull << 2)  /* CACHE_TABLE is known */
 #define SPARQ_FEATURE_ADOPT (1ull << 3)  /* CACHE_ATTACH and SEQ_ADOPT are known */
+#define SPARQ_FEATURE_EVICT (1ull << 4)  /* evict= and SEQ_PIN are known, SEQ_STAT tells flags */
 #define SPARQ_FEATURE_TOKENS (1ull << 6) /* SEQ_TOKENS and SEQ_CREATE_PREFIX are known */
 #define SPARQ_FEATURE_SAVE (1ull << 8)   /* SEQ_EXPORT and SEQ_IMPORT are known */
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
-	 SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
+	 SPARQ_FEATURE_EVICT | SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -233,6 +234,7 @@ enum {
 	SPARQ_MSG_SEQ_ADOPT = 38,
 	SPARQ_MSG_SEQ_TOKENS = 39,
 	SPARQ_MSG_SEQ_CREATE_PREFIX = 40,
+	SPARQ_MSG_SEQ_PIN = 41,
 	SPARQ_MSG_SEQ_EXPORT = 42,
 	SPARQ_MSG_SEQ_IMPORT = 43,
 	SPARQ_MSG_SEQ_IMPORT_PIECE = 44,
@@ -379,12 +381,14 @@ struct sparq_msg_seq_create { /* SEQ_CREATE, SEQ_ATTACH, SEQ_PREFETCH */
 	char name[64]; /* empty: unnamed */
 };
 
-/* SEQ_ADOPT, SEQ_DROP, SEQ_STAT; FORK and TRUNCATE use rows; reply to all but STAT */
+/* SEQ_ADOPT, SEQ_DROP, SEQ_STAT; FORK and TRUNCATE use rows, and so does PIN: 1 pins, 0 lets go;
+ * reply to all but STAT */
 struct sparq_msg_seq {
 	struct sparq_msg head;
 	uint64_t sequence, rows;
 };
 
+#define SPARQ_SEQ_PINNED (1u << 0) /* it is not evicted */
 /* The reply; the request is sparq_msg_seq with rows = layer, or SPARQ_LAYER_ALL. */
 struct sparq_msg_seq_stat {
 	struct sparq_msg head;
@@ -392,7 +396,7 @@ struct sparq_msg_seq_stat {
 	uint64_t rows_least, rows_most; /* over the layers */
 	uint64_t bytes;
 	int32_t node;
-	uint32_t rsv;
+	uint32_t flags; /* SPARQ_SEQ_* */
 };
 
 /*

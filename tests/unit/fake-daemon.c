@@ -259,6 +259,9 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 	case SPARQ_MSG_CACHE_STAT:
 		m->cache_stat.sequences = f->sequences;
 		break;
+	case SPARQ_MSG_SEQ_PIN:
+		f->pinned = asked->seq.rows;
+		break;
 	case SPARQ_MSG_SEQ_DROP:
 		f->dropped = asked->seq.sequence;
 		f->n_drops++;
@@ -267,6 +270,7 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		m->seq_stat.sequence = asked->seq.sequence;
 		m->seq_stat.rows_least = asked->seq.rows; /* the layer, to show that it came */
 		m->seq_stat.rows_most = 5;
+		m->seq_stat.flags = f->pinned ? SPARQ_SEQ_PINNED : 0;
 		break;
 	default:
 		break;

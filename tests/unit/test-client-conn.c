@@ -282,17 +282,20 @@ static void test_tables(void **state)
 
 static void lie_old(struct sparq_msg_hello_reply *r, page *p)
 {
-	r->features &= ~SPARQ_FEATURE_TABLE;
-	p->features &= ~SPARQ_FEATURE_TABLE;
+	const uint64_t later = SPARQ_FEATURE_TABLE | SPARQ_FEATURE_EVICT;
+
+	r->features &= ~later;
+	p->features &= ~later;
 }
 
 /* An older daemon would end the session over a message that it does not know. */
-static void test_tables_unknown(void **state)
+static void test_unknown_to_daemon(void **state)
 {
 	struct sparq_cache_table_params t = { .size = sizeof(t) };
 	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
 	struct fake f = { .lie = lie_old };
 	sparq_cache *k = NULL;
+	sparq_seq *s = NULL;
 	sparq *c = NULL;
 
 	fake_start(&f);
@@ -300,6 +303,10 @@ static void test_tables_unknown(void **state)
 	assert_int_equal(sparq_cache_create(c, &p, &k), 0);
 	assert_int_equal(sparq_cache_table(k, &t), -EOPNOTSUPP);
 	assert_string_equal(sparq_error(c), "this daemon has no channel tables");
+	assert_int_equal(sparq_seq_create(k, NULL, &s), 0);
+	assert_int_equal(sparq_seq_pin(s, 1), -EOPNOTSUPP);
+	assert_string_equal(sparq_error(c), "this daemon never evicts a sequence");
+	sparq_seq_unref(s);
 	sparq_cache_unref(k);
 	sparq_close(c);
 	fake_stop(&f);
@@ -326,6 +333,13 @@ static void test_sequences(void **state)
 	assert_int_equal(sparq_seq_stat_get(fork, 2, &stat), 0);
 	assert_int_equal(stat.rows_least, 2);
 	assert_int_equal(stat.rows_most, 5);
+	assert_int_equal(stat.flags, 0);
+	assert_int_equal(sparq_seq_pin(fork, 2), 0);
+	assert_int_equal(f.pinned, 1);
+	assert_int_equal(sparq_seq_stat_get(fork, 2, &stat), 0);
+	assert_int_equal(stat.flags, SPARQ_SEQ_PINNED);
+	assert_int_equal(sparq_seq_pin(fork, 0), 0);
+	assert_int_equal(f.pinned, 0);
 	assert_int_equal(sparq_seq_truncate(fork, 3), 0);
 	named = sparq_seq_unref(named);
 	assert_int_equal(f.n_drops, 0);
@@ -463,7 +477,7 @@ int main(void)
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_tables),
-		cmocka_unit_test(test_tables_unknown),
+		cmocka_unit_test(test_unknown_to_daemon),
 		cmocka_unit_test(test_sequences),
 		cmocka_unit_test(test_buffers),
 		cmocka_unit_test(test_dead_daemon),
