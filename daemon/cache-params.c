@@ -23,7 +23,7 @@ static const char *const on_disconnect_names[] = {
 	[ON_DISCONNECT_PARK] = "park",
 };
 
-static const char *const evict_names[] = {
+const char *const evict_names[3] = {
 	[EVICT_NONE] = "none",
 	[EVICT_LRU] = "lru",
 	[EVICT_LFU] = "lfu",

@@ -27,6 +27,7 @@ enum on_disconnect { ON_DISCONNECT_DROP, ON_DISCONNECT_PARK };
 /* Which parked sequences go when there is no room (evict.h). NONE: only prefixes, which are
  * nobody's. */
 enum evict_policy { EVICT_NONE, EVICT_LRU, EVICT_LFU };
+extern const char *const evict_names[3];
 
 struct cache {
 	uint64_t id;

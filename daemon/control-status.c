@@ -54,9 +54,37 @@ static json_object *users(const struct users *u)
 		add_number(o, "spilled_bytes", load_relaxed(&user->charged[USER_SPILLED]));
 		add_number(o, "spill_quota_bytes", load_relaxed(&user->limit[USER_SPILLED]));
 		add_number(o, "read_bytes", load_relaxed(&user->read_bytes));
+		add_number(o, "evicted_sequences", user->evicted_sequences);
+		add_number(o, "evicted_bytes", user->evicted_bytes);
 		json_object_array_add(all, o);
 	}
 	return all;
+}
+
+static json_object *cache(const struct cache *c, uint64_t *sequences)
+{
+	json_object *o = json_object_new_object();
+	struct sparq_msg_cache_stat stat;
+	uint32_t parked, pinned;
+
+	cache_stat(c, &stat);
+	evict_count(c, &parked, &pinned);
+	add_text(o, "name", c->record->name);
+	add_number(o, "uid", c->user->uid);
+	add_text(o, "policy", c->record->policy);
+	add_text(o, "k_format", c->record->k_format);
+	add_text(o, "v_format", c->record->v_format);
+	add_number(o, "sequences", stat.sequences);
+	add_number(o, "rows", stat.rows);
+	add_number(o, "bytes", stat.bytes);
+	add_number(o, "budget_bytes", stat.budget_bytes);
+	add_text(o, "evict", evict_names[c->evict]);
+	add_number(o, "parked", parked);
+	add_number(o, "pinned", pinned);
+	add_number(o, "evicted_sequences", c->evicted_sequences);
+	add_number(o, "evicted_bytes", c->evicted_bytes);
+	*sequences += stat.sequences;
+	return o;
 }
 
 static json_object *caches(const struct store *s, uint64_t *ret_sequences)
@@ -64,23 +92,25 @@ static json_object *caches(const struct store *s, uint64_t *ret_sequences)
 	json_object *all = json_object_new_array();
 	uint64_t sequences = 0;
 
-	for (const struct cache *c = s->caches; c; c = c->next) {
-		json_object *o = json_object_new_object();
-		struct sparq_msg_cache_stat stat;
-
-		cache_stat(c, &stat);
-		add_text(o, "name", c->record->name);
-		add_number(o, "uid", c->user->uid);
-		add_text(o, "policy", c->record->policy);
-		add_text(o, "k_format", c->record->k_format);
-		add_text(o, "v_format", c->record->v_format);
-		add_number(o, "sequences", stat.sequences);
-		add_number(o, "rows", stat.rows);
-		add_number(o, "bytes", stat.bytes);
-		json_object_array_add(all, o);
-		sequences += stat.sequences;
-	}
+	for (const struct cache *c = s->caches; c; c = c->next)
+		json_object_array_add(all, cache(c, &sequences));
 	*ret_sequences = sequences;
+	return all;
+}
+
+/* What went since the daemon started, by what room was made for. */
+static json_object *evictions(const struct evictor *e)
+{
+	json_object *all = json_object_new_array();
+
+	for (unsigned i = 0; i < LIMITS; i++) {
+		json_object *o = json_object_new_object();
+
+		add_text(o, "limit", limit_names[i]);
+		add_number(o, "sequences", e->sum[i].sequences);
+		add_number(o, "bytes", e->sum[i].bytes);
+		json_object_array_add(all, o);
+	}
 	return all;
 }
 
@@ -190,6 +220,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	json_object_object_add(out, "spill", spill(s->spill));
 	json_object_object_add(out, "users", users(&s->users));
 	json_object_object_add(out, "caches", all_caches);
+	json_object_object_add(out, "evictions", evictions(&s->evictor));
 	return 0;
 }
 

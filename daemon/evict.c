@@ -57,7 +57,6 @@ static void stamp(struct seq *s)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	store_relaxed(&record_of(s)->used_s, (uint64_t)now.tv_sec);
-	s->use = ++s->cache->store->uses;
 }
 
 void evict_touch(struct seq *s)
@@ -68,6 +67,7 @@ void evict_touch(struct seq *s)
 	if (load_relaxed(&s->session))
 		set_flag(s, SEQUENCE_IN_USE, true);
 	stamp(s);
+	s->use = ++s->cache->store->uses;
 }
 
 void evict_allow(struct cache *c)
@@ -80,7 +80,7 @@ void evict_allow(struct cache *c)
 void evict_offer(struct seq *s)
 {
 	set_flag(s, SEQUENCE_IN_USE, false);
-	stamp(s); /* it was in use until now */
+	stamp(s); /* it was in use until now; of those that one session leaves, the order stays */
 	evict_allow(s->cache);
 }
 
@@ -92,6 +92,18 @@ bool evict_is_pinned(const struct seq *s)
 void evict_pin(struct seq *s, bool pinned)
 {
 	set_flag(s, SEQUENCE_PINNED, pinned);
+}
+
+void evict_count(const struct cache *c, uint32_t *ret_parked, uint32_t *ret_pinned)
+{
+	uint32_t parked = 0, pinned = 0;
+
+	for (const struct seq *s = c->first; s; s = s->next) {
+		parked += !load_relaxed(&s->session);
+		pinned += evict_is_pinned(s);
+	}
+	*ret_parked = parked;
+	*ret_pinned = pinned;
 }
 
 /* ---- choosing ----------------------------------------------------------------------- */
@@ -150,12 +162,11 @@ static void collect(const struct store *st, const struct goal *g, struct candida
 static void say(struct evictor *e, const struct goal *g, const struct cache *c, const char *name,
 		uint64_t bytes)
 {
-	if (log_limited(&e->log))
-		return;
-	log_info("evicted sequence \"%s\" of cache \"%s\", uid %u: %" PRIu64 " bytes, %s%s", name,
-		 c->record->name, c->user->uid, bytes,
-		 g->limit == LIMIT_NONE ? "ahead of need" : "for want of room: ",
-		 g->limit == LIMIT_NONE ? "" : limit_names[g->limit]);
+	if (!log_limited(&e->log))
+		log_info("evicted sequence \"%s\" of cache \"%s\", uid %u: %" PRIu64
+			 " bytes; room for: %s",
+			 name, c->record->name, c->user->uid, bytes,
+			 g->limit == LIMIT_NONE ? "what comes" : limit_names[g->limit]);
 }
 
 /* The one place where a sequence goes: what else could become of it belongs here. False: a worker

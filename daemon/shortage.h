@@ -18,7 +18,8 @@ enum limit {
 	LIMIT_SLOTS,     /* max_sequences */
 	LIMITS
 };
-extern const char *const limit_names[LIMITS]; /* as status and log say them */
+/* As status and log say them: what room was made for, "ahead" where nothing lacked any yet. */
+extern const char *const limit_names[LIMITS];
 
 struct shortage {
 	enum limit limit;
