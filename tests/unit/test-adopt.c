@@ -4,6 +4,7 @@
  * ids; every other user on theirs being nobody else's, with no word that tells
  * "exists" from "does not".
  */
+#include "daemon/record.h"
 #include "daemon/seq.h"
 
 #include <errno.h>
@@ -89,6 +90,8 @@ static void test_sequence(void **state)
 	assert_int_equal(seq_adopt(&t.f.store, t.f.user, id, LATER, &s, why), 0);
 	assert_ptr_equal(s, t.unnamed);
 	assert_int_equal(load_relaxed(&s->session), LATER);
+	/* A restart must know that somebody is about to come back. */
+	assert_true(((struct sequence_record *)s->record)->flags & SEQUENCE_IN_USE);
 	assert_int_equal(seq_adopt(&t.f.store, t.f.user, t.named->id, LATER, &s, why), 0);
 	s = NULL;
 	none = (uint64_t)t.f.store.max_sequences | id >> 32 << 32;
