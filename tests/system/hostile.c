@@ -454,7 +454,7 @@ static const struct {
 	{ "messages", attack_messages }, { "packets", attack_packets },
 	{ "seals", attack_seals },	 { "ids", attack_ids },
 	{ "torn", attack_torn },	 { "bell", attack_bell },
-	{ "tables", attack_tables },
+	{ "tables", attack_tables },	 { "images", attack_images },
 };
 
 int main(int argc, char **argv)

@@ -93,6 +93,10 @@ refused /dev/null 'no regular file'
 refused "$scratch" 'no regular file'
 refused "$scratch/nothing" 'No such file'
 
+# A client that keeps to nothing, and goes away in the middle: nothing of it stays.
+hostile images 3 1 || fail "images"
+eventually nothing_stays || fail "something of the hostile client stays"
+
 # More than the user may have: told in the middle, and all of it is given back.
 stop_daemon
 start_daemon user_bytes=3M
