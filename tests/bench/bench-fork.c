@@ -33,7 +33,7 @@ struct sparq_msg_cache_create fork_request(const struct fork_options *o)
 
 /* ---- output ------------------------------------------------------------------------ */
 
-#define LINES 8
+#define LINES 9
 struct line {
 	const char *name, *help;
 	const struct fork_figure *figure;
@@ -49,6 +49,7 @@ static void list(const struct fork_figures *f, struct line ret[LINES])
 		{ "truncate_in_tail", "by a row", &f->draft },
 		{ "truncate_below", "into the newest tiles", &f->below },
 		{ "append_after", "all layers: pages of the tail are copied", &f->append },
+		{ "prefix", "as many token ids hashed, looked up, and the fork", &f->prefix },
 		{ "through_daemon", "a fork by a control call", &f->remote },
 	};
 

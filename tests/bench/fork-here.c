@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "daemon/prefix.h"
 #include "daemon/seq.h"
 #include "shm/base.h"
 #include "tests/bench/bench.h"
@@ -27,6 +28,7 @@ struct site {
 	struct cache *cache;
 	struct seq *seq;
 	char *cold;
+	uint32_t *ids; /* of the rows */
 	char why[SPARQ_ERROR_TEXT];
 };
 
@@ -48,6 +50,7 @@ static void site_deinit(struct site *x)
 	if (x->arena.base)
 		munmap(x->arena.base, x->arena.bytes);
 	free(x->cold);
+	free(x->ids);
 }
 
 /* Twice what its rows take, and a thousandth of it for what forks do. */
@@ -170,6 +173,14 @@ static void append_row(struct round *x)
 		x->error = seq_reserve(x->child, i, 1);
 }
 
+static void begin_with(struct round *x)
+{
+	uint32_t rows;
+
+	x->error = prefix_create(x->site->cache, "", x->site->ids, x->rows, SESSION, &x->child,
+				 &rows, x->site->why);
+}
+
 static void fork_all(struct round *x)
 {
 	uint32_t rows = x->rows;
@@ -213,6 +224,18 @@ static int measure(struct site *site, const struct fork_options *o, uint32_t row
 	return x.error;
 }
 
+static int tell(struct site *x, uint32_t rows)
+{
+	uint32_t told;
+
+	x->ids = calloc(rows, sizeof(*x->ids));
+	if (!x->ids)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < rows; i++)
+		x->ids[i] = i;
+	return tokens_put(x->seq, 0, x->ids, rows, &told);
+}
+
 static int measure_all(struct site *x, const struct fork_options *o, struct fork_figures *f)
 {
 	uint32_t tail = x->cache->rollback + KV_TILE_ROWS, rows = o->rows;
@@ -231,6 +254,10 @@ static int measure_all(struct site *x, const struct fork_options *o, struct fork
 		r = measure(x, o, sealed, fork_all, cut, drop_child, &f->below);
 	if (r == 0)
 		r = measure(x, o, rows, fork_rows, append_row, drop_child, &f->append);
+	if (r == 0)
+		r = tell(x, rows);
+	if (r == 0)
+		r = measure(x, o, rows, nothing, begin_with, drop_child, &f->prefix);
 	return r;
 }
 

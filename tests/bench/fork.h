@@ -30,6 +30,7 @@ struct fork_figures {
 	struct fork_figure draft;  /* a truncate by a row, in the tail */
 	struct fork_figure below;  /* a truncate to the middle of the last sealed tile */
 	struct fork_figure append; /* the first row of all layers after a fork: pages are copied */
+	struct fork_figure prefix;  /* a sequence that begins with what its token ids name */
 	struct fork_figure remote; /* a fork by a control call; least 0: not measured */
 };
 

@@ -58,7 +58,7 @@ n=$(grep -c '"through_daemon_row_ns":' <<<"$out") || true
 [ "$n" = 4 ] || fail "$n of 4 appends went through the daemon"
 out=$("$bench" fork --kv-heads 2 --head-dim 64 --layers 3 --rows 700 --rounds 5 --through-daemon \
 	--pool 256 --daemon "$daemon" --json)
-for field in fork drop truncate_below append_after through_daemon; do
+for field in fork drop truncate_below append_after prefix through_daemon; do
 	grep -q "\"${field}_us\":" <<<"$out" || fail "no figure of $field"
 done
 echo "sparq-bench: ok"
