@@ -189,8 +189,7 @@ void must_be_well(struct enemy *e)
 
 /* ---- garbage ----------------------------------------------------------------- */
 
-/* An address: in the arena, at its ends, or anywhere. */
-static uint64_t some_address(struct enemy *e)
+uint64_t some_address(struct enemy *e)
 {
 	uint64_t r = draw(e), arena = e->told.arena_bytes;
 

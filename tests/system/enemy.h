@@ -51,6 +51,8 @@ void must_be_out(struct enemy *e, const char *what);
 /* The daemon answers a newcomer: it is neither dead nor stuck. */
 void must_be_well(struct enemy *e);
 
+/* In the arena, at its ends, or anywhere. */
+uint64_t some_address(struct enemy *e);
 void some_entry(struct enemy *e, struct sparq_sqe *ret);
 void publish(struct enemy *e, const struct sparq_sqe *sqe);
 /* Reads what completions there are; how many. */
@@ -58,6 +60,9 @@ unsigned reap(struct enemy *e);
 bool fatal(const struct enemy *e);
 /* ---- hostile-save.c ---- */
 void attack_images(struct enemy *e);
+
+/* ---- hostile-tokens.c ---- */
+void attack_tokens(struct enemy *e);
 
 /* Random words into the arena, items and tensors alike. */
 void scribble(struct enemy *e);

@@ -455,6 +455,7 @@ static const struct {
 	{ "seals", attack_seals },	 { "ids", attack_ids },
 	{ "torn", attack_torn },	 { "bell", attack_bell },
 	{ "tables", attack_tables },	 { "images", attack_images },
+	{ "tokens", attack_tokens },
 };
 
 int main(int argc, char **argv)
