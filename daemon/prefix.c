@@ -95,29 +95,34 @@ static void link_out(struct token_link *l)
 	l->at = NULL;
 }
 
-static void no_longer_new(struct seq *s)
+static void list_out(struct seq *s, unsigned list)
 {
-	struct tokens *t = &s->tokens;
+	struct seq *next = s->tokens.in[list].next, **at = s->tokens.in[list].at;
 
-	if (!t->at_new)
+	if (!at)
 		return;
-	*t->at_new = t->next_new;
-	if (t->next_new)
-		t->next_new->tokens.at_new = t->at_new;
-	t->at_new = NULL;
+	*at = next;
+	if (next)
+		next->tokens.in[list].at = at;
+	s->tokens.in[list].at = NULL;
+}
+
+static void list_in(struct seq *s, unsigned list)
+{
+	struct seq **first = &index_of(s)->first[list];
+
+	if (s->tokens.in[list].at)
+		return;
+	s->tokens.in[list].next = *first;
+	s->tokens.in[list].at = first;
+	if (*first)
+		(*first)->tokens.in[list].at = &s->tokens.in[list].next;
+	*first = s;
 }
 
 void prefix_note(struct seq *s)
 {
-	struct prefixes *p = index_of(s);
-
-	if (s->tokens.at_new)
-		return;
-	s->tokens.next_new = p->fresh;
-	s->tokens.at_new = &p->fresh;
-	if (p->fresh)
-		p->fresh->tokens.at_new = &s->tokens.next_new;
-	p->fresh = s;
+	list_in(s, TOKENS_NEW);
 }
 
 void prefix_forget(struct seq *s, uint32_t from)
@@ -132,7 +137,8 @@ void prefix_forget(struct seq *s, uint32_t from)
 
 void prefix_free(struct seq *s)
 {
-	no_longer_new(s);
+	for (unsigned i = 0; i < TOKENS_LISTS; i++)
+		list_out(s, i);
 	prefix_forget(s, 0);
 	while (s->tokens.part) {
 		struct token_part *part = s->tokens.part;
@@ -161,15 +167,15 @@ static void index_seq(struct seq *s)
 		link_in(index_of(s), &(*part)->link[i], tokens_hash(s, n));
 		s->tokens.linked = n + 1;
 	}
-	no_longer_new(s);
+	list_out(s, TOKENS_NEW);
 }
 
 static void index_new(struct prefixes *p)
 {
 	struct seq *next;
 
-	for (struct seq *s = p->fresh; s; s = next) {
-		next = s->tokens.next_new;
+	for (struct seq *s = p->first[TOKENS_NEW]; s; s = next) {
+		next = s->tokens.in[TOKENS_NEW].next;
 		index_seq(s);
 	}
 }
@@ -251,6 +257,49 @@ static int hash_all(const struct cache *c, const uint32_t *ids, uint32_t n, stru
 	return 0;
 }
 
+/* ---- one for several ------------------------------------------------------------------- */
+
+/* A prefix that ends with hash number n - 1 of this one: whoever could begin with it can begin with
+ * this one, and with more. */
+static struct seq *part_of(struct seq *s, uint32_t n)
+{
+	const struct token_hash *h = tokens_hash(s, n - 1);
+	struct token_link *at = *bucket_of(index_of(s), h);
+
+	for (; at; at = at->next) {
+		struct seq *other = seq_of(at);
+		const struct token_hash *has = tokens_hash(other, at->number);
+
+		if (at->number == n - 1 && has->low == h->low && has->high == h->high &&
+		    other != s && other->cache == s->cache && seq_is_prefix(other) &&
+		    tokens_hashes(s->cache, tokens_rows(other)) == n)
+			return other;
+	}
+	return NULL;
+}
+
+static void drop_parts(struct seq *s)
+{
+	for (uint32_t n = tokens_hashes(s->cache, tokens_rows(s)); n > 0; n--) {
+		struct seq *other = part_of(s, n);
+
+		if (other && seq_try_control(other))
+			seq_remove(other);
+	}
+}
+
+/* Not when they are kept: whoever gives sequences up may be going through the list of them. */
+static void tidy(struct prefixes *p)
+{
+	struct seq *s;
+
+	index_new(p);
+	while ((s = p->first[TOKENS_KEPT]) != NULL) {
+		list_out(s, TOKENS_KEPT);
+		drop_parts(s);
+	}
+}
+
 /* ---- beginning with it ------------------------------------------------------------------ */
 
 /* A fork of the longest beginning whose owner lets go of it for a moment. 0 without *ret: none. */
@@ -296,7 +345,7 @@ static int begin(struct cache *c, const char *name, const uint32_t *ids, uint32_
 	if (r < 0)
 		return why_fail(why, -r, "out of memory");
 	l.hash = hash;
-	index_new(&c->store->prefixes);
+	tidy(&c->store->prefixes);
 	*ret_rows = 0;
 	r = fork_longest(&l, name, &s, ret_rows, why);
 	if (r == 0 && !s)
@@ -367,6 +416,7 @@ bool prefix_keep(struct seq *s)
 	POINT(prefix_kept);
 	store_release(&s->session, 0);
 	evict_offer(s);
+	list_in(s, TOKENS_KEPT);
 	return true;
 }
 

@@ -34,7 +34,9 @@ struct token_part {
 struct prefixes {
 	struct token_link **bucket; /* [mask + 1] */
 	uint32_t mask;
-	struct seq *fresh; /* sequences that have hashes which the index does not know */
+	/* Sequences with hashes that the index does not know; prefixes in whose place shorter ones
+	 * may still be. The next lookup sees to both. */
+	struct seq *first[TOKENS_LISTS];
 };
 int prefixes_init(struct prefixes *p, uint32_t n_blocks); /* -ENOMEM */
 void prefixes_deinit(struct prefixes *p);

@@ -62,7 +62,8 @@ bool seq_try_borrow(struct seq *s, int64_t until_ns)
 	 * be first. */
 	store_relaxed(&s->wanted, 1u);
 	while (owner || !compare_exchange(&s->owner, &owner, OWNER_SETTLING)) {
-		if (clock_now_ns() > until_ns)
+		/* Our own long hold: nobody ends it while this waits. */
+		if (owner == OWNER_CONTROL || clock_now_ns() > until_ns)
 			break;
 		if (i++ < PAUSES_BEFORE_YIELD)
 			cpu_pause();

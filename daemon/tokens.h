@@ -26,10 +26,13 @@ struct seq;
 
 /* What the heap has of it: links of the index, and how many hashes are linked. */
 struct token_part;
+enum { TOKENS_NEW, TOKENS_KEPT, TOKENS_LISTS }; /* prefix.h */
 struct tokens {
 	struct token_part *part;
-	uint32_t linked;                     /* hashes of the chain that the index knows */
-	struct seq *next_new, **at_new;      /* among those that have others */
+	uint32_t linked; /* hashes of the chain that the index knows */
+	struct {
+		struct seq *next, **at; /* at NULL: not in it */
+	} in[TOKENS_LISTS];
 };
 
 /* ---- control thread -------------------------------------------------------------- */

@@ -310,7 +310,7 @@ static void cut(void **state)
 /* Kept when its client gives it up, if its cache may evict it later, and not twice. */
 static void kept(void **state)
 {
-	static uint32_t a[MOST];
+	static uint32_t a[MOST], b[MOST];
 	struct shelf x;
 	struct text *t;
 	uint32_t rows;
@@ -319,6 +319,7 @@ static void kept(void **state)
 	(void)state;
 	begin(&x, "evict=lru");
 	write_ids(a, 1, MOST, 0);
+	write_ids(b, 1, 450, 2);
 	t = create(&x, a, 1000, &rows);
 	append(t, 700);
 	id = t->m.id;
@@ -333,13 +334,24 @@ static void kept(void **state)
 	t = create(&x, a, 1000, &rows);
 	assert_int_equal(rows, 656);
 	assert_whole(t);
-	/* What another one offers is not kept again; what is longer is. */
+	/* What another one offers is not kept again; what is longer takes its place. */
 	assert_int_equal(seq_retire(t->m.seq, why), 0);
 	forget(&x, 0);
 	assert_int_equal(x.cache->n_sequences, 1);
 	t = create(&x, a, 1000, &rows);
 	append(t, 300);
 	seq_release_session(&x.f.store, FIXTURE_SESSION);
+	forget(&x, 0);
+	assert_int_equal(x.cache->n_sequences, 2);
+	t = create(&x, a, 0, &rows);
+	assert_int_equal(x.cache->n_sequences, 2);
+	assert_int_equal(seq_drop(t->m.seq, why), 0);
+	forget(&x, 0);
+	/* And one that goes another way stays beside it. */
+	t = create(&x, b, 1000, &rows);
+	assert_int_equal(rows, 400);
+	append(t, 300);
+	assert_int_equal(seq_retire(t->m.seq, why), 0);
 	forget(&x, 0);
 	assert_int_equal(x.cache->n_sequences, 2);
 	t = create(&x, a, 1000, &rows);
