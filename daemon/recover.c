@@ -172,9 +172,9 @@ uint32_t recover_expire(struct store *st)
 
 		next_cache = c->next;
 		c->n_sessions++; /* lives as long as this looks at it */
-		for (s = c->first; s && drop; s = next) {
+		for (s = c->first; s; s = next) {
 			next = s->next;
-			n += seq_expire(s);
+			n += (drop || !seq_is_known(s)) && seq_expire(s);
 		}
 		evict_allow(c);
 		cache_leave(c);

@@ -265,6 +265,13 @@ void seq_release_session(struct store *st, uint64_t session)
 	}
 }
 
+bool seq_is_known(const struct seq *s)
+{
+	const struct sequence_record *r = s->record;
+
+	return r->name[0] || r->tokens != BLOCK_NONE;
+}
+
 bool seq_expire(struct seq *s)
 {
 	if (load_relaxed(&s->session) || seq_is_prefix(s) || !seq_try_control(s))

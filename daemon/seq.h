@@ -73,6 +73,8 @@ int seq_retire(struct seq *s, char *why);
 /* The session ended (its ring is fenced, nothing in flight): dropped or parked, as its cache
  * says. */
 void seq_release_session(struct store *st, uint64_t session);
+/* Somebody else can find it, by its name or by what its rows are of. */
+bool seq_is_known(const struct seq *s);
 /* Drops it unless somebody has it or may begin with it; true: gone. */
 bool seq_expire(struct seq *s);
 /* A sequence of this user and session; NULL: none, or another's. */

@@ -525,8 +525,9 @@ static void tables_damaged(void **state)
 	fixture_close(&w.f);
 }
 
-/* After a while without an owner a sequence goes where its cache says so, and the cache with it;
- * one that is attached or parked on purpose stays. */
+/* After a while without an owner a sequence goes where its cache says so, and the cache with it, or
+ * where it has no name that another session could ask for; one that is attached or parked on
+ * purpose stays. */
 static void expiry(void **state)
 {
 	struct sparq_msg_cache_create m = fixture_request("drop", "on_disconnect=drop");
@@ -538,15 +539,16 @@ static void expiry(void **state)
 	(void)state;
 	world_open(&w, 1);
 	begin(&w, 0);
+	assert_int_equal(seq_create(w.cache, "named", FIXTURE_SESSION, &s[0], why), 0);
 	assert_int_equal(cache_create(&w.f.store, w.f.user, &m, &c, why), 0);
 	assert_int_equal(seq_create(c, "a", FIXTURE_SESSION, &s[0], why), 0);
 	assert_int_equal(seq_create(c, "b", FIXTURE_SESSION, &s[1], why), 0);
 	fixture_restart(&w.f, &r);
-	assert_int_equal(r.sequences, 3);
+	assert_int_equal(r.sequences, 4);
 	for (c = w.f.store.caches; strcmp(c->record->name, "drop") != 0; c = c->next)
 		;
 	assert_int_equal(seq_attach(c, "a", FIXTURE_SESSION, &s[0], why), 0);
-	assert_int_equal(recover_expire(&w.f.store), 1);
+	assert_int_equal(recover_expire(&w.f.store), 2);
 	assert_int_equal(c->n_sequences, 1);
 	assert_ptr_equal(c->first, s[0]);
 	assert_int_equal(seq_drop(s[0], why), 0);
