@@ -83,7 +83,7 @@ start_daemon() {
 		echo "$assignment = ${keys[$assignment]}"
 	done >"$scratch/sparqd.conf"
 	rm -f "$socket"
-	"$build/daemon/sparqd" "${daemon_options[@]}" --config "$scratch/sparqd.conf" </dev/null >>"$daemon_log" 2>&1 &
+	"${daemon_program:-$build/daemon/sparqd}" "${daemon_options[@]}" --config "$scratch/sparqd.conf" </dev/null >>"$daemon_log" 2>&1 &
 	daemon_pid=$!
 	eventually serves_or_dead || fail "the daemon does not serve"
 	daemon_alive || fail "the daemon ended at its start"
