@@ -180,7 +180,11 @@ static json_object *spill(const struct spill *sp)
 	add_number(o, "loading_bytes", stat.in_bytes);
 	add_number(o, "loading_bytes_done", stat.in_done);
 	add_number(o, "spilled_total", stat.spilled);
+	add_number(o, "spilled_bytes_total", stat.spilled_bytes);
+	add_number(o, "spilled_microseconds_total", stat.spilled_ns / 1000);
 	add_number(o, "loaded_total", stat.loaded);
+	add_number(o, "loaded_bytes_total", stat.loaded_bytes);
+	add_number(o, "loaded_microseconds_total", stat.loaded_ns / 1000);
 	add_number(o, "failed_total", stat.failed);
 	return o;
 }

@@ -9,6 +9,7 @@
 #include "daemon/disk-private.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 static void fail(struct lane *l, int error, const char *what, uint64_t at)
 {
@@ -232,6 +233,7 @@ void lane_begin(struct lane *l, struct disk_job *job)
 
 	assert(l->stage == LANE_IDLE && l->fd < 0 && !l->under_way);
 	l->job = job;
+	l->begun_ns = clock_now_ns();
 	l->begun = l->ended = 0;
 	l->stage = LANE_MOVING;
 	if (over(l))
@@ -263,6 +265,7 @@ static struct disk_job *finish(struct lane *l)
 		unlinkat(l->params->directory, name, 0);
 	}
 	close_fd(&l->fd);
+	job->ns = clock_now_ns() - l->begun_ns;
 	l->stage = LANE_IDLE;
 	l->job = NULL;
 	return job;

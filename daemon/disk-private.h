@@ -34,6 +34,7 @@ struct lane {
 	struct disk_job *job;
 	enum lane_stage stage;
 	int fd;
+	int64_t begun_ns;
 	struct piece piece[DISK_DEPTH_MAX]; /* piece i of the file uses slot i mod depth */
 	uint64_t begun, ended;              /* pieces; in order */
 	unsigned under_way;                 /* requests */

@@ -65,7 +65,8 @@ struct disk_job {
 	/* The disk's; atomic while it runs. */
 	uint64_t moved;
 
-	/* How it ended: what failed, and where. */
+	/* How it ended: in what time, without the wait for its turn; what failed, and where. */
+	int64_t ns;
 	int error;
 	const char *what; /* "open", "write", "fsync" ... */
 	uint64_t error_at;

@@ -225,6 +225,8 @@ static void record_out(struct spill *sp, struct spill_job *j)
 	POINT(spill_emptied);
 	sp->stat.sequences++;
 	sp->stat.spilled++;
+	sp->stat.spilled_bytes += j->disk.bytes;
+	sp->stat.spilled_ns += (uint64_t)j->disk.ns;
 }
 
 static int begin_in(struct spill *sp, struct seq *s, struct spill_wait *waiting, char *why);
@@ -331,6 +333,8 @@ static void record_in(struct spill *sp, struct spill_job *j)
 	refund(sp, s);
 	sp->stat.sequences--;
 	sp->stat.loaded++;
+	sp->stat.loaded_bytes += j->disk.bytes;
+	sp->stat.loaded_ns += (uint64_t)j->disk.ns;
 	remove_file(sp, j->number, s->cache->user->uid);
 }
 

@@ -104,6 +104,7 @@ struct spill_stat {
 	unsigned out, in;                                /* under way, waiting ones too */
 	uint64_t out_bytes, out_done, in_bytes, in_done; /* of those */
 	uint64_t spilled, loaded, failed;                /* since the start */
+	uint64_t spilled_bytes, loaded_bytes, spilled_ns, loaded_ns;
 };
 struct spill_stat spill_stat(const struct spill *sp);
 /* ", 3 sequences (1.2 GiB) spilled, loading 1: 34 %": the end of a sentence, or nothing. */

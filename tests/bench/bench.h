@@ -7,6 +7,7 @@ int bench_append(int argc, char **argv);
 int bench_attend(int argc, char **argv);
 int bench_fork(int argc, char **argv);
 int bench_ring(int argc, char **argv);
+int bench_spill(int argc, char **argv);
 
 /* Limits the kernels; 2: said what there is. */
 int bench_isa(const char *command, const char *isa);

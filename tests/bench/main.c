@@ -21,6 +21,7 @@ static const struct command {
 	  "attention of one decoding step, cold, against memory bandwidth" },
 	{ "fork", bench_fork, "a sequence that begins with the rows of a long one" },
 	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
+	{ "spill", bench_spill, "a sequence to a file and back, and steps of others meanwhile" },
 };
 
 int bench_isa(const char *command, const char *isa)
