@@ -27,6 +27,7 @@ struct goal {
 	struct cache *cache; /* NULL: all of the user's */
 	enum evict_policy order;
 	enum limit limit; /* NONE: ahead */
+	bool spills;      /* may wait for a file to be written */
 	const uint64_t *counter;
 	uint64_t most;
 };
@@ -34,6 +35,7 @@ struct goal {
 struct candidates { /* first to go first */
 	struct seq *seq[EVICT_AT_ONCE];
 	uint32_t n;
+	uint64_t leaving; /* bytes on their way to files */
 };
 
 static struct sequence_record *record_of(const struct seq *s)
@@ -108,17 +110,50 @@ void evict_count(const struct cache *c, uint32_t *ret_parked, uint32_t *ret_pinn
 
 /* ---- choosing ----------------------------------------------------------------------- */
 
-static bool may_go(const struct seq *s)
+/* Nobody is attached to it, or is about to be. */
+static bool is_idle(const struct seq *s)
 {
 	uint32_t flags = load_relaxed(&record_of(s)->flags);
 
-	/* One in a file holds no room. */
-	if (load_relaxed(&s->session) || flags & SEQUENCE_PINNED || !seq_is_here(s))
+	if (load_relaxed(&s->session) || s->spilling || flags & SEQUENCE_PINNED)
 		return false;
 	/* Only a restart has ended its session. */
-	if (flags & SEQUENCE_IN_USE && s->cache->store->reattaching)
-		return false;
+	return !(flags & SEQUENCE_IN_USE && s->cache->store->reattaching);
+}
+
+static bool may_drop(const struct seq *s)
+{
+	uint32_t flags = load_relaxed(&record_of(s)->flags);
+
 	return flags & SEQUENCE_PREFIX || s->cache->evict != EVICT_NONE;
+}
+
+/* A prefix is there to be shared, and what nobody wants parked is about to go. */
+static bool may_spill(const struct seq *s)
+{
+	uint32_t flags = load_relaxed(&record_of(s)->flags);
+
+	return s->cache->store->spill && !(flags & SEQUENCE_PREFIX) &&
+	       s->cache->on_disconnect == ON_DISCONNECT_PARK;
+}
+
+static bool is_of_memory(enum limit limit)
+{
+	return limit == LIMIT_NONE || limit == LIMIT_BUDGET || limit == LIMIT_QUOTA ||
+	       limit == LIMIT_POOL;
+}
+
+static bool may_go(const struct goal *g, const struct seq *s)
+{
+	/* What is in a file already has no memory to give. */
+	if (!is_idle(s) || (is_of_memory(g->limit) && seq_is_spilled(s)))
+		return false;
+	return may_drop(s) || (g->spills && may_spill(s));
+}
+
+static bool is_leaving(const struct seq *s)
+{
+	return s->spilling && !seq_is_spilled(s);
 }
 
 /* a goes before b. */
@@ -152,8 +187,10 @@ static void collect(const struct store *st, const struct goal *g, struct candida
 		if (g->cache ? c != g->cache : c->user != g->user)
 			continue;
 		for (struct seq *s = c->first; s; s = s->next)
-			if (may_go(s))
+			if (may_go(g, s))
 				consider(ret, g->order, s);
+			else if (g->spills && is_leaving(s))
+				ret->leaving += load_relaxed(&s->bytes);
 	}
 }
 
@@ -169,8 +206,7 @@ static void say(struct evictor *e, const struct goal *g, const struct cache *c, 
 			 g->limit == LIMIT_NONE ? "what comes" : limit_names[g->limit]);
 }
 
-/* The one place where a sequence goes: what else could become of it belongs here. False: a worker
- * that looked for what its slot held before is about to find another id. */
+/* False: a worker that looked for what its slot held before is about to find another id. */
 static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
 {
 	struct cache *c = s->cache;
@@ -197,25 +233,52 @@ static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
 	return true;
 }
 
-static bool is_reached(const struct goal *g)
+/* The one place where it is decided what becomes of a sequence that is to go. */
+static enum evicted let_go(struct evictor *e, const struct goal *g, struct seq *s)
 {
-	return load_relaxed(g->counter) <= g->most;
+	int r = -EOPNOTSUPP;
+
+	if (g->spills && may_spill(s))
+		r = spill_sequence(e->store->spill, s);
+	if (r == 0 || r == -EAGAIN)
+		return EVICTED_LATER;
+	if (r == -EBUSY)
+		return EVICTED_SOME;
+	/* There is no directory, or no room in it, or it has just failed. */
+	if (!may_drop(s))
+		return EVICTED_NOTHING;
+	evict_one(e, g, s);
+	return EVICTED_SOME;
 }
 
-/* True: something went, or will. */
-static bool reach(struct evictor *e, const struct goal *g)
+static bool is_reached(const struct goal *g, uint64_t leaving)
+{
+	uint64_t now = load_relaxed(g->counter);
+
+	return now - MIN(leaving, now) <= g->most;
+}
+
+static enum evicted reach(struct evictor *e, const struct goal *g)
 {
 	struct pressure *p = g->cache ? &g->cache->pressure : &g->user->pressure;
 	struct candidates c = { .n = 0 };
+	enum evicted got = EVICTED_NOTHING;
 
-	if (is_reached(g))
-		return true;
+	if (is_reached(g, 0))
+		return EVICTED_SOME;
 	collect(e->store, g, &c);
-	for (uint32_t i = 0; i < c.n && !is_reached(g); i++)
-		evict_one(e, g, c.seq[i]);
-	if (!c.n)
+	for (uint32_t i = 0; i < c.n && !is_reached(g, c.leaving); i++) {
+		uint64_t bytes = load_relaxed(&c.seq[i]->bytes);
+		enum evicted one = let_go(e, g, c.seq[i]);
+
+		c.leaving += one == EVICTED_LATER ? bytes : 0;
+		got = one == EVICTED_SOME ? one : got;
+	}
+	if (got == EVICTED_NOTHING && c.leaving)
+		return EVICTED_LATER;
+	if (got == EVICTED_NOTHING)
 		store_relaxed(&p->may_evict, 0);
-	return c.n > 0;
+	return got;
 }
 
 /* ---- for want of room --------------------------------------------------------------- */
@@ -251,33 +314,42 @@ static bool find_goal(const struct store *st, const struct shortage *s, struct g
 	}
 }
 
-static bool make_room(struct evictor *e, struct user *u, struct cache *c, const struct shortage *s)
+static enum evicted make_room(struct evictor *e, struct user *u, struct cache *c,
+			      const struct shortage *s, bool spills)
 {
-	struct goal g = {
-		.user = u, .cache = c, .order = c ? c->evict : EVICT_LRU, .limit = s->limit
-	};
+	struct goal g = { .user = u,
+			  .cache = c,
+			  .order = c ? c->evict : EVICT_LRU,
+			  .limit = s->limit,
+			  .spills = spills && is_of_memory(s->limit) };
 
 	if (!find_goal(e->store, s, &g))
-		return false;
+		return EVICTED_NOTHING;
 	if (s->limit != LIMIT_BUDGET)
 		g.cache = NULL;
 	return reach(e, &g);
 }
 
-bool evict_for(struct evictor *e, struct user *u, const struct shortage *s)
+static enum evicted make_room_held(struct evictor *e, struct user *u, const struct shortage *s,
+				   bool spills)
 {
 	struct cache *c = cache_find(e->store, u, s->cache);
-	bool r;
+	enum evicted got;
 
 	/* Neither goes with the last of what it has. */
 	u->refs++;
 	if (c)
 		c->n_sessions++;
-	r = make_room(e, u, c, s);
+	got = make_room(e, u, c, s, spills);
 	if (c)
 		cache_unref(c);
 	users_put(e->store->users, u);
-	return r;
+	return got;
+}
+
+bool evict_for(struct evictor *e, struct user *u, const struct shortage *s)
+{
+	return make_room_held(e, u, s, false) == EVICTED_SOME;
 }
 
 bool evict_again(struct evictor *e, struct user *u)
@@ -286,6 +358,28 @@ bool evict_again(struct evictor *e, struct user *u)
 
 	e->store->shortage = SHORTAGE_NONE;
 	return evict_for(e, u, &s);
+}
+
+enum evicted evict_or_spill(struct evictor *e, struct user *u)
+{
+	struct shortage s = e->store->shortage;
+
+	e->store->shortage = SHORTAGE_NONE;
+	return make_room_held(e, u, &s, true);
+}
+
+/* False: later. */
+static bool answer_queue(struct evictor *e, struct session *s, struct room *r)
+{
+	enum evicted got = EVICTED_NOTHING;
+
+	if (!load_relaxed(&s->ending))
+		got = make_room_held(e, s->user, &r->wanted, true);
+	if (got == EVICTED_LATER)
+		return false;
+	/* What was given back is there before the worker tries again. */
+	store_release(&r->answer, got == EVICTED_SOME ? ROOM_MADE : ROOM_NOTHING);
+	return true;
 }
 
 bool evict_answer(struct evictor *e, struct session *s)
@@ -297,21 +391,20 @@ bool evict_answer(struct evictor *e, struct session *s)
 		return false;
 	for (uint32_t i = 0; i < s->n_queues; i++) {
 		struct room *r = &s->queue[i].room;
-		bool made;
 
 		if (load_acquire(&r->answer) != ROOM_ASKED)
 			continue;
-		made = !load_relaxed(&s->ending) && evict_for(e, s->user, &r->wanted);
-		/* What was given back is there before the worker tries again. */
-		store_release(&r->answer, made ? ROOM_MADE : ROOM_NOTHING);
-		answered = true;
+		if (answer_queue(e, s, r))
+			answered = true;
+		else
+			store_relaxed(&s->room_asked, 1);
 	}
 	return answered;
 }
 
 /* ---- ahead of need ------------------------------------------------------------------ */
 
-static void call_again(const struct evictor *e)
+void evict_call(const struct evictor *e)
 {
 	uint64_t one = 1;
 
@@ -322,13 +415,13 @@ static void call_again(const struct evictor *e)
 /* Lowers the flag and does a part of the work; if more is left the flag goes up again. */
 static void ease(struct evictor *e, struct goal *g, struct pressure *p)
 {
-	if (reach(e, g) && !is_reached(g) && !exchange(&p->high, 1))
-		call_again(e);
+	if (reach(e, g) == EVICTED_SOME && !is_reached(g, 0) && !exchange(&p->high, 1))
+		evict_call(e);
 }
 
 static void ease_cache(struct evictor *e, struct cache *c)
 {
-	struct goal g = { .user = c->user, .cache = c, .order = c->evict };
+	struct goal g = { .user = c->user, .cache = c, .order = c->evict, .spills = true };
 
 	if (!load_relaxed(&c->pressure.high) || !exchange(&c->pressure.high, 0))
 		return;
@@ -339,7 +432,7 @@ static void ease_cache(struct evictor *e, struct cache *c)
 static void ease_user(struct evictor *e, struct user *u)
 {
 	const struct pool *pool = e->store->pool;
-	struct goal g = { .user = u, .order = EVICT_LRU };
+	struct goal g = { .user = u, .order = EVICT_LRU, .spills = true };
 
 	if (!load_relaxed(&u->pressure.high) || !exchange(&u->pressure.high, 0))
 		return;

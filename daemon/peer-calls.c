@@ -228,8 +228,8 @@ static int call_cache_table(struct peer *p, union message *m, char *why)
 				   request.cache);
 	do
 		r = channels_load(held->cache, &request, why);
-	while (r < 0 && evict_again(&p->server->evictor, p->user));
-	if (r < 0)
+	while (r < 0 && peer_has_room(p, &r));
+	if (r)
 		return r;
 	message_reply(m, &request.head);
 	return 0;
@@ -290,8 +290,8 @@ static int call_seq_create(struct peer *p, union message *m, char *why)
 		return peer_no_cache(request.cache, why);
 	do
 		r = seq_create(held->cache, request.name, p->session->id, &s, why);
-	while (r < 0 && evict_again(&p->server->evictor, p->user));
-	return r < 0 ? r : reply_seq(m, &request.head, s->id, 0);
+	while (r < 0 && peer_has_room(p, &r));
+	return r ? r : reply_seq(m, &request.head, s->id, 0);
 }
 
 /* Its new owner goes on where every layer has its rows. */
@@ -326,8 +326,8 @@ static int call_seq_fork(struct peer *p, union message *m, char *why)
 		return r;
 	do
 		r = seq_fork(parent, (uint32_t)request.rows, p->session->id, &child, why);
-	while (r < 0 && evict_again(&p->server->evictor, p->user));
-	return r < 0 ? r : reply_seq(m, &request.head, child->id, request.rows);
+	while (r < 0 && peer_has_room(p, &r));
+	return r ? r : reply_seq(m, &request.head, child->id, request.rows);
 }
 
 static int call_seq_drop(struct peer *p, union message *m, char *why)

@@ -78,9 +78,9 @@ int peer_seq_tokens(struct peer *p, union message *m, char *why)
 	if (s->cache->record->share) {
 		do
 			r = tell(s, &request, ids, &rows, why);
-		while (r < 0 && evict_again(&p->server->evictor, p->user));
+		while (r < 0 && peer_has_room(p, &r));
 	}
-	if (r < 0)
+	if (r)
 		return r;
 	message_reply(m, &request.head);
 	m->seq.sequence = request.sequence;
@@ -114,8 +114,8 @@ int peer_seq_create_prefix(struct peer *p, union message *m, char *why)
 	do
 		r = prefix_create(c, request.name, ids, request.n_tokens, p->session->id, &s, &rows,
 				  why);
-	while (r < 0 && evict_again(&p->server->evictor, p->user));
-	if (r < 0)
+	while (r < 0 && peer_has_room(p, &r));
+	if (r)
 		return r;
 	message_reply(m, &request.head);
 	m->seq.sequence = s->id;

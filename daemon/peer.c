@@ -291,12 +291,30 @@ int peer_await(struct peer *p, struct seq *s, char *why)
 	return r < 0 ? r : PEER_LATER;
 }
 
+bool peer_has_room(struct peer *p, int *error)
+{
+	enum evicted got = evict_or_spill(&p->server->evictor, p->user);
+
+	if (got == EVICTED_LATER)
+		*error = PEER_LATER;
+	p->wants_room = got == EVICTED_LATER;
+	return got == EVICTED_SOME;
+}
+
+void peer_look_for_room(struct peer *p)
+{
+	if (p->wants_room && p->state == PEER_SERVING) {
+		p->wants_room = false;
+		on_ready(&p->wait, 0, "");
+	}
+}
+
 static void on_peer(void *arg, uint32_t events)
 {
 	struct peer *p = arg;
 	int r = 1;
 
-	if (p->wait.seq) /* all that is asked for is whether it is still there */
+	if (p->wait.seq || p->wants_room) /* all that is asked for is whether it is still there */
 		r = -ECONNRESET;
 	else if (p->out_pending)
 		r = events & (POLLERR | POLLHUP) ? -ECONNRESET : flush(p);

@@ -59,6 +59,7 @@ struct peer {
 	unsigned n_out_fds;
 	bool out_pending, close_after;
 	struct spill_wait wait; /* the request in `out` comes again when that is over */
+	bool wants_room;        /* so does it when there may be room */
 };
 
 /* Takes the connection; closes it if even refusing it would be too much. */
@@ -102,5 +103,10 @@ struct peer_cache *peer_held_cache(struct peer *p, uint64_t id);
 int peer_no_cache(uint64_t id, char *why); /* -ENOENT */
 /* What a call returns whose sequence is not in memory (SEQ_ELSEWHERE): PEER_LATER, or -errno. */
 int peer_await(struct peer *p, struct seq *s, char *why);
+/* A call has failed with *error: true if there is room now, and it is worth making again; else
+ * *error is what it returns, PEER_LATER if room is on its way. */
+bool peer_has_room(struct peer *p, int *error);
+/* Something was spilled, or failed to be: those who wait for room try again. */
+void peer_look_for_room(struct peer *p);
 
 #define PEER_REFUSE(error, ...) (snprintf(why, SPARQ_ERROR_TEXT, __VA_ARGS__), (error))

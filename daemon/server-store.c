@@ -195,7 +195,11 @@ static int recover(struct server *s)
 
 static void on_spill(void *arg)
 {
-	server_changed(arg);
+	struct server *s = arg;
+
+	server_changed(s);
+	/* Who waits for room looks again, from the loop: this may be told from within a look. */
+	evict_call(&s->evictor);
 }
 
 static bool make_room(void *arg, struct user *u, const struct shortage *shortage)
@@ -208,9 +212,7 @@ static bool make_room(void *arg, struct user *u, const struct shortage *shortage
 /* Before recovery, which has to know what is there. */
 static int open_spill(struct server *s)
 {
-	const struct spill_hooks hooks = {
-		.changed = on_spill, .make_room = make_room, .arg = s
-	};
+	const struct spill_hooks hooks = { .changed = on_spill, .make_room = make_room, .arg = s };
 	int r = spill_open(&s->store, s->loop, &s->config, &s->spill);
 
 	if (r == 0)

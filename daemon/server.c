@@ -156,9 +156,12 @@ static void on_room(void *arg, uint32_t events)
 	/* Before it is looked what they want: who asks from here on is heard next time. */
 	if (read(s->store.room_fd, &n, sizeof(n)) < 0)
 		return;
-	for (struct peer *p = s->peers; p; p = p->next)
+	for (struct peer *p = s->peers, *next; p; p = next) {
+		next = p->next;
 		if (p->session && evict_answer(&s->evictor, p->session))
 			workers_wake(s->workers, p->session);
+		peer_look_for_room(p);
+	}
 	evict_ahead(&s->evictor);
 }
 

@@ -7,6 +7,7 @@
  *   evict SOCKET stays    pinned ones and the one in use are not; then the append names the limit
  *   evict SOCKET pinned   what the last call has pinned is still there, and still pinned
  *   evict SOCKET default  without the option nothing goes
+ *   evict SOCKET spill    what is parked goes to a file, and comes back
  *   evict SOCKET quota    the quota of the user makes room in another cache of his
  *
  * The environment names the control socket. Exit: 0 so it was, 1 it was not.
@@ -324,6 +325,47 @@ static void run_default(void)
 	go(&p);
 }
 
+/* The budget is spent by one that is parked and one that grows, in a cache that never evicts. */
+static void spend(const char *cache, struct party *p)
+{
+	struct party idle;
+
+	come(&idle, cache);
+	make(&idle, "idle");
+	come(p, cache);
+	make(p, "used");
+	go(&idle);
+}
+
+/* There is a spill_dir: who lacks room waits for it, by the ring and by a call, and nothing is
+ * lost. */
+static void run_spill(void)
+{
+	struct sparq_cqe cqe;
+	struct party p;
+	sparq_seq *more;
+
+	options = "on_disconnect=park";
+	budget = measure() * 2;
+	spend("ring", &p);
+	if (fill(&p, ROWS, ROWS + 4 * BATCH, &cqe) != ROWS + 4 * BATCH)
+		die(&p, "%s, %s", strerror(-cqe.res), sparq_reason(cqe.aux >> 16));
+	if (sparq_seq_drop(p.seq) < 0)
+		die(&p, "drop");
+	p.seq = NULL;
+	expect("ring", "idle", true);
+	go(&p);
+	spend("call", &p);
+	if (sparq_seq_create(p.cache, NULL, &more) < 0)
+		die(&p, "create");
+	sparq_seq_unref(more);
+	if (sparq_seq_drop(p.seq) < 0)
+		die(&p, "drop");
+	p.seq = NULL;
+	expect("call", "idle", true);
+	go(&p);
+}
+
 /* user_bytes is what the daemon was started with: less than a hundred times ROWS. */
 static void run_quota(void)
 {
@@ -351,6 +393,7 @@ static const struct {
 } runs[] = {
 	{ "lru", run_lru },       { "wait", run_wait },       { "stays", run_stays },
 	{ "pinned", run_pinned }, { "default", run_default }, { "quota", run_quota },
+	{ "spill", run_spill },
 };
 
 int main(int argc, char **argv)

@@ -30,3 +30,10 @@ start_daemon user_bytes=8M pool_bytes=64M
 evict quota
 cat "$scratch/out"
 stop_daemon
+
+# Nothing is lost where there is a directory for it.
+start_daemon spill_dir="$scratch/spill"
+evict spill
+status '.evictions | map(.sequences) | add == 0' >/dev/null || fail "something was dropped"
+status '.spill.spilled_total >= 2 and .spill.loaded_total >= 2' >/dev/null || fail "nothing was spilled: $(status .spill)"
+stop_daemon
