@@ -350,6 +350,12 @@ static void attack_ids(struct enemy *e)
 		m.seq.rows = SPARQ_LAYER_ALL;
 		r = ask(e, &m, NULL, 0, NULL);
 		answers[r == -ENOENT]++;
+		/* Somebody is in those that are there. */
+		message_init(&m, SPARQ_MSG_SEQ_ADOPT);
+		m.seq.sequence = (uint64_t)(i / 8) | (uint64_t)(i % 8) << 32;
+		r = ask(e, &m, NULL, 0, NULL);
+		if (r != -ENOENT && r != -EBUSY)
+			die("adopting a guessed id: %d", r);
 	}
 	if (answers[0])
 		die("%u of 4096 guessed ids answered", answers[0]);
