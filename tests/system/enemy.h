@@ -58,11 +58,11 @@ void publish(struct enemy *e, const struct sparq_sqe *sqe);
 /* Reads what completions there are; how many. */
 unsigned reap(struct enemy *e);
 bool fatal(const struct enemy *e);
+/* Random words into the arena, items and tensors alike. */
+void scribble(struct enemy *e);
+
 /* ---- hostile-save.c ---- */
 void attack_images(struct enemy *e);
 
 /* ---- hostile-tokens.c ---- */
 void attack_tokens(struct enemy *e);
-
-/* Random words into the arena, items and tensors alike. */
-void scribble(struct enemy *e);

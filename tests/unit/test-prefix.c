@@ -670,7 +670,8 @@ static void while_it_grows(void **state)
 	assert_int_equal(w.busy, 0);
 	assert_true(w.steps > 0);
 	/* Not all: it may be at work for as long as one is waited for. */
-	assert_true(shared > 250);
+	if (shared <= 270)
+		fail_msg("%u of 300", shared);
 	assert_whole(w.text);
 	end(&x);
 }
