@@ -10,6 +10,9 @@
  *   evict SOCKET spill    what is parked goes to a file, and comes back
  *   evict SOCKET quota    the quota of the user makes room in another cache of his
  *
+ *   evict SOCKET load     many of which few fit: the daemon may die of it (test-evict-killed.sh)
+ *   evict SOCKET check N  what N deaths have left
+ *
  * The environment names the control socket. Exit: 0 so it was, 1 it was not.
  */
 #include <errno.h>
@@ -42,6 +45,7 @@ static const char *socket_path;
 static const char *options = "on_disconnect=park evict=lru";
 static uint64_t budget;
 static int n_parties;
+static unsigned parts_most; /* deaths so far */
 
 __attribute__((noreturn, format(printf, 2, 3))) static void die(const struct party *p,
 								const char *format, ...)
@@ -366,6 +370,58 @@ static void run_spill(void)
 	go(&p);
 }
 
+/* More than fit, one after the other, and one that is pinned; the daemon may die of it. */
+static void run_load(void)
+{
+	char name[16];
+
+	set_budget(4);
+	if (!is_there("load", "pinned", NULL)) {
+		park("load", "pinned");
+		pin("load", "pinned");
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		struct party p;
+
+		snprintf(name, sizeof(name), "n%u", i);
+		come(&p, "load");
+		if (sparq_seq_attach(p.cache, name, &p.seq) == 0)
+			sparq_seq_drop(p.seq);
+		make(&p, name);
+		go(&p);
+	}
+}
+
+/* Each of them is whole or gone, but for those that were written to when the daemon died. */
+static void run_check(void)
+{
+	struct sparq_seq_stat stat = { .size = sizeof(stat) };
+	unsigned there = 0, part = 0;
+	char name[16] = "pinned";
+	struct party p;
+
+	set_budget(4);
+	come(&p, "load");
+	for (unsigned i = 0; i < 9; i++) {
+		int r = sparq_seq_attach(p.cache, name, &p.seq);
+
+		if (r < 0 && r != -ENOENT)
+			die(&p, "attach %s", name);
+		if (r == 0 && sparq_seq_stat_get(p.seq, SPARQ_LAYER_ALL, &stat) < 0)
+			die(&p, "stat %s", name);
+		if (i == 0 && (r < 0 || stat.rows_least != ROWS || stat.flags != SPARQ_SEQ_PINNED))
+			die(&p, "%u rows of \"pinned\", flags %u", (unsigned)stat.rows_least,
+			    stat.flags);
+		there += r == 0;
+		part += r == 0 && stat.rows_least != ROWS;
+		p.seq = r == 0 ? sparq_seq_unref(p.seq) : NULL;
+		snprintf(name, sizeof(name), "n%u", i);
+	}
+	if (part > parts_most || there < 3)
+		die(&p, "%u are there, %u in part", there, part);
+	go(&p);
+}
+
 /* user_bytes is what the daemon was started with: less than a hundred times ROWS. */
 static void run_quota(void)
 {
@@ -393,14 +449,15 @@ static const struct {
 } runs[] = {
 	{ "lru", run_lru },       { "wait", run_wait },       { "stays", run_stays },
 	{ "pinned", run_pinned }, { "default", run_default }, { "quota", run_quota },
-	{ "spill", run_spill },
+	{ "spill", run_spill },   { "load", run_load },       { "check", run_check },
 };
 
 int main(int argc, char **argv)
 {
-	for (unsigned i = 0; argc == 3 && i < sizeof(runs) / sizeof(runs[0]); i++)
+	for (unsigned i = 0; argc >= 3 && i < sizeof(runs) / sizeof(runs[0]); i++)
 		if (!strcmp(argv[2], runs[i].name)) {
 			socket_path = argv[1];
+			parts_most = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
 			runs[i].run();
 			return 0;
 		}
