@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Threads on one connection go on through their daemon's deaths, and compute what they would have
-# computed undisturbed: an engine has many, and none of them may know of the others.
+# Threads on one connection go on through their daemon's deaths and restarts, and compute what they
+# would have computed undisturbed: an engine has many, and none of them may know of the others.
 # shellcheck source=tests/system/functions.sh
 . "$(dirname "$0")/functions.sh"
 requires pgrep
@@ -9,6 +9,8 @@ requires pgrep
 # shellcheck disable=SC2034 # start_daemon takes it
 daemon_options=(--keeper)
 start_daemon
+# shellcheck disable=SC2317 # called by eventually
+changed() { local now; now=$(pgrep -P "$daemon_pid") && [ "$now" != "$before" ]; }
 survive() { "$build/tests/system/survive" "$socket" "${THREADS:-4}" "${TOKENS:-1500}" "$@"; }
 
 for format in hier4 f16; do
@@ -20,7 +22,10 @@ for format in hier4 f16; do
 		# One that nobody has come back to yet would be no news to the client.
 		eventually probe burst >/dev/null || fail "no daemon after $kills kills"
 		sleep "0.$((RANDOM % 3))"
-		pkill -KILL -P "$daemon_pid"
+		# By turns: a crash, and a restart as for an upgrade.
+		before=$(pgrep -P "$daemon_pid")
+		if ((kills % 2)); then kill -USR1 "$daemon_pid"; else kill -KILL "$before"; fi
+		eventually changed || fail "the daemon is still the same after kill $kills"
 		kills=$((kills + 1))
 	done
 	wait "$client" || fail "$format, after $kills kills: $(tail -n 3 "$scratch/struck")"
