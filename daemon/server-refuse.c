@@ -18,9 +18,9 @@ static const char *way_out(void)
 {
 	switch (keep_kind()) {
 	case KEEP_SYSTEMD:
-		return "drop it: systemctl stop sparqd";
+		return "systemctl stop sparqd";
 	case KEEP_KEEPER:
-		return "drop it: end sparqd --keeper";
+		return "end sparqd --keeper";
 	default:
 		return "start sparqd without it";
 	}
@@ -30,7 +30,8 @@ void server_refuse(struct server *s, int error, const char *format, ...)
 {
 	char why[KEEP_WHY_BYTES];
 	/* Damage is the same to every version. */
-	const char *other = error == -EPROTONOSUPPORT ? "start the sparqd that left it, or " : "";
+	const char *other =
+		error == -EPROTONOSUPPORT ? "; to use it, start the sparqd that left it" : "";
 	va_list args;
 
 	va_start(args, format);
@@ -38,9 +39,9 @@ void server_refuse(struct server *s, int error, const char *format, ...)
 	va_end(args);
 	s->refused = error;
 	/* The reason may be cut, the remedy may not. */
-	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept: %s%s", why, other,
-		 way_out());
-	log_error("serving nobody: %s; all is kept: %s%s", why, other, way_out());
+	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept%s; to drop it: %s", why,
+		 other, way_out());
+	log_error("serving nobody: %s; all is kept%s; to drop it: %s", why, other, way_out());
 }
 
 int server_start_refusing(struct server *s)

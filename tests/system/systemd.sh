@@ -151,7 +151,7 @@ begin refused
 patch_layout 11
 kill -KILL "$(show MainPID)"
 probe run >/tmp/said 2>&1 && fail "served on memory of another layout"
-grep -q 'layout 9.* start the sparqd that left it, or drop it: systemctl stop sparqd' /tmp/said ||
+grep -q 'layout 9.* start the sparqd that left it; to drop it: systemctl stop sparqd' /tmp/said ||
 	fail "the client heard: $(cat /tmp/said)"
 [[ $(show StatusText) == "serving nobody: "*"layout 9"* ]] || fail "status: $(show StatusText)"
 [ "$(show ActiveState)" = active ] || fail "refusing, it is $(show ActiveState)"

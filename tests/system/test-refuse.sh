@@ -7,7 +7,7 @@
 . "$(dirname "$0")/functions.sh"
 requires pgrep
 
-why='what is stored as "catalogue" is no memfd; all is kept: start sparqd without it'
+why='what is stored as "catalogue" is no memfd; all is kept; to drop it: start sparqd without it'
 start_daemon # for its configuration file
 stop_daemon
 
@@ -88,7 +88,7 @@ refused 'has layout 9\.1, this sparqd .* reads 3\..*end sparqd --keeper'
 patch 8 3
 cp -f "$(catalogue)" "$scratch/before"
 patch 40 377 # a size: now the checksum does not agree
-refused 'end sparqd --keeper'
+refused 'all is kept; to drop it: end sparqd --keeper'
 dd if="$scratch/before" of="$(catalogue)" bs=1 skip=40 seek=40 count=1 conv=notrunc status=none
 kill -USR1 "$daemon_pid" # "the sparqd that left it"
 eventually grep -q 'starting the daemon anew; 2 descriptors are kept' "$daemon_log" || fail "no new start"
