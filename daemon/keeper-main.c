@@ -56,10 +56,24 @@ static int find_program(char ret[PATH_MAX])
 	return 0;
 }
 
+/* Next to the socket for sessions, and absolute: the protocol has no other names. */
+static int name_notify(const char *socket, char ret[PATH_MAX])
+{
+	char dir[PATH_MAX] = "";
+	int n;
+
+	if (*socket != '/' && !getcwd(dir, sizeof(dir) - 1)) {
+		log_error("--keeper: the working directory: %s", strerror(errno));
+		return -errno;
+	}
+	n = snprintf(ret, PATH_MAX, "%s%s%s.keep", dir, *dir ? "/" : "", socket);
+	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
 static int run(const struct config *c, char *const *argv, const struct listener *session,
 	       const struct listener *control)
 {
-	char program[PATH_MAX], notify[CONFIG_PATH_MAX + 8];
+	char program[PATH_MAX], notify[PATH_MAX];
 	struct keeper_params p = {
 		.program = program,
 		.argv = argv,
@@ -74,7 +88,9 @@ static int run(const struct config *c, char *const *argv, const struct listener 
 
 	if (r < 0)
 		return EXIT_FAILURE;
-	snprintf(notify, sizeof(notify), "%s.keep", c->socket);
+	r = name_notify(c->socket, notify);
+	if (r < 0)
+		return EXIT_FAILURE;
 	if (keep_kind() != KEEP_NONE)
 		log_notice(
 			"keeper: a service manager is told how the daemon is; its memory is kept "

@@ -119,6 +119,15 @@ eventually sh -c "! kill -0 $orphan 2>/dev/null" || fail "the orphan stays"
 grep -qE 'stopping: .* end with this daemon' "$daemon_log" || fail "the orphan did not say what ends"
 echo "ok: without its keeper"
 
+# A name in the working directory is one that the child can speak to, too.
+(cd "$scratch" && exec "$sparqd" --keeper --config sparqd.conf --socket near.sock) \
+	</dev/null >>"$daemon_log" 2>&1 &
+daemon_pid=$!
+status_kept() { status 2>/dev/null | grep -qE 'kept by +the keeper'; }
+eventually status_kept || fail "a relative socket: nobody keeps"
+[ -S "$scratch/near.sock.keep" ] || fail "no socket of the keeper beside it"
+stop_daemon
+
 # ---- what cannot start -----------------------------------------------------------------------
 
 # says TEXT STATUS COMMAND...: the command ends so and says it.

@@ -518,6 +518,61 @@ static void test_keeper_killed(void **state)
 	kill(child, SIGKILL);
 }
 
+static int manager(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char name[sizeof(a.sun_path) + 1] = "@";
+	socklen_t n = sizeof(a);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(sa_family_t)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+	memcpy(name + 1, a.sun_path + 1, n - sizeof(sa_family_t) - 1);
+	setenv("NOTIFY_SOCKET", name, 1);
+	return fd;
+}
+
+/* The next one that is not WATCHDOG=1, of which it counts how many came before. */
+static unsigned hears(int fd, const char *expected)
+{
+	char text[512];
+
+	for (unsigned n = 0;; n++) {
+		ssize_t bytes = recv(fd, text, sizeof(text) - 1, 0);
+
+		assert_true(bytes > 0);
+		text[bytes] = '\0';
+		if (!strcmp(text, "WATCHDOG=1"))
+			continue;
+		assert_memory_equal(text, expected, strlen(expected));
+		return n;
+	}
+}
+
+/* Under a manager that has no store it is told how the daemon is; what it watches is the keeper,
+ * also while there is no daemon. */
+static void test_manager_above(void **state)
+{
+	int fd = manager();
+	pid_t keeper;
+
+	setenv("WATCHDOG_USEC", "60000", 1);
+	keeper = keep("crashing", 0);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	for (unsigned i = 0; i < 5; i++) {
+		hears(fd, "READY=1");
+		hears(fd, "STATUS=the daemon was ended by signal 9 (Killed): starting it again");
+	}
+	/* After 10, 20, 40 and 80 ms, 160 until the next. */
+	assert_in_range(hears(fd, "READY=1"), 4, 16);
+	hears(fd, "STATUS=the daemon was ended");
+	kill(keeper, SIGTERM);
+	hears(fd, "STOPPING=1");
+	assert_int_equal(end_of(keeper), 0);
+	close(fd);
+}
+
 static void test_pause(void **state)
 {
 	static const uint64_t expected_ms[] = { 10,  20,   40,   80,   160, 320,
@@ -650,6 +705,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_deaf, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop_without_child, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keeper_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_manager_above, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),
 	};
 
