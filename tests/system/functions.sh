@@ -4,7 +4,7 @@
 #
 #   requires COMMAND...        skips the test (77) if one is missing
 #   start_daemon [KEY=VALUE]   a daemon of its own, small and without huge pages; waits until it serves
-#                              daemon_options are put before its own
+#                              daemon_options are put before its own, daemon_program is another one
 #   kill_daemon, stop_daemon   SIGKILL; SIGTERM, which must end it with status 0
 #   probe ARGUMENT...          the well-behaved client; hostile ARGUMENT... the other one
 #   sum_of ARGUMENT...         what a run of the probe computed, as one word
