@@ -38,6 +38,7 @@ struct image_build {
 	struct sequence_image head;
 	uint8_t *index; /* tables, layers, extents */
 	uint64_t charged;
+	bool uncharged;
 	bool failed, ended;
 	bool (*make_room)(void *arg);
 	void *arg;
@@ -99,6 +100,11 @@ void image_build_make_room(struct image_build *b, bool (*make_room)(void *arg), 
 	b->arg = arg;
 }
 
+void image_build_uncharged(struct image_build *b)
+{
+	b->uncharged = true;
+}
+
 uint64_t image_build_at(const struct image_build *b)
 {
 	return b->at;
@@ -140,12 +146,12 @@ static int begin_index(struct image_build *b, char *why)
 		return r;
 	b->part = PART_INDEX;
 	b->part_bytes = sequence_index_bytes(&b->head);
-	if (user_charge(c->user, USER_BYTES, b->part_bytes) < 0)
+	if (!b->uncharged && user_charge(c->user, USER_BYTES, b->part_bytes) < 0)
 		return why_fail(why, EDQUOT,
 				"%llu bytes for the index of the sequence do not fit into the "
 				"quota of the user",
 				(unsigned long long)b->part_bytes);
-	b->charged = b->part_bytes;
+	b->charged = b->uncharged ? 0 : b->part_bytes;
 	b->index = malloc(b->part_bytes);
 	return b->index ? 0 : why_fail(why, ENOMEM, "out of memory");
 }

@@ -127,8 +127,19 @@ static void fill_head(struct image *im)
 	image_fill_tables(im->seq->cache, tables_of(im));
 }
 
+static int charge(struct image *im, uint64_t bytes, char *why)
+{
+	if (user_charge(im->seq->cache->user, USER_BYTES, bytes) < 0)
+		return why_fail(why, EDQUOT,
+				"%llu bytes for the index of the sequence do not fit into the "
+				"quota of the user",
+				(unsigned long long)bytes);
+	im->charged = bytes;
+	return 0;
+}
+
 /* Charges, then takes: NULL and -EDQUOT or -ENOMEM. */
-static int take_room(struct image *im, char *why)
+static int take_room(struct image *im, bool charged, char *why)
 {
 	const struct cache *c = im->seq->cache;
 	uint32_t layers = c->record->layers, all = 0;
@@ -144,12 +155,8 @@ static int take_room(struct image *im, char *why)
 			  layers * sizeof(struct sequence_layer) +
 			  all * sizeof(struct sequence_extent);
 	bytes = im->index_bytes + layer_bytes + extent_bytes;
-	if (user_charge(c->user, USER_BYTES, bytes) < 0)
-		return why_fail(why, EDQUOT,
-				"%llu bytes for the index of the sequence do not fit into the "
-				"quota of the user",
-				(unsigned long long)bytes);
-	im->charged = bytes;
+	if (charged && charge(im, bytes, why) < 0)
+		return -EDQUOT;
 	im->index = calloc(1, im->index_bytes);
 	im->layer_at = malloc(layer_bytes);
 	im->extent = malloc(MAX(extent_bytes, sizeof(*im->extent)));
@@ -158,7 +165,7 @@ static int take_room(struct image *im, char *why)
 	return 0;
 }
 
-int image_open(struct seq *s, struct image **ret, char *why)
+static int open_image(struct seq *s, bool charged, struct image **ret, char *why)
 {
 	struct image *im = calloc(1, sizeof(*im));
 	int r;
@@ -167,7 +174,7 @@ int image_open(struct seq *s, struct image **ret, char *why)
 		return why_fail(why, ENOMEM, "out of memory");
 	im->seq = s;
 	im->viewed = UINT32_MAX;
-	r = take_room(im, why);
+	r = take_room(im, charged, why);
 	if (r < 0) {
 		image_close(im);
 		return r;
@@ -177,6 +184,16 @@ int image_open(struct seq *s, struct image **ret, char *why)
 	head_of(im)->bytes = im->bytes;
 	*ret = im;
 	return 0;
+}
+
+int image_open(struct seq *s, struct image **ret, char *why)
+{
+	return open_image(s, true, ret, why);
+}
+
+int image_open_uncharged(struct seq *s, struct image **ret, char *why)
+{
+	return open_image(s, false, ret, why);
 }
 
 uint64_t image_bytes(const struct image *im)

@@ -22,6 +22,9 @@ struct image;
 
 /* What it needs on the heap is charged to the sequence's user. -ENOMEM, -EDQUOT with `why`. */
 int image_open(struct seq *s, struct image **ret, char *why);
+/* For the daemon's own ends, of which there are few at once: a user who has spent his quota must
+ * not keep it from making room. */
+int image_open_uncharged(struct seq *s, struct image **ret, char *why);
 uint64_t image_bytes(const struct image *im);
 /* For messages and headers of files. */
 const struct sequence_image *image_head(const struct image *im);
@@ -34,6 +37,8 @@ struct image_build;
 
 /* For an image of `bytes` in all. The sequence is the caller's, and holds no row. */
 int image_build_open(struct seq *s, uint64_t bytes, struct image_build **ret, char *why);
+/* Before the first byte, as image_open_uncharged: what fitted before it was spilled fits again. */
+void image_build_uncharged(struct image_build *b);
 /* Asked when there is no room, as the store's shortage says; true: it is worth trying again. */
 void image_build_make_room(struct image_build *b, bool (*make_room)(void *arg), void *arg);
 /* The next n bytes. Each byte of `buf` is read once, by the copy: it may be memory that a client

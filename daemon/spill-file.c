@@ -138,6 +138,8 @@ int spill_file_opened(void *arg, int fd, uint64_t bytes)
 		r = sequence_trailer_check(&f->head, f->trailer, f->why);
 	if (r == 0)
 		r = image_build_open(f->seq, f->head.image_bytes, &f->build, f->why);
+	if (r == 0)
+		image_build_uncharged(f->build);
 	return r;
 }
 

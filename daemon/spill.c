@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
@@ -171,7 +172,7 @@ static int begin_out(struct spill *sp, struct seq *s)
 	j = job_new(sp, SPILL_OUT, s, sp->dir.next);
 	if (!j)
 		return -ENOMEM;
-	r = image_open(s, &j->file.image, j->file.why);
+	r = image_open_uncharged(s, &j->file.image, j->file.why);
 	if (r == 0) {
 		char writer[32];
 
@@ -244,6 +245,7 @@ static void end_out(struct spill *sp, struct spill_job *j)
 		record_out(sp, j);
 	} else {
 		refund(sp, s);
+		evict_allow(s->cache);
 		if (error != -ECANCELED) {
 			say_failed(sp, j, "spilled", "in memory");
 			sp->calm_ns = clock_now_ns() + CALM_NS;
@@ -331,6 +333,7 @@ static void record_in(struct spill *sp, struct spill_job *j)
 	/* Else it would be the first to go again. */
 	store_relaxed(&record_of(s)->used_s, (uint64_t)time(NULL));
 	refund(sp, s);
+	evict_allow(s->cache);
 	sp->stat.sequences--;
 	sp->stat.loaded++;
 	sp->stat.loaded_bytes += j->disk.bytes;

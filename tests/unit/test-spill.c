@@ -280,6 +280,8 @@ static void test_limits(void **state)
 	assert_int_equal(spill_sequence(w->spill, b), -EDQUOT);
 	assert_true(seq_is_here(b));
 	store_relaxed(&w->f.user->limit[USER_SPILLED], 2 * bytes);
+	/* Who has spent all his memory is who needs it most. */
+	store_relaxed(&w->f.user->limit[USER_BYTES], w->f.user->charged[USER_BYTES]);
 	world_spill(w, b);
 	world_load(w, b);
 	world_check(&w->model);
