@@ -64,6 +64,10 @@ static void test_damaged(void **state)
 		refused(w, s, with);
 		world_flip(fd, at);
 	}
+	/* What nobody reads is not believed either: the last zero of the trailer. */
+	world_flip(fd, (uint64_t)st.st_size - 1);
+	refused(w, s, "the trailer is damaged");
+	world_flip(fd, (uint64_t)st.st_size - 1);
 	world_flip(fd, SEQUENCE_BLOCK + SEQUENCE_PIECE_BYTES + 5);
 	refused(w, s, "offset 1052672");
 	world_flip(fd, SEQUENCE_BLOCK + SEQUENCE_PIECE_BYTES + 5);
