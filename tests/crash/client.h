@@ -124,6 +124,8 @@ int load_cache(struct client *k);
 /* After a crash: attaches the sequences, checks every acknowledged row, and sends again what was
  * in flight. */
 int verify_run(struct client *k);
+/* Drops all sequences. */
+int verify_start_over(struct client *k);
 /* Rows of one sequence that are not as `s` says. */
 int verify_content(struct client *k, sparq_seq *handle, uint32_t seq, const struct model_seq *s,
 		   uint32_t *ret_wrong);

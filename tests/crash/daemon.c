@@ -97,9 +97,11 @@ static void hand_over(const struct daemon *d)
 __attribute__((noreturn)) static void become_daemon(const struct daemon *d)
 {
 	static const char *const small[] = {
-		"huge_pages=no",      "pin_workers=no",      "pool_bytes=64M",
-		"catalogue_bytes=8M", "max_sequences=4096",  "max_caches=512",
-		"workers=2",          "user_session_rate=0", NULL,
+		"huge_pages=no",      "pin_workers=no",
+		"pool_bytes=32M",     "catalogue_bytes=4M",
+		"max_sequences=1024", "max_caches=512",
+		"workers=2",          "user_session_rate=0",
+		"reattach_s=1",       NULL,
 	};
 	char *argv[SETTINGS], control[sizeof(d->directory) + 16];
 	int n = 0, log = open(d->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -141,6 +143,8 @@ static int spawn(struct daemon *d)
 	}
 	if (d->child == 0)
 		become_daemon(d);
+	if (d->mode != DAEMON_STORE)
+		return 0;
 	d->pidfd = (int)syscall(SYS_pidfd_open, d->child, 0);
 	return d->pidfd < 0 ? failed("pidfd_open") : 0;
 }
@@ -148,7 +152,7 @@ static int spawn(struct daemon *d)
 int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, const char *const *set)
 {
 	const char *base = getenv("TMPDIR");
-	int r = 0;
+	int log, r = 0;
 
 	*d = DAEMON_NULL;
 	d->mode = mode;
@@ -160,6 +164,10 @@ int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, cons
 		return failed(d->directory);
 	snprintf(d->socket, sizeof(d->socket), "%s/sock", d->directory);
 	snprintf(d->log, sizeof(d->log), "%s/log", d->directory);
+	log = open(d->log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (log < 0)
+		return failed(d->log);
+	close(log); /* there before its first reader */
 	if (mode == DAEMON_STORE)
 		r = open_store(d);
 	return r < 0 ? r : spawn(d);
@@ -262,7 +270,7 @@ void daemon_wait(struct daemon *d, uint32_t us)
 {
 	int64_t left, end = clock_now_ns() + us * INT64_C(1000);
 	struct pollfd fds[] = {
-		{ .fd = d->mode == DAEMON_STORE ? d->pidfd : -1, .events = POLLIN },
+		{ .fd = d->pidfd, .events = POLLIN },
 		{ .fd = d->notify, .events = POLLIN },
 	};
 
@@ -283,12 +291,22 @@ int daemon_kill(struct daemon *d, pid_t pid)
 	return 0;
 }
 
+void daemon_watch(struct daemon *d, pid_t pid)
+{
+	if (d->mode == DAEMON_STORE)
+		return;
+	close_fd(&d->pidfd);
+	d->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
 int daemon_restart(struct daemon *d)
 {
 	int status;
 
-	if (d->mode != DAEMON_STORE)
+	if (d->mode != DAEMON_STORE) {
+		close_fd(&d->pidfd);
 		return 0;
+	}
 	if (waitpid(d->child, &status, 0) < 0)
 		return failed("waitpid");
 	d->child = 0;

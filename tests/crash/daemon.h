@@ -29,9 +29,10 @@ struct daemon {
 	const char *path;   /* of the program */
 	char directory[64]; /* "": none */
 	char socket[108], log[80];
-	const char *const *set;      /* more "key=value", NULL ends */
-	pid_t child;                 /* the daemon, or the keeper; 0: none */
-	int listener, notify, pidfd; /* of mode store */
+	const char *const *set; /* more "key=value", NULL ends */
+	pid_t child;            /* the daemon, or the keeper; 0: none */
+	int listener, notify;   /* of mode store */
+	int pidfd;
 	struct daemon_fd kept[DAEMON_FDS];
 	unsigned n_kept;
 	bool forgets; /* mode store: hands nothing over */
@@ -40,7 +41,9 @@ struct daemon {
 
 /* Functions that return int: 0 or -errno, after a sentence. */
 int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, const char *const *set);
-/* So long, or until it has died, which only mode store sees; takes what it hands over. */
+/* The other modes: this one is it now. */
+void daemon_watch(struct daemon *d, pid_t pid);
+/* So long, or until it has died; takes what it hands over. */
 void daemon_wait(struct daemon *d, uint32_t us);
 /* SIGKILL. */
 int daemon_kill(struct daemon *d, pid_t pid);

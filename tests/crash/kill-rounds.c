@@ -40,6 +40,9 @@
 #define WINDOW_US 500
 #define PATIENCE_US 500000 /* for a client to do it */
 #define TWICE_US 6000
+#define REATTACH_US 1300000 /* a little more than reattach_s */
+#define BREATH_ROUNDS 500
+#define EMPTY_TRIES 50
 #define SUBMITS_MOST 24
 #define FULL_NS 60000 /* what a full ring takes, about */
 
@@ -101,6 +104,8 @@ __attribute__((noreturn)) static void run_client(struct rounds *r, unsigned inde
 			break;
 		client_break(&k);
 	}
+	if (verify_start_over(&k) < 0)
+		client_fail(&k, "the daemon is gone at the end");
 	client_close(&k);
 	exit(EXIT_SUCCESS);
 }
@@ -123,12 +128,17 @@ static int start_clients(struct rounds *r)
 	return 0;
 }
 
-/* All clients have checked, one daemon and not the one that was killed. */
+/* All clients have checked the daemon that there is now. */
 static bool all_ready(const struct rounds *r)
 {
-	for (unsigned i = 0; i < r->opt.clients; i++)
-		if (r->served[i] != r->served[0] || r->served[i] == r->killed)
+	bool known = r->daemon.mode == DAEMON_STORE;
+
+	for (unsigned i = 0; i < r->opt.clients; i++) {
+		if (known ? r->served[i] != r->daemon.child : r->served[i] == r->killed)
 			return false;
+		if (r->served[i] != r->served[0])
+			return false;
+	}
 	return r->served[0] != 0;
 }
 
@@ -146,9 +156,16 @@ static int read_ready(struct rounds *r)
 
 static bool client_died(const struct rounds *r)
 {
-	for (unsigned i = 0; i < r->opt.clients; i++)
-		if (daemon_died(r->client[i]))
-			return true;
+	for (unsigned i = 0; i < r->opt.clients; i++) {
+		siginfo_t info = { 0 };
+
+		if (waitid(P_PID, (id_t)r->client[i], &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		    !info.si_pid)
+			continue;
+		fprintf(stderr, "client %u is gone: code %d, status %d\n", i, info.si_code,
+			info.si_status);
+		return true;
+	}
 	return false;
 }
 
@@ -170,7 +187,7 @@ static int wait_ready(struct rounds *r)
 		}
 		if (n > 0 && fds[0].revents)
 			result = read_ready(r);
-		if (n == 0 && client_died(r))
+		if (client_died(r))
 			return -EPIPE;
 		if (clock_now_ns() > end) {
 			fprintf(stderr, "not all clients came back in %d s\n", READY_MS / 1000);
@@ -202,6 +219,7 @@ static int kill_in(struct rounds *r, uint32_t us)
 	int result;
 
 	r->killed = pid;
+	daemon_watch(&r->daemon, pid);
 	daemon_wait(&r->daemon, us);
 	result = daemon_kill(&r->daemon, pid);
 	/* Whoever still means to kill means this one, by its number. */
@@ -246,6 +264,28 @@ static int stop_clients(struct rounds *r)
 	return result;
 }
 
+/* Everybody has dropped what he had: of a thousand crashes nothing is left over. */
+static int check_empty(struct rounds *r)
+{
+	struct sparq_info info = { .size = sizeof(info) };
+	sparq *c = NULL;
+	int result = sparq_open(r->daemon.socket, NULL, &c);
+
+	for (unsigned i = 0; result == 0 && i < EMPTY_TRIES; i++) {
+		result = sparq_info_get(c, &info);
+		if (info.pool_used_bytes == 0)
+			break;
+		daemon_wait(&r->daemon, REATTACH_US / 10);
+	}
+	sparq_close(c);
+	if (result == 0 && info.pool_used_bytes) {
+		fprintf(stderr, "%" PRIu64 " bytes of the pool are nobody's\n",
+			info.pool_used_bytes);
+		result = -EBUSY;
+	}
+	return result;
+}
+
 static int run(struct rounds *r)
 {
 	int result = start_clients(r);
@@ -257,8 +297,12 @@ static int run(struct rounds *r)
 	while (result == 0 && r->done < r->opt.rounds) {
 		result = r->opt.leave ? leave_round(r) : kill_round(r);
 		r->done += result == 0;
+		/* What nobody took up goes after a time that a round does not last. */
+		if (r->done % BREATH_ROUNDS == 0)
+			daemon_wait(&r->daemon, REATTACH_US);
 	}
-	return result < 0 ? result : stop_clients(r);
+	result = result < 0 ? result : stop_clients(r);
+	return result < 0 ? result : check_empty(r);
 }
 
 /* ---- command line ------------------------------------------------------------------------ */

@@ -265,8 +265,9 @@ static int repeat(struct client *k, const struct model_seen *seen, struct model 
 	return 0;
 }
 
-/* After a loss nothing of it can be told apart from the next one: begin again. */
-static int start_over(struct client *k)
+/* After a loss what is there cannot be told apart from what the next one loses; and at the end
+ * nothing shall be left. */
+int verify_start_over(struct client *k)
 {
 	for (uint32_t s = 0; s < MODEL_SEQUENCES; s++) {
 		int r = k->seq[s] ? client_check(k, "drop", sparq_seq_drop(k->seq[s])) : 0;
@@ -317,7 +318,7 @@ int verify_run(struct client *k)
 		fprintf(stderr, "client %u, round %u: %u rows lost, %u operations in flight\n",
 			k->index, k->round, wrong, k->model.n_pending);
 		k->count->lost += wrong;
-		return start_over(k);
+		return verify_start_over(k);
 	}
 	k->count->arrived += n;
 	k->count->absent += k->model.n_pending - n;
