@@ -360,12 +360,17 @@ bool evict_again(struct evictor *e, struct user *u)
 	return evict_for(e, u, &s);
 }
 
+enum evicted evict_or_spill_for(struct evictor *e, struct user *u, const struct shortage *s)
+{
+	return make_room_held(e, u, s, true);
+}
+
 enum evicted evict_or_spill(struct evictor *e, struct user *u)
 {
 	struct shortage s = e->store->shortage;
 
 	e->store->shortage = SHORTAGE_NONE;
-	return make_room_held(e, u, &s, true);
+	return evict_or_spill_for(e, u, &s);
 }
 
 /* False: later. */
@@ -374,7 +379,7 @@ static bool answer_queue(struct evictor *e, struct session *s, struct room *r)
 	enum evicted got = EVICTED_NOTHING;
 
 	if (!load_relaxed(&s->ending))
-		got = make_room_held(e, s->user, &r->wanted, true);
+		got = evict_or_spill_for(e, s->user, &r->wanted);
 	if (got == EVICTED_LATER)
 		return false;
 	/* What was given back is there before the worker tries again. */

@@ -51,7 +51,8 @@ enum evicted {
 bool evict_for(struct evictor *e, struct user *u, const struct shortage *s);
 /* The same for a control call that has just failed, by what it left in the store. */
 bool evict_again(struct evictor *e, struct user *u);
-/* For one that can wait, by the same. */
+/* For one that can wait; and the same for a control call, by what it left. */
+enum evicted evict_or_spill_for(struct evictor *e, struct user *u, const struct shortage *s);
 enum evicted evict_or_spill(struct evictor *e, struct user *u);
 /* Answers the rings of a session that wait for room; true: its worker is to be woken. Those for
  * whom it comes later stay, and are looked at again by the next call. */

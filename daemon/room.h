@@ -29,14 +29,14 @@ struct store;
 enum room_answer { ROOM_NONE, ROOM_ASKED, ROOM_MADE, ROOM_NOTHING };
 
 struct room {                   /* of a queue */
-	uint32_t answer;        /* atomic: enum room_answer */
-	struct shortage wanted; /* the worker's while NONE, the control thread's to read else */
-
 	/* the worker's */
 	bool waits; /* `entry` is put aside */
 	bool asked; /* the answer will be about it */
 	bool last;  /* it is run for the last time */
-	uint64_t deadline_ns;
+
+	uint32_t answer;        /* atomic: enum room_answer */
+	struct shortage wanted; /* the worker's while NONE, the control thread's to read else */
+	uint64_t deadline_ns;   /* the worker's, like what follows */
 	struct sparq_sqe entry;
 };
 

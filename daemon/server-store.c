@@ -202,11 +202,11 @@ static void on_spill(void *arg)
 	evict_call(&s->evictor);
 }
 
-static bool make_room(void *arg, struct user *u, const struct shortage *shortage)
+static enum evicted make_room(void *arg, struct user *u, const struct shortage *shortage)
 {
 	struct server *s = arg;
 
-	return evict_for(&s->evictor, u, shortage);
+	return evict_or_spill_for(&s->evictor, u, shortage);
 }
 
 /* Before recovery, which has to know what is there. */

@@ -23,9 +23,9 @@ struct queue { /* the daemon's end of one ring */
 	bool cold;       /* no longer scanned: its doorbell brings it back */
 	bool worked;     /* since the worker last looked at its clock */
 	uint64_t last_work_ns;
-	struct room room;
 	struct session *session;
 	struct queue *next; /* worker's list of those it scans */
+	struct room room;
 };
 
 enum worker_event_kind {

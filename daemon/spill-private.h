@@ -60,6 +60,7 @@ struct spill_job {
 	struct spill_file file; /* .seq is held, and knows of it; NULL: SPILL_REMOVE */
 	uint64_t number;
 	unsigned tries;
+	bool stalled; /* not with the disk: it is tried again when something was spilled */
 	struct spill_wait *waiting;
 	struct spill_job *next, **link; /* all that are under way */
 };

@@ -358,11 +358,25 @@ static int fail_in(struct spill *sp, struct spill_job *j, char *why)
 	}
 }
 
-/* Did somebody make room, so that it is worth trying again? */
+/* Is there room now, or soon, so that it is worth trying again? Then it is, or will be. */
 static bool again(struct spill *sp, struct spill_job *j)
 {
-	return j->disk.error == -ENOSPC && j->tries < TRIES_MOST && sp->hooks.make_room &&
-	       sp->hooks.make_room(sp->hooks.arg, j->file.seq->cache->user, &j->file.seq->shortage);
+	struct seq *s = j->file.seq;
+	struct shortage wanted = s->shortage;
+	enum evicted got;
+
+	if (j->disk.error != -ENOSPC || !sp->hooks.make_room)
+		return false;
+	/* It begins anew: room for all of it, not for the page that it came to. */
+	wanted.bytes = MAX(wanted.bytes, s->spilled_bytes);
+	got = sp->hooks.make_room(sp->hooks.arg, s->cache->user, &wanted);
+	j->stalled = got == EVICTED_LATER;
+	if (j->stalled)
+		return true;
+	if (got == EVICTED_NOTHING || j->tries >= TRIES_MOST)
+		return false;
+	submit_in(j);
+	return true;
 }
 
 static void end_in(struct spill *sp, struct spill_job *j)
@@ -374,11 +388,10 @@ static void end_in(struct spill *sp, struct spill_job *j)
 
 	/* Gives back the pages of one that did not end. */
 	spill_file_deinit(&j->file);
-	if (error < 0 && again(sp, j)) {
-		j->waiting = waiting;
-		submit_in(j);
+	j->waiting = waiting;
+	if (error < 0 && again(sp, j))
 		return;
-	}
+	j->waiting = NULL;
 	if (error == 0)
 		record_in(sp, j);
 	else
@@ -387,6 +400,16 @@ static void end_in(struct spill *sp, struct spill_job *j)
 	job_free(j);
 	seq_end_control(s);
 	wake(waiting, error, why);
+}
+
+static void try_stalled(struct spill *sp)
+{
+	for (struct spill_job *j = sp->jobs; j; j = j->next)
+		if (j->stalled) {
+			j->stalled = false;
+			j->tries = 0; /* something has come of it */
+			submit_in(j);
+		}
 }
 
 int spill_load(struct spill *sp, struct seq *s, char *why)
@@ -460,10 +483,12 @@ static void on_disk(void *arg, uint32_t events)
 {
 	struct spill *sp = arg;
 	struct disk_job *d;
+	bool spilled = false;
 
 	while ((d = disk_fetch(sp->disk))) {
 		struct spill_job *j = container_of(d, struct spill_job, disk);
 
+		spilled |= j->way == SPILL_OUT;
 		switch (j->way) {
 		case SPILL_OUT:
 			end_out(sp, j);
@@ -479,6 +504,8 @@ static void on_disk(void *arg, uint32_t events)
 			break;
 		}
 	}
+	if (spilled)
+		try_stalled(sp);
 	tell_changed(sp);
 }
 

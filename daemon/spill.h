@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "daemon/config.h"
+#include "daemon/evict.h"
 #include "daemon/loop.h"
 #include "daemon/record.h"
 #include "daemon/seq.h"
@@ -52,8 +53,8 @@ int spill_open(struct store *st, struct loop *loop, const struct config *config,
 /* For whom it belongs to; any may be NULL. */
 struct spill_hooks {
 	void (*changed)(void *arg); /* something began or ended */
-	/* A user lacks room for what is to be loaded; true: it is worth trying again. */
-	bool (*make_room)(void *arg, struct user *u, const struct shortage *s);
+	/* A user lacks room for what is to be loaded. LATER: when something was spilled. */
+	enum evicted (*make_room)(void *arg, struct user *u, const struct shortage *s);
 	void *arg;
 };
 void spill_hook(struct spill *sp, const struct spill_hooks *hooks);

@@ -4,6 +4,7 @@
  * who waits for the room is answered when it is there. Whoever never asked for eviction relies on
  * losing nothing.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -178,6 +179,58 @@ static void wanted_back(void **state)
 	w->cache->budget_bytes = 0;
 }
 
+static enum evicted make_room(void *arg, struct user *u, const struct shortage *s)
+{
+	struct fixture *x = arg;
+
+	return evict_or_spill_for(&x->e, u, s);
+}
+
+/* More conversations than memory: each that is taken up sends the one used the longest time ago. */
+static void takes_turns(void **state)
+{
+	struct fixture *x = *state;
+	struct world *w = x->world;
+	const struct spill_hooks hooks = { .make_room = make_room, .arg = x };
+	struct model m[3];
+	struct client c;
+	char name[2] = "a";
+
+	spill_hook(w->spill, &hooks);
+	for (unsigned i = 0; i < 3; i++) {
+		name[0] = (char)('a' + i);
+		world_fill(w, name, 1200, 1 + 100000 * i);
+		m[i] = w->model;
+		if (i == 0)
+			world_spill(w, m[0].seq);
+	}
+	/* Two fit, and a little. */
+	w->cache->budget_bytes = w->cache->charged_bytes + 100000;
+	for (unsigned i = 0; i < 9; i++) {
+		assert_true(seq_is_spilled(m[i % 3].seq));
+		client_await(w, m[i % 3].seq, &c);
+		world_settle(w);
+		assert_int_equal(c.calls, 1);
+		assert_int_equal(c.error, 0);
+		world_check(&m[i % 3]);
+		name[0] = (char)('a' + i % 3);
+		world_take(w, m[i % 3].seq);
+		store_relaxed(&m[i % 3].seq->session, 0);
+		evict_offer(m[i % 3].seq);
+		assert_true(seq_is_here(m[(i + 2) % 3].seq));
+	}
+	assert_int_equal(w->cache->evicted_sequences, 0);
+	/* All others pinned: it stays where it is. */
+	evict_pin(m[1].seq, true);
+	evict_pin(m[2].seq, true);
+	client_await(w, m[0].seq, &c);
+	world_settle(w);
+	assert_int_equal(c.error, -ENOSPC);
+	assert_true(seq_is_spilled(m[0].seq));
+	for (unsigned i = 0; i < 3; i++)
+		model_deinit(&m[i]);
+}
+
 /* Above the mark the oldest go to their files before anybody has to wait. */
 static void ahead(void **state)
 {
@@ -204,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ONE(spilled_not_dropped), ONE(of_what_is_spilled), ONE(disk_full),
 		ONE(ring_waits),          ONE(wanted_back),        ONE(ahead),
+		ONE(takes_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

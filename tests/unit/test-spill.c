@@ -297,16 +297,16 @@ struct room {
 	unsigned asked;
 };
 
-static bool give_room(void *arg, struct user *u, const struct shortage *s)
+static enum evicted give_room(void *arg, struct user *u, const struct shortage *s)
 {
 	struct room *r = arg;
 
 	r->asked++;
 	assert_int_equal(s->limit, LIMIT_QUOTA);
 	if (!r->victim)
-		return false;
+		return EVICTED_NOTHING;
 	world_drop(STEAL_PTR(r->victim));
-	return true;
+	return EVICTED_SOME;
 }
 
 /* There is no room for what comes back: it stays where it is, or somebody makes some. */
