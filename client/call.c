@@ -32,6 +32,7 @@ static bool is_repeatable(const union message *m)
 	case SPARQ_MSG_SEQ_STAT:
 	case SPARQ_MSG_SEQ_TRUNCATE:
 	case SPARQ_MSG_SEQ_DROP:
+	case SPARQ_MSG_SEQ_PIN:
 	case SPARQ_MSG_SEQ_TOKENS:
 		return true;
 	case SPARQ_MSG_SEQ_CREATE:

@@ -290,6 +290,8 @@ static int ask_deadly(struct setup *t, uint32_t type)
 		return sparq_cache_table(t->k, &table);
 	case SPARQ_MSG_SEQ_TRUNCATE:
 		return sparq_seq_truncate(t->named, 0);
+	case SPARQ_MSG_SEQ_PIN:
+		return sparq_seq_pin(t->named, 1);
 	case SPARQ_MSG_CACHE_CREATE:
 		r = sparq_cache_create(t->c, &shape, &k);
 		break;
@@ -318,7 +320,7 @@ static void test_repeated(void **state)
 		SPARQ_MSG_NAME,         SPARQ_MSG_INFO,        SPARQ_MSG_CACHE_STAT,
 		SPARQ_MSG_SEQ_STAT,     SPARQ_MSG_CACHE_TABLE, SPARQ_MSG_SEQ_TRUNCATE,
 		SPARQ_MSG_CACHE_CREATE, SPARQ_MSG_SEQ_ATTACH,  SPARQ_MSG_SEQ_FORK,
-		SPARQ_MSG_SEQ_CREATE,
+		SPARQ_MSG_SEQ_CREATE,   SPARQ_MSG_SEQ_PIN,
 	};
 	struct setup t = {};
 
