@@ -17,6 +17,7 @@
 #include "shm/base.h"
 
 #define SWEEP_NS 1000000000ull
+#define SWEEP_FAILURES 8u
 #define SWEEP_SLOTS 4096u /* looked at in one go: max_sequences may be millions */
 
 /* ---- ahead of need -------------------------------------------------------------------- */
@@ -41,28 +42,31 @@ static bool is_idle(const struct spill *sp, const struct seq *s, uint64_t now_s)
 	return now_s - used_s >= sp->config->spill_idle_s;
 }
 
-/* False: no more for now. */
-static bool sweep_slot(struct spill *sp, uint32_t slot, uint64_t now_s)
+/* 0, or why it is not on its way. */
+static int sweep_slot(struct spill *sp, uint32_t slot, uint64_t now_s)
 {
 	struct seq *s = sp->store->seq_by_slot[slot];
-	int r;
 
 	if (!s || !load_relaxed(&s->id) || load_relaxed(&s->session) || !seq_is_here(s) ||
 	    !is_idle(sp, s, now_s))
-		return true;
-	r = spill_sequence(sp, s);
-	return r != -EAGAIN && r != -EOPNOTSUPP;
+		return 0;
+	return spill_sequence(sp, s);
 }
 
 static void on_sweep(void *arg)
 {
-	uint32_t n = 0, slots;
 	struct spill *sp = arg;
+	uint32_t slots = sp->config->spill_idle_s ? MIN(sp->store->max_sequences, SWEEP_SLOTS) : 0;
+	uint64_t now_s = (uint64_t)time(NULL);
+	unsigned failures = 0;
 
-	slots = sp->config->spill_idle_s ? MIN(sp->store->max_sequences, SWEEP_SLOTS) : 0;
-	for (n = 0; n < slots; n++) {
-		if (!sweep_slot(sp, sp->sweep_slot, (uint64_t)time(NULL)))
+	/* Where there is no room every one of them fails: not more than a few in a second. */
+	for (uint32_t n = 0; n < slots && failures < SWEEP_FAILURES; n++) {
+		int r = sweep_slot(sp, sp->sweep_slot, now_s);
+
+		if (r == -EAGAIN || r == -EOPNOTSUPP)
 			break;
+		failures += r < 0;
 		sp->sweep_slot = (sp->sweep_slot + 1) % sp->store->max_sequences;
 	}
 	loop_timer_set(sp->loop, &sp->sweep, SWEEP_NS, on_sweep, sp);

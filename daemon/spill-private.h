@@ -65,6 +65,8 @@ struct spill_job {
 	struct spill_job *next, **link; /* all that are under way */
 };
 
+struct spill_job *spill_job_free(struct spill_job *j);
+
 struct spill {
 	struct store *store;
 	struct loop *loop;
@@ -76,12 +78,16 @@ struct spill {
 	uint32_t sweep_slot;
 	int64_t calm_ns; /* no spill before: the last one failed */
 	struct spill_job *jobs;
+	struct spill_wait *waking; /* still to be told */
 	struct spill_stat stat;
 	uint64_t *adopted; /* numbers, until spill_adopted */
 	size_t n_adopted, adopted_room;
 	struct log_limit log;
 	struct spill_hooks hooks;
 };
+
+/* Takes what the disk is done with. */
+void spill_ended(struct spill *sp);
 
 /* ---- spill-idle.c ----------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sequences on their way to files and back: see spill.h. */
+/* Sequences on their way to files and back: see spill.h. Opened and closed: spill-open.c. */
 #include "daemon/spill.h"
 
 #include <assert.h>
@@ -63,7 +63,7 @@ static struct spill_job *job_new(struct spill *sp, enum spill_way way, struct se
 	return j;
 }
 
-static struct spill_job *job_free(struct spill_job *j)
+struct spill_job *spill_job_free(struct spill_job *j)
 {
 	if (!j)
 		return NULL;
@@ -90,15 +90,28 @@ static unsigned jobs_of(const struct spill *sp, enum spill_way way)
 	return n;
 }
 
-static void wake(struct spill_wait *w, int error, const char *why)
+static void wake(struct spill *sp, struct spill_wait *waiting, int error, const char *why)
 {
-	while (w) {
-		struct spill_wait *next = w->next;
+	struct spill_wait *w;
 
+	/* One that is told may be the end of another. */
+	assert(!sp->waking);
+	sp->waking = waiting;
+	while ((w = sp->waking)) {
+		sp->waking = w->next;
 		*w = (struct spill_wait){ .done = w->done };
 		w->done(w, error, why);
-		w = next;
 	}
+}
+
+static bool unlink_wait(struct spill_wait **at, const struct spill_wait *w)
+{
+	while (*at && *at != w)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	*at = w->next;
+	return true;
 }
 
 /* What went wrong, in words; the file's name, not where the directory is: clients read it. */
@@ -173,6 +186,10 @@ static int begin_out(struct spill *sp, struct seq *s)
 	if (!j)
 		return -ENOMEM;
 	r = image_open_uncharged(s, &j->file.image, j->file.why);
+	/* Nothing goes that could not come back. */
+	if (r == 0)
+		r = sequence_image_check(image_head(j->file.image), image_bytes(j->file.image),
+					 j->file.why);
 	if (r == 0) {
 		char writer[32];
 
@@ -182,7 +199,7 @@ static int begin_out(struct spill *sp, struct seq *s)
 		r = charge(sp, s, j->file.head.file_bytes);
 	}
 	if (r < 0) {
-		job_free(j);
+		spill_job_free(j);
 		return r;
 	}
 	sp->dir.next++;
@@ -252,14 +269,14 @@ static void end_out(struct spill *sp, struct spill_job *j)
 		}
 	}
 	s->spilling = NULL;
-	job_free(j);
+	spill_job_free(j);
 	seq_end_control(s);
 	if (!waiting)
 		return;
 	/* Wanted back before it was gone, or after all. */
 	error = seq_is_spilled(s) ? begin_in(sp, s, waiting, why) : 0;
 	if (error < 0 || !seq_is_spilled(s))
-		wake(waiting, error, why);
+		wake(sp, waiting, error, why);
 }
 
 /* ---- in ------------------------------------------------------------------------------- */
@@ -397,9 +414,9 @@ static void end_in(struct spill *sp, struct spill_job *j)
 	else
 		error = fail_in(sp, j, why);
 	s->spilling = NULL;
-	job_free(j);
+	spill_job_free(j);
 	seq_end_control(s);
-	wake(waiting, error, why);
+	wake(sp, waiting, error, why);
 }
 
 static void try_stalled(struct spill *sp)
@@ -441,13 +458,11 @@ int spill_await(struct spill *sp, struct seq *s, struct spill_wait *w, char *why
 
 void spill_leave(struct spill_wait *w)
 {
-	struct spill_job *j = w->seq ? w->seq->spilling : NULL;
+	struct spill *sp = w->seq ? w->seq->cache->store->spill : NULL;
+	struct spill_job *j = sp ? w->seq->spilling : NULL;
 
-	for (struct spill_wait **at = j ? &j->waiting : NULL; at && *at; at = &(*at)->next)
-		if (*at == w) {
-			*at = w->next;
-			break;
-		}
+	if (sp && !(j && unlink_wait(&j->waiting, w)))
+		unlink_wait(&sp->waking, w);
 	w->seq = NULL;
 	w->next = NULL;
 }
@@ -477,11 +492,20 @@ void spill_progress(const struct seq *s, uint64_t *ret_bytes, uint64_t *ret_done
 	*ret_done = j ? load_relaxed(&j->disk.moved) : 0;
 }
 
-/* ---- events --------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------ */
 
-static void on_disk(void *arg, uint32_t events)
+static void end_remove(struct spill *sp, struct spill_job *j)
 {
-	struct spill *sp = arg;
+	int error = j->disk.error;
+
+	if (error && error != -ENOENT && !log_limited(&sp->log))
+		log_warning("spill_dir = %s: %s cannot be removed: %s", sp->config->spill_dir,
+			    j->disk.name, strerror(-error));
+	spill_job_free(j);
+}
+
+void spill_ended(struct spill *sp)
+{
 	struct disk_job *d;
 	bool spilled = false;
 
@@ -497,113 +521,11 @@ static void on_disk(void *arg, uint32_t events)
 			end_in(sp, j);
 			break;
 		case SPILL_REMOVE:
-			if (d->error && d->error != -ENOENT && !log_limited(&sp->log))
-				log_warning("spill_dir = %s: %s cannot be removed: %s",
-					    sp->config->spill_dir, d->name, strerror(-d->error));
-			job_free(j);
+			end_remove(sp, j);
 			break;
 		}
 	}
 	if (spilled)
 		try_stalled(sp);
 	tell_changed(sp);
-}
-
-/* ---- opened and closed ------------------------------------------------------------------ */
-
-static void say_opened(const struct spill *sp)
-{
-	struct disk_made made = disk_made(sp->disk);
-
-	log_info("spill_dir = %s: %s, %zu MiB of buffers%s%s", sp->config->spill_dir, made.engine,
-		 made.buffer_bytes / MIB, made.huge ? " in huge pages" : "",
-		 made.uring_error || made.register_error ? "" : ", registered");
-	if (made.uring_error)
-		log_notice("spill_dir = %s: io_uring is not available (%s): files go by %s",
-			   sp->config->spill_dir, strerror(-made.uring_error), made.engine);
-	if (made.register_error)
-		log_notice("spill_dir = %s: the buffers cannot be registered (%s): raise "
-			   "LimitMEMLOCK",
-			   sp->config->spill_dir, strerror(-made.register_error));
-	if (!sp->dir.direct)
-		log_notice("spill_dir = %s does not take O_DIRECT: files go through the page cache",
-			   sp->config->spill_dir);
-}
-
-/* 0 also if it cannot be used: what is wrong was logged. */
-static int open_directory(struct spill *sp)
-{
-	struct disk_params p = {
-		.depth = sp->config->spill_depth,
-		.piece_bytes = SEQUENCE_PIECE_BYTES,
-	};
-	char why[SPARQ_ERROR_TEXT] = "";
-	int r;
-
-	r = spill_dir_open(sp->config->spill_dir, &sp->dir, why);
-	if (r < 0) {
-		log_error("%s; nothing is spilled, and what was cannot be loaded", why);
-		return r == -ENOMEM ? r : 0;
-	}
-	p.directory = sp->dir.fd;
-	p.direct = sp->dir.direct;
-	r = disk_new(&p, &sp->disk);
-	if (r == 0)
-		r = loop_add(sp->loop, &sp->source, disk_event_fd(sp->disk), POLLIN, on_disk, sp);
-	if (r < 0)
-		return r;
-	say_opened(sp);
-	return 0;
-}
-
-int spill_open(struct store *st, struct loop *loop, const struct config *config, struct spill **ret)
-{
-	struct spill *sp = calloc(1, sizeof(*sp));
-	int r;
-
-	if (!sp)
-		return -ENOMEM;
-	sp->store = st;
-	sp->loop = loop;
-	sp->config = config;
-	sp->dir = SPILL_DIR_NULL;
-	sp->source = LOOP_SOURCE_NULL;
-	r = config->spill_dir[0] ? open_directory(sp) : 0;
-	if (r < 0) {
-		spill_close(sp);
-		return r;
-	}
-	if (sp->disk)
-		spill_sweep_start(sp);
-	st->spill = sp;
-	*ret = sp;
-	return 0;
-}
-
-void spill_hook(struct spill *sp, const struct spill_hooks *hooks)
-{
-	sp->hooks = *hooks;
-}
-
-struct spill *spill_close(struct spill *sp)
-{
-	if (!sp)
-		return NULL;
-	loop_timer_cancel(sp->loop, &sp->sweep);
-	loop_remove(sp->loop, &sp->source);
-	sp->disk = disk_free(sp->disk);
-	while (sp->jobs) {
-		struct seq *s = sp->jobs->file.seq;
-
-		if (s)
-			s->spilling = NULL;
-		job_free(sp->jobs);
-		if (s)
-			seq_end_control(s);
-	}
-	spill_dir_close(&sp->dir);
-	free(sp->adopted);
-	sp->store->spill = NULL;
-	free(sp);
-	return NULL;
 }

@@ -185,6 +185,39 @@ static void test_attach(void **state)
 	model_deinit(&w->model);
 }
 
+struct pair {
+	struct client first;
+	struct client *other;
+};
+
+static void on_first(struct spill_wait *wait, int error, const char *text)
+{
+	struct pair *p = container_of(wait, struct pair, first.wait);
+
+	p->first.calls++;
+	spill_leave(&p->other->wait);
+}
+
+/* Who is told may be the end of somebody who was to be told next. */
+static void test_end_of_another(void **state)
+{
+	struct world *w = *state;
+	struct seq *s = world_fill(w, "a", 1000, 1);
+	struct client other;
+	struct pair p = { .other = &other };
+
+	world_spill(w, s);
+	client_await(w, s, &other);
+	client_await(w, s, &p.first);
+	p.first.wait.done = on_first;
+	world_settle(w);
+	assert_int_equal(p.first.calls, 1);
+	assert_int_equal(other.calls, 0);
+	assert_null(other.wait.seq);
+	world_drop(s);
+	model_deinit(&w->model);
+}
+
 /* It is wanted while it is on its way out: it never leaves, or comes back at once. */
 static void test_wanted_early(void **state)
 {
@@ -350,6 +383,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_formats, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_fork, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_attach, world_set_up, world_tear_down),
+		cmocka_unit_test_setup_teardown(test_end_of_another, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_wanted_early, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_drop, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_idle, world_set_up, world_tear_down),
