@@ -59,8 +59,9 @@ static int refused(struct load *l, int error, uint64_t offset)
 			 (unsigned long long)offset, text);
 }
 
-/* n bytes of the image, from `offset` on. */
-static int send_bytes(struct load *l, uint64_t offset, const uint8_t *from, size_t n)
+/* n bytes of the image, from `offset` on; `checksum` is of all of them. */
+static int send_bytes(struct load *l, uint64_t offset, const uint8_t *from, size_t n,
+		      uint64_t checksum)
 {
 	size_t room;
 
@@ -74,7 +75,7 @@ static int send_bytes(struct load *l, uint64_t offset, const uint8_t *from, size
 		message_init(&m, SPARQ_MSG_SEQ_IMPORT_PIECE);
 		m.seq_piece.offset = offset + done;
 		m.seq_piece.addr = sparq_buf_addr(l->carrier);
-		m.seq_piece.checksum = sequence_checksum(from + done, now);
+		m.seq_piece.checksum = now == n ? checksum : sequence_checksum(from + done, now);
 		m.seq_piece.bytes = (uint32_t)now;
 		r = conn_call(l->c, &m);
 		if (r < 0)
@@ -95,7 +96,7 @@ static int send_all(struct load *l)
 		int r = i ? file_read(&l->reader, i) : 0; /* the first one is there */
 
 		if (r == 0)
-			r = send_bytes(l, offset, l->reader.data, n);
+			r = send_bytes(l, offset, l->reader.data, n, l->reader.trailer->piece[i]);
 		if (r == 0)
 			r = file_progress(l->c, &l->params, &head, offset + n);
 		if (r < 0)
