@@ -20,9 +20,11 @@ _Static_assert(SEQUENCE_WHY_BYTES == SPARQ_ERROR_TEXT, "texts of the file go to 
 static void fill_options(const struct cache_record *r, char *ret, size_t n)
 {
 	const struct kv_policy *policy = kv_policy_find(r->policy);
-	int at = snprintf(ret, n, "sinks=%u rollback=%u outliers=%u on_disconnect=%s", r->sinks,
-			  r->rollback, r->outliers,
-			  r->on_disconnect == ON_DISCONNECT_PARK ? "park" : "drop");
+	int at = snprintf(ret, n,
+			  "sinks=%u rollback=%u outliers=%u on_disconnect=%s evict=%s share=%s",
+			  r->sinks, r->rollback, r->outliers,
+			  r->on_disconnect == ON_DISCONNECT_PARK ? "park" : "drop",
+			  evict_names[r->evict], r->share ? "on" : "off");
 
 	for (unsigned i = 0; i < policy->n_params; i++) {
 		char value[64];

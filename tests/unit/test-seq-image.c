@@ -370,6 +370,37 @@ static void forks(void **state)
 	cache_unref(c);
 }
 
+/* What a file says of its cache makes an equal one. */
+static void options(void **state)
+{
+	static const char *const given[] = {
+		"",
+		"sinks=3 rollback=5 outliers=2 on_disconnect=park evict=lru share=off r=16 k=64",
+		"on_disconnect=drop evict=lfu share=on dense_below=77 l=9",
+	};
+	struct store_fixture *f = *state;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(given); i++) {
+		struct cache *c = make_cache(f, "c", "hier4", "hier4", "sparq", given[i]), *again;
+		struct sparq_msg_cache_create m = fixture_request("c", "");
+		struct seq *s = make_seq(c, "");
+		struct bytes b = read_all(s, 1u << 20);
+		const struct sequence_image *head = (const struct sequence_image *)b.data;
+
+		memcpy(m.options, head->options, sizeof(m.options));
+		memcpy(m.k_format, head->k_format, sizeof(m.k_format));
+		memcpy(m.v_format, head->v_format, sizeof(m.v_format));
+		memcpy(m.policy, head->policy, sizeof(m.policy));
+		if (cache_create(&f->store, f->user, &m, &again, why) < 0)
+			fail_msg("%s: %s", head->options, why);
+		assert_ptr_equal(again, c);
+		free(b.data);
+		drop(s);
+		cache_unref(c);
+		cache_unref(again);
+	}
+}
+
 static void empty(void **state)
 {
 	struct cache *c = make_cache(*state, "c", "hier4", "hier4", "sparq", "");
@@ -773,9 +804,9 @@ static void cache_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ONE(formats),      ONE(forks),   ONE(empty),        ONE(other_caches),
-		ONE(other_planes), ONE(damaged), ONE(wrong_length), ONE(lies),
-		ONE(random_index), ONE(no_room), ONE(cache_stays),
+		ONE(formats),      ONE(forks),        ONE(empty),   ONE(options),
+		ONE(other_caches), ONE(other_planes), ONE(damaged), ONE(wrong_length),
+		ONE(lies),         ONE(random_index), ONE(no_room), ONE(cache_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
