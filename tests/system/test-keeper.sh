@@ -51,7 +51,7 @@ rest killed
 begin anew
 # A sequence whose cache drops it when its client goes: the end of a daemon is no such thing.
 probe --name running --tokens 1000000 --pause-us 2000 run >"$scratch/running" 2>&1 &
-eventually grep -q started "$scratch/running" || fail "no step was done"
+eventually grep -qs started "$scratch/running" || fail "no step was done"
 before=$(child)
 kill -USR1 "$daemon_pid"
 eventually changed "$before" || fail "SIGUSR1 started nobody"
