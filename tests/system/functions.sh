@@ -27,13 +27,15 @@ cleanup_fn() { cleanups+=("$*"); }
 
 # shellcheck disable=SC2317 # called by trap
 at_exit() {
-	local status=$? i
+	local status=$? i children
 	set +e
 	for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do
 		eval "${cleanups[i]}"
 	done
 	if [ -n "$daemon_pid" ]; then
-		kill -KILL "$daemon_pid" 2>/dev/null
+		# A keeper's child goes on without it.
+		mapfile -t children < <(pgrep -P "$daemon_pid" 2>/dev/null)
+		kill -KILL "$daemon_pid" "${children[@]}" 2>/dev/null
 		wait "$daemon_pid" 2>/dev/null
 	fi
 	rm -rf "$scratch"
