@@ -11,8 +11,8 @@
 #include "tests/crash/client.h"
 
 /* Rows [row, row + n) of one layer, as `s` says, for a sequence that is not in the model. */
-static int send_rows(struct client *k, sparq_seq *handle, const struct model_seq *s, uint32_t layer,
-		     uint32_t row, uint32_t n)
+int load_rows(struct client *k, sparq_seq *handle, const struct model_seq *s, uint32_t layer,
+	      uint32_t row, uint32_t n)
 {
 	struct sparq_sqe *sqe;
 	uint32_t slot;
@@ -57,7 +57,7 @@ static int use_fork(struct client *k, sparq_seq *child, uint32_t seq, uint32_t r
 		for (uint32_t i = 0; i < n; i++)
 			s.version[l][rows + i] = version;
 		s.rows[l] = rows + n;
-		r = n ? send_rows(k, child, &s, l, rows, n) : 0;
+		r = n ? load_rows(k, child, &s, l, rows, n) : 0;
 	}
 	r = r < 0 ? r : must_hold(k, child, seq, &s, "fork");
 	return r < 0 ? r : must_hold(k, k->seq[seq], seq, &k->model.seq[seq], "parent");
@@ -107,7 +107,7 @@ static int use_replica(struct client *k, sparq_seq *replica, uint32_t seq)
 		uint64_t ours, theirs;
 
 		for (uint32_t row = 0; r == 0 && row < s->rows[l]; row += SLOT_ROWS)
-			r = send_rows(k, replica, s, l, row, MIN(SLOT_ROWS, s->rows[l] - row));
+			r = load_rows(k, replica, s, l, row, MIN(SLOT_ROWS, s->rows[l] - row));
 		if (r == 0)
 			r = verify_digest(k, replica, l, s->rows[l], &ours);
 		if (r == 0)

@@ -13,7 +13,7 @@
 #include "shm/base.h"
 #include "shm/clock.h"
 
-#define ARENA_BYTES (512u << 10)
+#define ARENA_BYTES (1024u << 10)
 #define QUERY_ROWS DIV_UP(CONTENT_SETS, CONTENT_HEADS)
 #define QUERY_FLOATS ((size_t)QUERY_ROWS * CONTENT_HEADS * CONTENT_DIM)
 #define WAIT_NS (20 * NS_PER_S)
@@ -76,13 +76,15 @@ void client_name(const struct client *k, uint32_t seq, char ret[SPARQ_NAME_MAX +
 	snprintf(ret, SPARQ_NAME_MAX + 1, "client%u-%u", k->index, seq);
 }
 
-static int open_cache(struct client *k, enum cache_kind kind)
+void client_params(struct client *k, enum cache_kind kind, struct sparq_cache_params *ret)
 {
 	static const char *const format[] = { "f16", "hier4", "int8" };
 	static const char *const policy[] = { "dense", "sparq", "dense" };
-	char options[64];
-	struct sparq_cache_params params = {
-		.size = sizeof(params),
+
+	snprintf(k->options, sizeof(k->options), "sinks=%d rollback=%d on_disconnect=%s",
+		 MODEL_SINKS, MODEL_ROLLBACK, k->drops ? "drop" : "park");
+	*ret = (struct sparq_cache_params){
+		.size = sizeof(*ret),
 		.layers = MODEL_LAYERS,
 		.heads = CONTENT_HEADS,
 		.kv_heads = 1,
@@ -93,11 +95,15 @@ static int open_cache(struct client *k, enum cache_kind kind)
 		.name = format[kind],
 		.k_format = format[kind],
 		.policy = policy[kind],
-		.options = options,
+		.options = k->options,
 	};
+}
 
-	snprintf(options, sizeof(options), "sinks=%d rollback=%d on_disconnect=%s", MODEL_SINKS,
-		 MODEL_ROLLBACK, k->drops ? "drop" : "park");
+static int open_cache(struct client *k, enum cache_kind kind)
+{
+	struct sparq_cache_params params;
+
+	client_params(k, kind, &params);
 	return client_check(k, "cache", sparq_cache_create(k->c, &params, &k->cache[kind]));
 }
 
@@ -152,6 +158,17 @@ static int open_session(struct client *k)
 	return r;
 }
 
+int client_open_bare(struct client *k)
+{
+	int r = open_session(k);
+
+	if (r == 0)
+		r = open_buffer(k);
+	if (r < 0)
+		client_close(k);
+	return r;
+}
+
 /* As sparq_queue_resume(3) has it. */
 static int resume(struct client *k)
 {
@@ -198,7 +215,8 @@ void client_break(struct client *k)
 {
 	k->done = k->begun; /* numbers are not used again: operations of unknown fate bear them */
 	memset(k->fresh, 0, sizeof(k->fresh));
-	if (!k->resumes)
+	/* What has no name is only found again by who has a handle of it. */
+	if (!k->resumes && !k->spare && !k->spare_cache)
 		client_close(k);
 }
 

@@ -53,12 +53,16 @@ struct client {
 	const char *socket;
 	uint32_t index, round, submits;
 	int32_t pid;  /* of the daemon */
+	bool extras;  /* makes use of extras.c, */
+	bool spills;  /* with a daemon that spills */
 	bool drops;   /* its sequences go when it does */
-	bool resumes; /* goes on with its handles; else as another program would, by names */
+	bool resumes; /* always goes on with its handles; else mostly as another program, by names
+		       */
 	uint64_t random;
 
 	sparq *c;
 	sparq_queue *queue;
+	char options[64]; /* of the caches */
 	sparq_cache *cache[CACHE_KINDS];
 	sparq_seq *seq[MODEL_SEQUENCES];
 	sparq_cache *spare_cache; /* beside the model: beside.c */
@@ -88,6 +92,9 @@ void client_name(const struct client *k, uint32_t seq, char ret[SPARQ_NAME_MAX +
 
 /* A session, its caches and memory, if there is none; tries until a daemon answers. */
 void client_open(struct client *k);
+/* Only a session and memory; -ENOTCONN. */
+int client_open_bare(struct client *k);
+void client_params(struct client *k, enum cache_kind kind, struct sparq_cache_params *ret);
 /* It broke. */
 void client_break(struct client *k);
 void client_close(struct client *k);
@@ -118,6 +125,16 @@ int load_fork(struct client *k, uint32_t seq);
 int load_digest(struct client *k, uint32_t seq);
 int load_replica(struct client *k, uint32_t seq);
 int load_cache(struct client *k);
+
+/* Rows [row, row + n) of one layer, as `s` says, for a sequence that is not in the model. */
+int load_rows(struct client *k, sparq_seq *handle, const struct model_seq *s, uint32_t layer,
+	      uint32_t row, uint32_t n);
+
+/* ---- extras.c: with files, other sessions, other memory ----------------------------------- */
+
+int load_tokens(struct client *k);
+int load_file(struct client *k, uint32_t seq);
+int load_cold(struct client *k);
 
 /* ---- verify.c ------------------------------------------------------------------------ */
 

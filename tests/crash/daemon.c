@@ -98,7 +98,7 @@ __attribute__((noreturn)) static void become_daemon(const struct daemon *d)
 {
 	static const char *const small[] = {
 		"huge_pages=no",      "pin_workers=no",
-		"pool_bytes=32M",     "catalogue_bytes=4M",
+		"pool_bytes=48M",     "catalogue_bytes=4M",
 		"max_sequences=1024", "max_caches=512",
 		"workers=2",          "user_session_rate=0",
 		"reattach_s=1",       NULL,

@@ -102,6 +102,8 @@ __attribute__((noreturn)) static void run_client(struct rounds *r, unsigned inde
 		}
 		if (result == 0)
 			break;
+		if (r->opt.leave)
+			client_close(&k);
 		client_break(&k);
 	}
 	if (verify_start_over(&k) < 0)

@@ -239,10 +239,24 @@ static int append_some(struct client *k, uint32_t seq)
 	return append(k, seq, layer, n);
 }
 
+static int one_extra(struct client *k, uint32_t seq)
+{
+	switch (client_random(k, 4)) {
+	case 0:
+		return load_file(k, seq);
+	case 1:
+		return load_tokens(k);
+	default:
+		return load_cold(k);
+	}
+}
+
 static int one_operation(struct client *k)
 {
 	uint32_t seq = client_random(k, MODEL_SEQUENCES), dice = client_random(k, 100);
 
+	if (k->extras && k->seq[seq] && client_random(k, 20) == 0)
+		return one_extra(k, seq);
 	if (dice < 60 || !k->seq[seq])
 		return append_some(k, seq);
 	if (dice < 75)

@@ -35,7 +35,7 @@ fail() { echo "FAILED: $*"; journalctl -u 'sparqd*' --no-pager | tail -n 30; exi
 cp -r /build/tree/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
 systemd-sysusers && systemd-tmpfiles --create
 mkdir -p /usr/local/etc/sparqd
-printf '%s\n' 'pool_bytes = 32M' 'catalogue_bytes = 4M' 'max_sequences = 1024' 'max_caches = 512' \
+printf '%s\n' 'pool_bytes = 48M' 'catalogue_bytes = 4M' 'max_sequences = 1024' 'max_caches = 512' \
 	'workers = 2' 'user_session_rate = 0' 'reattach_s = 1' >/usr/local/etc/sparqd/sparqd.conf
 # The unit is as it is installed, but for the time that systemd waits before a restart.
 mkdir -p /etc/systemd/system/sparqd.service.d
