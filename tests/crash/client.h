@@ -52,10 +52,12 @@ struct client {
 	struct client_count *count;
 	const char *socket;
 	uint32_t index, round, submits;
-	int32_t pid;  /* of the daemon */
-	bool extras;  /* makes use of extras.c, */
-	bool spills;  /* with a daemon that spills */
-	bool drops;   /* its sequences go when it does */
+	int32_t pid; /* of the daemon */
+	bool may_be_full;
+	int32_t visited; /* the daemon that load_cold() was at last */
+	bool extras;     /* makes use of extras.c, */
+	bool spills;     /* with a daemon that spills */
+	bool drops;      /* its sequences go when it does */
 	bool resumes; /* always goes on with its handles; else mostly as another program, by names
 		       */
 	uint64_t random;

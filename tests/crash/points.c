@@ -169,6 +169,7 @@ static int die_at(struct points *p, const char *name, unsigned last)
 	if (arm(p, name, last) < 0 ||
 	    daemon_start(&d, DAEMON_STORE, p->path, spills ? set : NULL) < 0)
 		return EXIT_FAILURE;
+	fflush(stdout);
 	client = fork();
 	if (client == 0)
 		run_client(p, &d, last);
