@@ -7,6 +7,7 @@
 #include "daemon/cache.h"
 #include "daemon/evict.h"
 #include "daemon/name.h"
+#include "daemon/record.h"
 #include "daemon/seq.h"
 #include "daemon/spill.h"
 #include "daemon/store.h"
@@ -14,15 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
-
-static struct cache *find_named(struct store *s, const struct user *user, const char *name)
-{
-	for (struct cache *c = s->caches; c; c = c->next)
-		if (c->user == user && !strcmp(c->record->name, name))
-			return c;
-	return NULL;
-}
+#include <stdio.h>
 
 int cache_attach(struct store *s, const struct user *user, uint64_t id, const char *name,
 		 struct cache **ret, char *why)
@@ -36,7 +29,7 @@ int cache_attach(struct store *s, const struct user *user, uint64_t id, const ch
 	r = id ? 0 : name_check("cache", name, why);
 	if (r < 0)
 		return r;
-	c = id ? cache_find(s, user, id) : find_named(s, user, name);
+	c = id ? cache_find(s, user, id) : cache_find_named(s, user, name);
 	if (!c && id)
 		return why_fail(why, ENOENT, "there is no cache %#" PRIx64, id);
 	if (!c)
@@ -46,17 +39,11 @@ int cache_attach(struct store *s, const struct user *user, uint64_t id, const ch
 	return 0;
 }
 
-int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t session,
-	      struct seq **ret, char *why)
+/* Parked, and here: it is the session's. `what` names it. */
+static int take_over(struct seq *s, const char *what, uint64_t session, struct seq **ret, char *why)
 {
-	struct seq *s = NULL;
-
-	if (id && id_slot(id) < st->max_sequences)
-		s = st->seq_by_slot[id_slot(id)];
-	if (!s || s->id != id || s->cache->user != user || seq_is_prefix(s))
-		return why_fail(why, ENOENT, "there is no sequence %#" PRIx64, id);
 	if (load_relaxed(&s->session))
-		return why_fail(why, EBUSY, "sequence %#" PRIx64 " is attached to %s session", id,
+		return why_fail(why, EBUSY, "sequence %s is attached to %s session", what,
 				load_relaxed(&s->session) == session ? "this" : "another");
 	*ret = s;
 	if (!seq_is_here(s))
@@ -64,4 +51,31 @@ int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t s
 	store_release(&s->session, session);
 	evict_touch(s);
 	return 0;
+}
+
+int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
+{
+	char quoted[sizeof(((struct sequence_record *)0)->name) + 2];
+	struct seq *s;
+	int r;
+
+	r = seq_find_named(c, name, &s, why);
+	if (r < 0)
+		return r;
+	snprintf(quoted, sizeof(quoted), "\"%s\"", name);
+	return take_over(s, quoted, session, ret, why);
+}
+
+int seq_adopt(struct store *st, const struct user *user, uint64_t id, uint64_t session,
+	      struct seq **ret, char *why)
+{
+	struct seq *s = NULL;
+	char number[24];
+
+	if (id && id_slot(id) < st->max_sequences)
+		s = st->seq_by_slot[id_slot(id)];
+	if (!s || s->id != id || s->cache->user != user || seq_is_prefix(s))
+		return why_fail(why, ENOENT, "there is no sequence %#" PRIx64, id);
+	snprintf(number, sizeof(number), "%#" PRIx64, id);
+	return take_over(s, number, session, ret, why);
 }

@@ -62,7 +62,7 @@ void store_deinit(struct store *s)
 
 /* ---- caches ----------------------------------------------------------------------- */
 
-static struct cache *find_named(struct store *s, const struct user *user, const char *name)
+struct cache *cache_find_named(struct store *s, const struct user *user, const char *name)
 {
 	for (struct cache *c = s->caches; c; c = c->next)
 		if (c->user == user && *name && !strcmp(c->record->name, name))
@@ -177,7 +177,7 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 	r = cache_params_parse(m, &params, why);
 	if (r < 0)
 		return r;
-	c = find_named(s, user, params.name);
+	c = cache_find_named(s, user, params.name);
 	if (c)
 		return attach(c, &params, ret, why);
 	r = build(s, user->uid, &params, &c, why);

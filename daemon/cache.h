@@ -95,6 +95,7 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
  * -ENOMEM. */
 int cache_revive(struct store *s, uint32_t slot, struct cache **ret, char *why);
 struct cache *cache_find(struct store *s, const struct user *user, uint64_t id);
+struct cache *cache_find_named(struct store *s, const struct user *user, const char *name);
 /* One of this user's, by id, or by name where id is 0; one session more. -EINVAL, -ENOENT. */
 int cache_attach(struct store *s, const struct user *user, uint64_t id, const char *name,
 		 struct cache **ret, char *why);

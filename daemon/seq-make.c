@@ -276,25 +276,6 @@ int seq_find_named(struct cache *c, const char *name, struct seq **ret, char *wh
 	return 0;
 }
 
-int seq_attach(struct cache *c, const char *name, uint64_t session, struct seq **ret, char *why)
-{
-	struct seq *s;
-	int r;
-
-	r = seq_find_named(c, name, &s, why);
-	if (r < 0)
-		return r;
-	if (load_relaxed(&s->session))
-		return why_fail(why, EBUSY, "sequence \"%s\" is attached to %s session", name,
-				load_relaxed(&s->session) == session ? "this" : "another");
-	*ret = s;
-	if (!seq_is_here(s))
-		return SEQ_ELSEWHERE;
-	store_release(&s->session, session);
-	evict_touch(s);
-	return 0;
-}
-
 /* ---- after a restart ---------------------------------------------------------------- */
 
 int seq_revive(struct cache *c, uint32_t slot, struct seq **ret)
