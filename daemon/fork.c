@@ -106,10 +106,8 @@ int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct se
 	r = tokens_fork(parent, s, rows);
 	if (r == 0)
 		r = charge_bytes(s, fork_bytes(parent, rows));
-	if (r < 0) {
-		seq_unmake(s);
-		return seq_fail_make(c, r, &s->shortage, "fork", why);
-	}
+	if (r < 0)
+		return seq_fail_made(s, r, "fork", why);
 	for (uint32_t i = 0; i < c->record->layers; i++)
 		fork_layer(parent, s, i, rows);
 	POINT(fork_made);

@@ -370,10 +370,8 @@ int prefix_create(struct cache *c, const char *name, const uint32_t *ids, uint32
 	if (r < 0)
 		return r;
 	r = tokens_put(s, rows, ids + rows, n - rows, &told);
-	if (r < 0) {
-		seq_unmake(s);
-		return seq_fail_make(c, r, &s->shortage, "token ids", why);
-	}
+	if (r < 0)
+		return seq_fail_made(s, r, "token ids", why);
 	seq_publish(s, session);
 	*ret = s;
 	*ret_rows = rows;

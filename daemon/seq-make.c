@@ -118,6 +118,14 @@ int seq_fail_make(struct cache *c, int error, const struct shortage *s, const ch
 	return shortage_fail(s, c, what, why);
 }
 
+int seq_fail_made(struct seq *s, int error, const char *what, char *why)
+{
+	/* Else there would seem to be room for the last of it, without any being made. */
+	s->shortage.bytes += load_relaxed(&s->bytes);
+	seq_unmake(s);
+	return seq_fail_make(s->cache, error, &s->shortage, what, why);
+}
+
 static int take_slot(struct cache *c, uint32_t *ret_slot, char *why)
 {
 	const struct shortage of_user = { LIMIT_SEQUENCES, c->id, 0 };
@@ -158,10 +166,8 @@ int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret,
 	fill_record(s->record, c, name, node);
 	POINT(create_filled);
 	r = make_layers(s);
-	if (r < 0) {
-		seq_unmake(s);
-		return seq_fail_make(c, r, &s->shortage, "sequence", why);
-	}
+	if (r < 0)
+		return seq_fail_made(s, r, "sequence", why);
 	*ret = s;
 	return 0;
 }

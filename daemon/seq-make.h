@@ -22,6 +22,8 @@ void seq_publish(struct seq *s, uint64_t session);
 /* Says what could not be had for `what`, and leaves the limit where who can make room finds it. */
 int seq_fail_make(struct cache *c, int error, const struct shortage *s, const char *what,
 		  char *why);
+/* The same for one that was made in part: it is unmade, and all that it had is wanted again. */
+int seq_fail_made(struct seq *s, int error, const char *what, char *why);
 /* One that begins with the first `rows` rows of `parent`, which the caller holds; not published. */
 int seq_fork_held(struct seq *parent, const char *name, uint32_t rows, struct seq **ret, char *why);
 

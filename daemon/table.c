@@ -170,8 +170,10 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 	}
 	r = charge_page(s, page_bytes(t, tiles), &page);
 	if (r < 0) {
-		if (block)
+		if (block) {
 			put_block(s, t, block);
+			s->shortage.bytes += CATALOGUE_BLOCK; /* both, or none */
+		}
 		return r;
 	}
 	if (block) {

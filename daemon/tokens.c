@@ -102,6 +102,7 @@ static int take_block(struct seq *s, uint32_t *ret)
 	r = charge_block(s, ret);
 	if (r < 0) {
 		charge_refund(s, sizeof(struct token_part));
+		s->shortage.bytes += sizeof(struct token_part); /* both, or none */
 		return r;
 	}
 	memset(block_of(s, *ret), 0, CATALOGUE_BLOCK);

@@ -17,8 +17,10 @@
 
 #include <cmocka.h>
 
+#include "daemon/prefix.h"
 #include "daemon/record.h"
 #include "daemon/room.h"
+#include "daemon/seq-make.h"
 #include "daemon/table.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -244,6 +246,75 @@ static void many_go(void **state)
 	assert_true(want(x, c, LIMIT_BUDGET, c->budget_bytes));
 	assert_int_equal(c->n_sequences, 0);
 	assert_int_equal(c->charged_bytes, 0);
+}
+
+/* ---- how much is wanted -------------------------------------------------------------- */
+
+static uint32_t ids[KV_TILE_ROWS + 1];
+
+static int make_deep(struct seq *s, struct seq **ret)
+{
+	return seq_create(s->cache, "new", 1, ret, why);
+}
+
+static int make_fork(struct seq *s, struct seq **ret)
+{
+	return seq_fork(s, 10, 1, ret, why);
+}
+
+static int make_told(struct seq *s, struct seq **ret)
+{
+	uint32_t rows;
+
+	return prefix_create(s->cache, "new", ids, ARRAY_SIZE(ids), 1, ret, &rows, why);
+}
+
+static int tell(struct seq *s, struct seq **ret)
+{
+	uint32_t rows;
+	int r = tokens_put(s, 0, ids, ARRAY_SIZE(ids), &rows);
+
+	*ret = NULL;
+	return r < 0 ? seq_fail_make(s->cache, r, &s->shortage, "token ids", why) : r;
+}
+
+/* Who makes a thing of several parts, and gives back those that there was room for, is not told
+ * that there is room for the last one: the control thread tries again for as long as it is told. */
+static void all_parts_are_wanted(void **state)
+{
+	int (*const makes[])(struct seq *s, struct seq **ret) = { make_deep, make_fork, make_told,
+								   tell };
+	struct fixture *x = *state;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(makes); i++) {
+		struct sparq_msg_cache_create m = fixture_request("deep", "share=on");
+		struct seq *used, *made;
+		struct cache *c;
+		uint64_t before, all;
+
+		m.layers = LAYERS_PER_BLOCK + 1;
+		assert_int_equal(cache_create(&x->f.store, x->f.user, &m, &c, why), 0);
+		used = begin(c, "used", 7);
+		for (uint32_t layer = 0; layer < m.layers; layer++) {
+			assert_int_equal(seq_reserve(used, layer, 10), 0);
+			seq_commit(used, layer, 10);
+		}
+		before = c->charged_bytes;
+		assert_int_equal(makes[i](used, &made), 0);
+		all = c->charged_bytes - before;
+		if (made)
+			assert_int_equal(seq_drop(made, why), 0);
+		else
+			tokens_clear(used);
+		for (uint64_t lacks = 1; lacks < all; lacks += 100) {
+			c->budget_bytes = before + all - lacks;
+			assert_int_equal(makes[i](used, &made), -ENOSPC);
+			assert_false(evict_again(&x->e, x->f.user));
+			assert_int_equal(c->charged_bytes, before);
+		}
+		assert_int_equal(seq_drop(used, why), 0);
+		cache_unref(c);
+	}
 }
 
 /* ---- who stays ---------------------------------------------------------------------- */
@@ -582,6 +653,7 @@ int main(void)
 		ONE(oldest_goes),
 		ONE(least_used_goes),
 		ONE(many_go),
+		ONE(all_parts_are_wanted),
 		ONE(in_use_and_pinned_stay),
 		ONE(in_use_when_the_daemon_died),
 		ONE(parked_stay_by_default),
