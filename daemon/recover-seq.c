@@ -306,10 +306,12 @@ int recover_sequence(struct recovery *rc, uint32_t slot, char *why)
 	if (error < 0)
 		return why_fail(why, -error, "%s", strerror(-error));
 	error = build_layers(rc, s, why);
-	if (error < 0)
-		r->tokens = BLOCK_NONE; /* not marked: not to be given back */
-	else
+	if (error == 0) {
 		tokens_revive(s);
+	} else {
+		r->tokens = BLOCK_NONE; /* not marked, not adopted: not to be given back */
+		r->spilled = 0;
+	}
 	if (error == 0 && (r->flags & SEQUENCE_PREFIX) && !tokens_hashes(s->cache, tokens_rows(s)))
 		error = why_fail(why, EUCLEAN, "nobody can ask for it: its token ids are gone");
 	if (error < 0) {

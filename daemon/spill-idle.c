@@ -95,22 +95,24 @@ static int note_adopted(struct spill *sp, uint64_t number)
 	return 0;
 }
 
-/* What its layers say besides is of a spill or a load that a crash cut short. */
+/* What its layers say besides is of a spill or a load that a crash cut short: nothing of it is
+ * marked, so nothing of it may be given back, of a sequence that is dropped either. */
 static int forget_pages(struct seq *s, char *why)
 {
 	const struct sequence_record *r = s->record;
+	int error = 0;
 
 	for (uint32_t i = 0; i < r->layers; i++) {
 		struct layer_record *l = s->layer[i].record;
 		uint32_t rows = l->spilled_rows;
 
 		if (rows >= SPARQ_ROW_LIMIT)
-			return why_fail(why, EUCLEAN, "layer %" PRIu32 ": its row count is damaged",
-					i);
+			error = why_fail(why, EUCLEAN,
+					 "layer %" PRIu32 ": its row count is damaged", i);
 		*l = (struct layer_record){ .spilled_rows = rows };
 		layer_init(s, &s->layer[i], l);
 	}
-	return 0;
+	return error;
 }
 
 int spill_adopt(struct spill *sp, struct seq *s, char *why)

@@ -280,6 +280,41 @@ static void test_restart_without_file(void **state)
 	model_deinit(&w->model);
 }
 
+/* Recovery believes nothing: a damaged record costs its sequence, not what its stale words name. */
+static void test_damaged_records(void **state)
+{
+	struct world *w = *state;
+	struct seq *a = world_fill(w, "a", 1000, 1), *b, *c;
+	struct layer_record before[MODEL_LAYERS], *l;
+	struct sequence_record *r;
+
+	model_deinit(&w->model);
+	b = world_fill(w, "b", 1000, 1);
+	model_deinit(&w->model);
+	c = world_fill(w, "c", 1000, 1);
+	memcpy(before, layers_of(w, b), sizeof(before));
+	world_spill(w, b);
+	l = layers_of(w, b);
+	memcpy(l, before, sizeof(before));
+	for (unsigned i = 0; i < MODEL_LAYERS; i++)
+		l[i].spilled_rows = UINT32_MAX;
+	world_spill(w, c);
+	r = c->record;
+	r->block[0] = ((struct sequence_record *)a->record)->block[0];
+	r->state = RECORD_BUILDING;
+	catalogue_publish_sequence(w->f.catalogue, id_slot(c->id));
+	log_level_set(LOG_EMERG);
+	world_restart(w);
+	log_level_set(LOG_ERR);
+	assert_non_null(world_named(w, "a"));
+	assert_null(world_named(w, "b"));
+	assert_null(world_named(w, "c"));
+	assert_int_equal(spill_stat(w->spill).sequences, 0);
+	assert_int_equal(world_files(w, ".seq"), 0);
+	world_drop(world_named(w, "a"));
+	model_deinit(&w->model);
+}
+
 /* Another spill_dir, or none: what is in the first one waits until it is given again. */
 static void test_other_directory(void **state)
 {
@@ -359,6 +394,8 @@ int main(void)
 						world_tear_down),
 		cmocka_unit_test_setup_teardown(test_died_loaded, world_set_up, world_tear_down),
 		cmocka_unit_test_setup_teardown(test_restart_without_file, world_set_up,
+						world_tear_down),
+		cmocka_unit_test_setup_teardown(test_damaged_records, world_set_up,
 						world_tear_down),
 		cmocka_unit_test_setup_teardown(test_other_directory, world_set_up,
 						world_tear_down),
