@@ -263,11 +263,12 @@ static enum evicted reach(struct evictor *e, const struct goal *g)
 	struct pressure *p = g->cache ? &g->cache->pressure : &g->user->pressure;
 	struct candidates c = { .n = 0 };
 	enum evicted got = EVICTED_NOTHING;
+	uint32_t i;
 
 	if (is_reached(g, 0))
 		return EVICTED_SOME;
 	collect(e->store, g, &c);
-	for (uint32_t i = 0; i < c.n && !is_reached(g, c.leaving); i++) {
+	for (i = 0; i < c.n && !is_reached(g, c.leaving); i++) {
 		uint64_t bytes = load_relaxed(&c.seq[i]->bytes);
 		enum evicted one = let_go(e, g, c.seq[i]);
 
@@ -276,6 +277,9 @@ static enum evicted reach(struct evictor *e, const struct goal *g)
 	}
 	if (got == EVICTED_NOTHING && c.leaving)
 		return EVICTED_LATER;
+	/* A worker gave back what it had taken, and those who could go stayed. */
+	if (got == EVICTED_NOTHING && i < c.n)
+		return EVICTED_SOME;
 	if (got == EVICTED_NOTHING)
 		store_relaxed(&p->may_evict, 0);
 	return got;

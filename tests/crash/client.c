@@ -295,8 +295,6 @@ int client_take(struct client *k, struct sparq_cqe *ret)
 	sparq_seen(k->queue, 1);
 	if (cqe.res == -ECONNRESET)
 		return -ENOTCONN; /* so are all that follow */
-	if (cqe.res == -ENOSPC && k->may_be_full)
-		return -ENOTCONN; /* it gives up, and comes back */
 	if (cqe.user_data != k->done)
 		client_fail(k, "completion of entry %lu, expected %lu", cqe.user_data, k->done);
 	if (cqe.res < 0)

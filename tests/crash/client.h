@@ -53,7 +53,6 @@ struct client {
 	const char *socket;
 	uint32_t index, round, submits;
 	int32_t pid; /* of the daemon */
-	bool may_be_full;
 	int32_t visited; /* the daemon that load_cold() was at last */
 	bool extras;     /* makes use of extras.c, */
 	bool spills;     /* with a daemon that spills */

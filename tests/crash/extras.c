@@ -166,7 +166,6 @@ int load_cold(struct client *k)
 		.count = k->count,
 		.socket = k->socket,
 		.index = k->index,
-		.may_be_full = true,
 	};
 	/* What a crash has left in use is nobody's to evict before reattach_s is over. */
 	usleep(k->visited == k->pid ? COLD_AGAIN_US : REATTACH_US);

@@ -7,6 +7,7 @@
 #include "daemon/evict.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -516,6 +517,60 @@ static void ahead(void **state)
 	x->f.user->limit[USER_BYTES] = UINT64_MAX;
 }
 
+#define IN_AND_OUT_BYTES 64u
+#define TIMES_IN_AND_OUT 50000u
+
+struct in_and_out {
+	struct cache *cache;
+	uint32_t over; /* atomic */
+};
+
+/* A worker that is at its budget: an append takes what it needs one after the other, and gives it
+ * back when the last is not there. */
+static void *take_and_give_back(void *arg)
+{
+	struct in_and_out *o = arg;
+
+	for (uint32_t n = 0; n < TIMES_IN_AND_OUT; n++) {
+		if (cache_charge(o->cache, IN_AND_OUT_BYTES) == 0)
+			cache_refund(o->cache, IN_AND_OUT_BYTES);
+		for (uint32_t i = 0; i < 20; i++)
+			cpu_pause();
+	}
+	store_relaxed(&o->over, 1);
+	return NULL;
+}
+
+/* Room that comes about while somebody looks for it is no reason to tell the worker, and all who
+ * ask later, that nobody can go. */
+static void room_by_itself(void **state)
+{
+	struct fixture *x = *state;
+	struct cache *c = make_cache(x, "a", "on_disconnect=park evict=lru", 0);
+	struct in_and_out o = { .cache = c };
+	uint32_t vain = 0, hopeless = 0;
+	pthread_t thread;
+	char name[16];
+
+	for (uint32_t i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		park(x, c, name, 1);
+	}
+	c->budget_bytes = c->charged_bytes + IN_AND_OUT_BYTES;
+	assert_int_equal(pthread_create(&thread, NULL, take_and_give_back, &o), 0);
+	for (uint32_t i = 0; !load_relaxed(&o.over); i++) {
+		vain += !want(x, c, LIMIT_BUDGET, IN_AND_OUT_BYTES);
+		hopeless += !load_relaxed(&c->pressure.may_evict);
+		if (c->n_sequences < 20) {
+			snprintf(name, sizeof(name), "r%u", i);
+			park(x, c, name, 1);
+		}
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(vain, 0);
+	assert_int_equal(hopeless, 0);
+}
+
 /* ---- sums --------------------------------------------------------------------------- */
 
 /* Bytes of the tables that a layer reaches and that no sequence owns, each once. */
@@ -661,6 +716,7 @@ int main(void)
 		ONE(last_of_a_cache),
 		ONE(again),
 		ONE(ahead),
+		ONE(room_by_itself),
 		ONE(sums),
 	};
 
