@@ -200,6 +200,17 @@ static int open_session(struct spill_remote *r)
 	return e < 0 ? e : fill(r, r->hot, 1, r->o->rows);
 }
 
+/* The connection first: what is let go of after it, the daemon parks or drops by itself. */
+static void close_session(struct spill_remote *r)
+{
+	sparq_queue_close(r->queue);
+	sparq_close(r->c);
+	sparq_seq_unref(r->hot);
+	sparq_buf_unref(r->buf);
+	sparq_cache_unref(r->hot_cache);
+	sparq_cache_unref(r->cold_cache);
+}
+
 /* The one that is spilled: left by a session of its own, as its owner would. */
 static int leave_cold(struct spill_remote *r)
 {
@@ -216,8 +227,8 @@ static int leave_cold(struct spill_remote *r)
 		e = fill(&owner, s, LAYERS, cold_rows(r->o));
 	if (e < 0)
 		failed(&owner, e, "the sequence to spill");
-	sparq_queue_close(owner.queue);
-	sparq_close(owner.c);
+	close_session(&owner);
+	sparq_seq_unref(s);
 	return e;
 }
 
@@ -277,8 +288,7 @@ void spill_remote_stop(struct spill_remote *r)
 	store_relaxed(&r->stop, 1);
 	if (r->asks)
 		pthread_join(r->asking, NULL);
-	sparq_queue_close(r->queue);
-	sparq_close(r->c);
+	close_session(r);
 	bench_daemon_stop(&r->daemon);
 	free(r);
 }
@@ -345,7 +355,7 @@ static void *attach(void *arg)
 	struct spill_remote *r = arg;
 	struct spill_remote owner = { .o = r->o, .daemon = r->daemon };
 	struct sparq_open_params params = { .size = sizeof(params) };
-	sparq_seq *s;
+	sparq_seq *s = NULL;
 	int e = sparq_open(r->daemon.socket, &params, &owner.c);
 
 	if (e >= 0)
@@ -355,7 +365,8 @@ static void *attach(void *arg)
 	if (e < 0)
 		failed(&owner, e, "attach");
 	store_release(&r->attached, e < 0 ? 2 : 1);
-	sparq_close(owner.c);
+	close_session(&owner);
+	sparq_seq_unref(s);
 	return NULL;
 }
 
