@@ -6,6 +6,7 @@
 set -eu
 root=$1
 build=$2
+# Words, "ccache gcc" for one: not quoted below.
 cc=${CC:-cc}
 cxx=${CXX:-c++}
 # Where the headers of libraries lie; one that is not there is not included either.
@@ -35,11 +36,11 @@ check() {
 installed='sparq-abi.h sparq.h'
 for header in $installed; do
 	for std in c99 c11 c17; do
-		check "$header" "$cc" "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
+		check "$header" $cc "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
 	done
-	if command -v "$cxx" >/dev/null; then
+	if command -v $cxx >/dev/null; then
 		for std in c++11 c++17; do
-			check "$header" "$cxx" "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
+			check "$header" $cxx "-std=$std" -pedantic "-I$root/shm" "-I$root/client"
 		done
 	fi
 done
@@ -49,20 +50,20 @@ private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' \
 [ "$(echo "$private" | wc -l)" -ge 10 ] || { echo "headers not found under $root"; exit 1; }
 for header in $private; do
 	case $header in kernels/stage/* | kernels/fast/* | kernels/stamp.h) continue ;; esac
-	case $header:$("$cc" -dumpmachine) in # vocabularies of other processors
+	case $header:$($cc -dumpmachine) in # vocabularies of other processors
 	kernels/vec/neon.h:aarch64* | kernels/vec/avx*:x86_64*) ;;
 	kernels/vec/neon.h:* | kernels/vec/avx*) continue ;;
 	esac
 	grep -q '^#pragma once' "$root/$header" || continue
 	# shellcheck disable=SC2086 # words they shall be
-	check "$header" "$cc" -std=gnu17 -D_GNU_SOURCE -DKV_ISA=scalar \
+	check "$header" $cc -std=gnu17 -D_GNU_SOURCE -DKV_ISA=scalar \
 		'-DKV_VEC="kernels/vec/scalar.h"' \
 		-Wno-unused-parameter -Wno-unused-function -Wno-psabi "-I$root" "-I$build" "-I$root/shm" $libraries
 done
 
 # A lint that finds nothing may be one that cannot.
 echo 'size_t forgot_its_include(void);' >"$dir/bad.h"
-if compiles bad.h "$cc" -std=gnu17 "-I$dir" 2>/dev/null; then
+if compiles bad.h $cc -std=gnu17 "-I$dir" 2>/dev/null; then
 	echo "positive control: a bad header compiles"
 	exit 1
 fi

@@ -81,7 +81,8 @@ synopses_compile() {
 			declarations "$page"
 		} >"$scratch/synopsis.c"
 		n=$((n + $(declarations "$page" | wc -l)))
-		"${CC:-cc}" -std=c11 -Wall -Werror -Wno-unused-function -I"$source/client" \
+		# Not quoted: it may be words, "ccache gcc".
+		${CC:-cc} -std=c11 -Wall -Werror -Wno-unused-function -I"$source/client" \
 			-I"$source/shm" -fsyntax-only "$scratch/synopsis.c" 2>"$scratch/errors" ||
 			complain "$page: SYNOPSIS: $(head -n 5 "$scratch/errors")"
 	done
