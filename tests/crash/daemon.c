@@ -149,17 +149,23 @@ static int spawn(struct daemon *d)
 	return d->pidfd < 0 ? failed("pidfd_open") : 0;
 }
 
-int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, const char *const *set)
+const char *daemon_scratch(void)
 {
 	const char *base = getenv("TMPDIR");
+
+	/* The path of a socket has to fit behind it. */
+	return base && *base && strlen(base) < 32 ? base : "/tmp";
+}
+
+int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, const char *const *set)
+{
 	int log, r = 0;
 
 	*d = DAEMON_NULL;
 	d->mode = mode;
 	d->path = path;
 	d->set = set;
-	snprintf(d->directory, sizeof(d->directory), "%s/sparq-crash.XXXXXX",
-		 base && strlen(base) < 32 ? base : "/tmp");
+	snprintf(d->directory, sizeof(d->directory), "%s/sparq-crash.XXXXXX", daemon_scratch());
 	if (!mkdtemp(d->directory))
 		return failed(d->directory);
 	snprintf(d->socket, sizeof(d->socket), "%s/sock", d->directory);

@@ -39,6 +39,9 @@ struct daemon {
 };
 #define DAEMON_NULL ((struct daemon){ .listener = -1, .notify = -1, .pidfd = -1 })
 
+/* Where files of a test go: $TMPDIR, if it is short enough, or /tmp. */
+const char *daemon_scratch(void);
+
 /* Functions that return int: 0 or -errno, after a sentence. */
 int daemon_start(struct daemon *d, enum daemon_mode mode, const char *path, const char *const *set);
 /* The other modes: this one is it now. */

@@ -195,11 +195,11 @@ static int open_file(struct points *p)
 {
 	int fd;
 
-	snprintf(p->file, sizeof(p->file), "/tmp/sparq-point.XXXXXX");
+	snprintf(p->file, sizeof(p->file), "%s/sparq-point.XXXXXX", daemon_scratch());
 	fd = mkstemp(p->file);
 	if (fd < 0 || ftruncate(fd, ARRIVALS_BYTES) < 0)
 		return -errno;
-	snprintf(p->directory, sizeof(p->directory), "/tmp/sparq-spill.XXXXXX");
+	snprintf(p->directory, sizeof(p->directory), "%s/sparq-spill.XXXXXX", daemon_scratch());
 	if (!mkdtemp(p->directory))
 		return -errno;
 	snprintf(p->spill, sizeof(p->spill), "spill_dir=%s", p->directory);
