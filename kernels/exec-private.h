@@ -21,7 +21,7 @@
 #include "kernels/map.h"
 #include "kernels/table.h"
 
-#define SCORE_ROWS 16384u /* of a share: about 260 KiB of a 4-bit plane at r = 32 */
+#define SCORE_ROWS KV_SHARE_ROWS /* of a share: about 260 KiB of a 4-bit plane at r = 32 */
 #define SCORE_BLOCK 1024u /* rows that are scored and used up at once; divides SCORE_ROWS */
 #define BLOCK_STRIDE (SCORE_BLOCK + KV_MAX_SINKS + 16u) /* of its scores; no power of two */
 #define BUFFER_LOCAL (9u * BLOCK_STRIDE) /* a block's scores on the stack: up to 8 heads, 37 KiB */

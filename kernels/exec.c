@@ -258,6 +258,28 @@ static const struct run_list *attended(const struct kv_exec *e, const struct sta
 	return &s->sel[e->plan->op[i].a];
 }
 
+/* The row that is number `at` of a list. */
+static uint32_t row_at(const struct run_list *l, uint32_t at)
+{
+	for (uint32_t i = 0; i < l->n; i++) {
+		if (at < l->run[i].n)
+			return l->run[i].first + at;
+		at -= l->run[i].n;
+	}
+	return 0;
+}
+
+uint32_t kv_exec_share_row(const struct kv_exec *e, uint32_t share)
+{
+	const struct state *s = e->scratch;
+	uint32_t sinks = s->map.view->n_sinks, range;
+
+	if (s->mode == KV_EXEC_SCORE)
+		return share ? sinks + share * SCORE_ROWS : 0;
+	range = share / s->blocks_q;
+	return row_at(attended(e, s), range ? sinks + range * s->range_rows : 0);
+}
+
 void kv_exec_share(struct kv_exec *e, uint32_t share)
 {
 	struct state *s = e->scratch;

@@ -46,6 +46,9 @@ enum { /* bytes read, by plane */
 /* Rows of a tail: what a flush leaves, and one entry's rows: in chunks. */
 #define KV_MAX_TAIL_ROWS (KV_TILE_ROWS - 1 + KV_MAX_ROLLBACK + KV_MAX_ENTRY_ROWS)
 #define KV_MAX_CHUNKS 16u
+/* A share of a decode step reads at most so many rows, and none from both sides of a multiple of it
+ * behind the sinks. */
+#define KV_SHARE_ROWS 16384u
 
 /* ---- back end: which instruction sets -------------------------------------- */
 
@@ -211,6 +214,8 @@ void kv_exec_init(struct kv_exec *e, const struct kv_space *s, const struct kv_p
 		  void *scratch);
 /* Runs one share; different shares may run at once, each once. */
 void kv_exec_share(struct kv_exec *e, uint32_t share);
+/* The first row that a share reads: where it is worth running. */
+uint32_t kv_exec_share_row(const struct kv_exec *e, uint32_t share);
 /* After the last share, by one thread: selection, attention over it, correction, merge. */
 void kv_exec_finish(struct kv_exec *e);
 /* Bytes that dense attention over f16 would have read, all KV heads. */
