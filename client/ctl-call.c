@@ -3,6 +3,7 @@
  * The control socket as the commands see it: a method's name and JSON each way.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/ctl.h"
@@ -55,6 +56,16 @@ static json_object *open_reply(const char *method, const char *text)
 	return parameters ? json_object_get(parameters) : json_object_new_object();
 }
 
+/* Which one the library took. */
+static const char *control_path(const struct ctl_options *o)
+{
+	const char *path = ctl_text(o, OPT_CONTROL);
+
+	if (!path)
+		path = secure_getenv("SPARQ_CONTROL");
+	return path ? path : SPARQ_CONTROL_PATH;
+}
+
 json_object *ctl_call(const struct ctl_options *o, const char *method, json_object *parameters)
 {
 	CLEANUP(ctl_putp) json_object *question = parameters;
@@ -66,14 +77,9 @@ json_object *ctl_call(const struct ctl_options *o, const char *method, json_obje
 	if (question)
 		json = json_object_to_json_string_ext(question, JSON_C_TO_STRING_PLAIN);
 	snprintf(name, sizeof(name), INTERFACE "%s", method);
-	r = sparq_control(o->control, name, json, &text);
+	r = sparq_control(ctl_text(o, OPT_CONTROL), name, json, &text);
 	if (r < 0) {
-		const char *preset = getenv("SPARQ_CONTROL");
-
-		if (!preset)
-			preset = SPARQ_CONTROL_PATH;
-		fprintf(stderr, "sparqctl: %s: %s\n", o->control ? o->control : preset,
-			strerror(-r));
+		fprintf(stderr, "sparqctl: %s: %s\n", control_path(o), strerror(-r));
 		return NULL;
 	}
 	return open_reply(method, text);

@@ -98,7 +98,7 @@ int ctl_explain(const struct ctl_options *o)
 	answer = ctl_call(o, "Explain", STEAL_PTR(question));
 	if (!answer)
 		return CTL_FAILED;
-	if (o->json)
+	if (ctl_flag(o, OPT_JSON))
 		ctl_print_json(answer);
 	else
 		print_explanation(answer);

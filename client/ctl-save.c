@@ -78,7 +78,7 @@ static int open_session(struct transfer *t)
 	struct sparq_open_params params = { .size = sizeof(params),
 					    .arena_bytes = ARENA_BYTES,
 					    .why = why };
-	int r = sparq_open(t->o->socket, &params, &t->c);
+	int r = sparq_open(ctl_text(t->o, OPT_SOCKET), &params, &t->c);
 
 	if (r < 0)
 		fprintf(stderr, "sparqctl: %s\n", *why ? why : strerror(-r));
@@ -87,7 +87,7 @@ static int open_session(struct transfer *t)
 
 static int begin(struct transfer *t)
 {
-	t->terminal = !t->o->json && isatty(STDERR_FILENO);
+	t->terminal = !ctl_flag(t->o, OPT_JSON) && isatty(STDERR_FILENO);
 	t->began_ns = clock_now_ns();
 	return open_session(t);
 }
@@ -98,7 +98,7 @@ static int finish(struct transfer *t, const char *file)
 
 	if (t->terminal)
 		fputc('\n', stderr);
-	if (t->o->json) {
+	if (ctl_flag(t->o, OPT_JSON)) {
 		CLEANUP(ctl_putp) json_object *result = json_object_new_object();
 
 		json_object_object_add(result, "file", json_object_new_string(file));
@@ -130,17 +130,14 @@ static struct sparq_file_params file_params(struct transfer *t, uint32_t flags)
 int ctl_save(const struct ctl_options *o)
 {
 	CLEANUP(transfer_deinit) struct transfer t = { .o = o, .verb = "saving" };
-	struct sparq_file_params params = file_params(&t, o->replace ? SPARQ_FILE_REPLACE : 0);
+	struct sparq_file_params params =
+		file_params(&t, ctl_flag(o, OPT_REPLACE) ? SPARQ_FILE_REPLACE : 0);
 	int r;
 
-	if (o->n_words != 2 || !o->cache) {
-		fprintf(stderr, "sparqctl: save: --cache name, a sequence and a file are wanted\n");
-		return CTL_USAGE;
-	}
 	t.what = o->words[0];
 	if (begin(&t) < 0)
 		return CTL_FAILED;
-	r = sparq_cache_attach(t.c, o->cache, NULL, &t.cache);
+	r = sparq_cache_attach(t.c, ctl_text(o, OPT_CACHE), NULL, &t.cache);
 	if (r == 0)
 		r = sparq_seq_attach(t.cache, o->words[0], &t.seq);
 	if (r == 0)
@@ -163,8 +160,8 @@ static int choose_names(struct transfer *t, struct sparq_file_info *info, struct
 	r = sparq_file_info_get(t->c, t->what, info);
 	if (r < 0)
 		return fail(t, r);
-	ret->cache = t->o->cache ? t->o->cache : info->cache;
-	ret->sequence = t->o->name ? t->o->name : info->name;
+	ret->cache = ctl_text(t->o, OPT_CACHE) ? ctl_text(t->o, OPT_CACHE) : info->cache;
+	ret->sequence = ctl_text(t->o, OPT_NAME) ? ctl_text(t->o, OPT_NAME) : info->name;
 	if (*ret->cache && *ret->sequence)
 		return CTL_OK;
 	fprintf(stderr, "sparqctl: %s: the %s it was saved from had no name: say one with --%s\n",
@@ -181,7 +178,7 @@ static int find_cache(struct transfer *t, const char *name)
 	if (r != -ENOENT)
 		return r;
 	r = sparq_cache_from_file(t->c, t->what, name, "on_disconnect=park", &t->cache);
-	if (r == 0 && !t->o->json)
+	if (r == 0 && !ctl_flag(t->o, OPT_JSON))
 		printf("cache %s: made as the file says\n", name);
 	return r;
 }
@@ -228,10 +225,6 @@ int ctl_load(const struct ctl_options *o)
 	struct names names = { NULL, NULL };
 	int r;
 
-	if (o->n_words != 1) {
-		fprintf(stderr, "sparqctl: load: one file is wanted\n");
-		return CTL_USAGE;
-	}
 	t.what = o->words[0];
 	if (begin(&t) < 0 || choose_names(&t, &info, &names) != CTL_OK)
 		return CTL_FAILED;

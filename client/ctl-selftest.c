@@ -327,7 +327,7 @@ static int set_up(struct selftest *t, const struct ctl_options *o)
 		.why = why,
 		.reconnect_ms = UINT32_MAX, /* a daemon that ends has failed the test */
 	};
-	int r = sparq_open(o->socket, &p, &t->c);
+	int r = sparq_open(ctl_text(o, OPT_SOCKET), &p, &t->c);
 
 	if (r < 0) {
 		fprintf(stderr, "sparqctl: cannot open a session: %s\n", *why ? why : strerror(-r));
@@ -344,7 +344,7 @@ static int set_up(struct selftest *t, const struct ctl_options *o)
 	t->q = calloc(shape_q(&shape), sizeof(float));
 	if (!t->rows || !t->q)
 		return -ENOMEM;
-	make_rows(t, o->seed);
+	make_rows(t, ctl_number(o, OPT_SEED, 1));
 	return 0;
 }
 
@@ -366,7 +366,7 @@ int ctl_selftest(const struct ctl_options *o)
 		return CTL_FAILED;
 	if (sparq_info_get(t.c, &info) >= 0)
 		printf("sparqd %s, generation %u, kernels %s, seed %llu\n", info.version,
-		       info.generation, info.isa, (unsigned long long)o->seed);
+		       info.generation, info.isa, (unsigned long long)ctl_number(o, OPT_SEED, 1));
 	try_formats(&t);
 	selftest_sequences(&t);
 	if (t.failed)

@@ -133,7 +133,7 @@ int ctl_status(const struct ctl_options *o)
 
 	if (!status)
 		return CTL_FAILED;
-	if (o->json)
+	if (ctl_flag(o, OPT_JSON))
 		ctl_print_json(status);
 	else
 		print_status(status);

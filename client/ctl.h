@@ -9,25 +9,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "client/ctl-table.h"
+
 #define CTL_OK 0
 #define CTL_FAILED 1 /* the daemon said no, or is not there, or a check failed */
 #define CTL_USAGE 2
 
-/* What the commands take; each knows which of them it allows. */
+/* A command line, checked against commands.def: only what the command takes, all that it needs,
+ * and values of their kind. */
 struct ctl_options {
-	const char *control, *socket; /* NULL: the library's default */
-	const char *cache, *name; /* NULL: as in the file */
-	uint64_t seed;
-	bool json, replace;
-	int n_words; /* what is no option */
+	const char *value[CTL_OPTIONS]; /* NULL: not given */
+	int n_words;                    /* what is no option */
 	char **words;
 };
 
-int ctl_status(const struct ctl_options *o);
-int ctl_selftest(const struct ctl_options *o);
-int ctl_explain(const struct ctl_options *o);
-int ctl_save(const struct ctl_options *o);
-int ctl_load(const struct ctl_options *o);
+static inline bool ctl_flag(const struct ctl_options *o, enum ctl_option which)
+{
+	return o->value[which];
+}
+/* NULL: not given. */
+static inline const char *ctl_text(const struct ctl_options *o, enum ctl_option which)
+{
+	return o->value[which];
+}
+uint64_t ctl_number(const struct ctl_options *o, enum ctl_option which, uint64_t preset);
+double ctl_seconds(const struct ctl_options *o, enum ctl_option which, double preset);
+
+#define COMMAND(name, ...) int ctl_##name(const struct ctl_options *o);
+#include "client/commands.def"
 
 /* Calls `io.sparqd.Control.METHOD`: the reply's parameters, to be put with json_object_put, or NULL
  * after a sentence on stderr. Takes `parameters` (may be NULL). */

@@ -27,6 +27,7 @@ tests=(
 	python3 jq         # reading results
 	procps util-linux  # kill, setarch, flock
 	strace             # io_uring refused
+	zsh                # sparqctl's completion for it
 	# The kernels of other processors, and of this one with less than it has.
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 	git

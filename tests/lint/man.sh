@@ -103,6 +103,20 @@ usage_agrees() {
 		complain "sparqctl --help (<) and sparqctl(1) (>): $(cat "$scratch/differs")"
 }
 
+# Each command of sparqctl and each of its options has its paragraph, and none has one that is not there.
+ctl_is_explained() {
+	local kind pattern
+	grep -o '^sparqctl [a-z][a-z]*' "$scratch/help" | cut -d ' ' -f 2 | sort -u >"$scratch/Cm"
+	grep -oE -- '--[a-z-]+' "$scratch/help" | cut -c 2- | sort -u >"$scratch/Fl"
+	for kind in Cm Fl; do
+		pattern='s/^\.It '$kind' \(-*[a-z-]*\).*/\1/p'
+		awk '/^\.Sh/ { on = $2 == "DESCRIPTION" } on' sparqctl.1 | sed -n "$pattern" |
+			sort >"$scratch/page"
+		diff "$scratch/$kind" "$scratch/page" >"$scratch/differs" ||
+			complain "sparqctl --help (<) and paragraphs of sparqctl(1) (>): $(cat "$scratch/differs")"
+	done
+}
+
 # Each option of sparqd --help has its paragraph in sparqd(8), and none has one that is not there.
 options_agree() {
 	"$sparqd" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+' |
@@ -139,6 +153,7 @@ well_formed
 references
 synopses_compile
 usage_agrees
+ctl_is_explained
 options_agree
 example_is_the_file libsparq.3 hello.c
 example_is_the_file sparq_queue_resume.3 resume.c

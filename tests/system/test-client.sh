@@ -49,7 +49,14 @@ ends 1 ctl explain sparq nosuch=1
 ends 2 ctl explain rows=many
 ends 2 ctl status --seed 3
 ends 2 ctl nosuch
+ends 2 ctl load one two
+ends 2 ctl save turn-17 turn-17.seq
+says '--cache name is wanted' ctl save turn-17 turn-17.seq
+says 'does not take --seed' ctl status --seed 3
 says 'sparqctl selftest' ctl --help
+says '--replace' ctl help save
+says '--replace' ctl save --help
+ends 2 ctl help nosuch
 
 # Nothing is left behind by any of them.
 eventually nothing_left || fail "sequences were left behind"
