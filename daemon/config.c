@@ -20,7 +20,7 @@
 
 #define FILE_BYTES_MAX (64 * KIB)
 
-enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL };
+enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL, KEY_PAGES };
 
 struct key {
 	const char *name;
@@ -48,8 +48,8 @@ static const struct key keys[] = {
 	    "where sparqctl connects"),
 	KEY(FIELD(pool_bytes), KEY_BYTES, 0, UINT64_MAX, "0", FIXED,
 	    "memory for KV rows, over all nodes; 0: a quarter of the machine's"),
-	KEY(FIELD(huge_pages), KEY_BOOL, 0, 1, "yes", FIXED,
-	    "take the pool from reserved huge pages where there are enough"),
+	KEY(FIELD(huge_pages), KEY_PAGES, 0, HUGE_1G, "yes", FIXED,
+	    "take the pool from reserved huge pages where there are enough: yes, no, 2M, 1G"),
 	KEY(FIELD(catalogue_bytes), KEY_BYTES, MIB, 64 * GIB, "64M", FIXED,
 	    "memory for the tables that say what is in the pool"),
 	KEY(FIELD(workers), KEY_U32, 0, 64, "0", FIXED, "threads that compute; 0: one per CPU"),
@@ -158,6 +158,31 @@ static int parse_bool(const char *text, bool *ret)
 	return -EINVAL;
 }
 
+/* A truth, or a size of page. */
+static int parse_pages(const char *text, enum huge_pages *ret)
+{
+	bool any;
+
+	if (strcmp(text, "2M") == 0)
+		*ret = HUGE_2M;
+	else if (strcmp(text, "1G") == 0)
+		*ret = HUGE_1G;
+	else if (parse_bool(text, &any) == 0)
+		*ret = any ? HUGE_YES : HUGE_NO;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static const char *format_pages(enum huge_pages pages)
+{
+	static const char *const words[] = {
+		[HUGE_NO] = "no", [HUGE_YES] = "yes", [HUGE_2M] = "2M", [HUGE_1G] = "1G"
+	};
+
+	return words[pages];
+}
+
 static int store_number(const struct key *k, const char *text, void *field)
 {
 	uint64_t n;
@@ -195,6 +220,8 @@ static int store_value(const struct key *k, const char *text, void *field)
 		return store_text(k, text, field);
 	case KEY_BOOL:
 		return parse_bool(text, field);
+	case KEY_PAGES:
+		return parse_pages(text, field);
 	case KEY_LEVEL:
 		level = log_level_parse(text);
 		if (level >= 0)
@@ -226,6 +253,8 @@ static const char *format_value(const struct key *k, const void *field, char *re
 		return field;
 	case KEY_BOOL:
 		return *(const bool *)field ? "yes" : "no";
+	case KEY_PAGES:
+		return format_pages(*(const enum huge_pages *)field);
 	case KEY_LEVEL:
 		return log_level_name(*(const int *)field);
 	case KEY_BYTES:
@@ -250,6 +279,9 @@ static const char *describe(const struct key *k, char *ret, size_t size)
 		break;
 	case KEY_BOOL:
 		snprintf(ret, size, "yes or no");
+		break;
+	case KEY_PAGES:
+		snprintf(ret, size, "yes, no, 2M or 1G");
 		break;
 	case KEY_LEVEL:
 		snprintf(ret, size, "error, warning, notice, info or debug");

@@ -12,11 +12,14 @@
 #define CONFIG_PATH_MAX 108
 #define CONFIG_WHY_BYTES 240 /* of every `why` below */
 
+/* Of which reserved pages the pool is wanted. Not 0: of some. */
+enum huge_pages { HUGE_NO, HUGE_YES, HUGE_2M, HUGE_1G };
+
 struct config {
 	char socket[CONFIG_PATH_MAX];  /* sessions */
 	char control[CONFIG_PATH_MAX]; /* varlink */
 	uint64_t pool_bytes;           /* over all nodes; 0: a quarter of memory */
-	bool huge_pages;               /* try hugetlb first */
+	enum huge_pages huge_pages;    /* HUGE_YES: the largest that lie ready */
 	uint64_t catalogue_bytes;
 	uint32_t workers; /* 0: one per usable CPU */
 	bool pin_workers;

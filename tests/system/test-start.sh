@@ -24,7 +24,7 @@ says '"worker" is not a key of sparqd.conf(5)' 2 "$sparqd" --set worker=1
 says 'isa = neon9: unknown; it can be scalar' 1 "$sparqd" --isa neon9 --socket "$socket" --control "$scratch/c"
 says "No such file or directory" 1 "$sparqd" --config "$scratch/none" --check-config
 printf 'workers = 1\n\nhuge_pages = perhaps\n' >"$scratch/bad.conf"
-says "bad.conf:3: huge_pages = \"perhaps\": yes or no is expected" 1 \
+says "bad.conf:3: huge_pages = \"perhaps\": yes, no, 2M or 1G is expected" 1 \
 	"$sparqd" --config "$scratch/bad.conf" --check-config
 says 'cannot listen on' 1 "$sparqd" --socket "$scratch/no/such/directory"
 says 'sparqd ' 0 "$sparqd" --version

@@ -27,7 +27,7 @@ static void test_values(void **state)
 
 	config_defaults(&c);
 	assert_string_equal(c.socket, "/run/sparqd/sparqd.sock");
-	assert_true(c.huge_pages);
+	assert_int_equal(c.huge_pages, HUGE_YES);
 	assert_int_equal(parse(&c,
 			       "# a comment\n\n  pool_bytes=96GiB # trailing\nworkers\t= 3\r\n"
 			       "huge_pages = off\nsocket = /a#b\nlog_level=debug\nisa =\n"
@@ -36,7 +36,11 @@ static void test_values(void **state)
 			 0);
 	assert_int_equal(c.pool_bytes, 96 * GIB);
 	assert_int_equal(c.workers, 3);
-	assert_false(c.huge_pages);
+	assert_int_equal(c.huge_pages, HUGE_NO);
+	assert_int_equal(parse(&c, "huge_pages = 1G", why), 0);
+	assert_int_equal(c.huge_pages, HUGE_1G);
+	assert_int_equal(parse(&c, "huge_pages = 2M", why), 0);
+	assert_int_equal(c.huge_pages, HUGE_2M);
 	assert_string_equal(c.socket, "/a#b");
 	assert_string_equal(c.isa, "");
 	assert_int_equal(c.log_level, LOG_DEBUG);
@@ -59,7 +63,9 @@ static void test_errors(void **state)
 		{ "pool_bytes = 1T", "f:1: pool_bytes = \"1T\": " SIZE },
 		{ "catalogue_bytes = 1",
 		  "f:1: catalogue_bytes = \"1\": a size from 1MiB to 64GiB is expected" },
-		{ "huge_pages = maybe", "f:1: huge_pages = \"maybe\": yes or no is expected" },
+		{ "huge_pages = maybe",
+		  "f:1: huge_pages = \"maybe\": yes, no, 2M or 1G is expected" },
+		{ "pin_workers = maybe", "f:1: pin_workers = \"maybe\": yes or no is expected" },
 		{ "log_level = loud",
 		  "f:1: log_level = \"loud\": error, warning, notice, info or debug is expected" },
 		{ "socket =", "f:1: socket = \"\": a text of 1 to 107 characters is expected" },
