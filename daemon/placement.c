@@ -4,34 +4,64 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 #define ARENA_ALIGN (2 * MIB)
-#define WHY_BYTES 160
-#define FILL_USEC 10000000 /* a slice of the filling takes far less than ten seconds */
+#define FILL_USEC 30000000 /* what has to come of the filling within it is one page */
 
-static void on_progress(void *arg, size_t done, size_t total)
+/* How the filling goes, for the manager; and whether anybody wants an end of it. */
+struct progress {
+	uint64_t begun_ns;
+	size_t told;
+};
+
+static bool told_to_end(void)
 {
-	const struct topo_node *node = arg;
+	sigset_t pending;
 
-	notify_extend(FILL_USEC);
-	notify_status("preparing memory of node %d: %zu of %zu MiB", node->id, done / MIB,
-		      total / MIB);
+	return sigpending(&pending) == 0 &&
+	       (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
 }
 
-/* The pool's bytes on one node: an equal part, since KV heads are spread over all. */
-static size_t bytes_per_node(const struct topo *t, const struct config *c)
+static int on_progress(void *arg, size_t done, size_t total)
+{
+	struct progress *p = arg;
+	double seconds = (double)(clock_now_ns() - p->begun_ns) / 1e9;
+
+	if (told_to_end())
+		return -ECANCELED;
+	/* A filling that has stopped gets no more time. */
+	if (done != p->told)
+		notify_extend(FILL_USEC);
+	p->told = done;
+	notify_status("preparing memory: %zu %%, %.1f of %.1f GiB at %.1f GiB/s",
+		      total ? done * 100 / total : 100, (double)done / (double)GIB,
+		      (double)total / (double)GIB,
+		      seconds > 0 ? (double)done / (double)GIB / seconds : 0);
+	return 0;
+}
+
+/* What every part is a multiple of. */
+static size_t page_bytes(const struct config *c)
+{
+	return c->huge_pages == HUGE_1G ? GIB : ARENA_ALIGN;
+}
+
+uint64_t placement_wanted(const struct topo *t, const struct config *c)
 {
 	uint64_t total = c->pool_bytes;
 
 	for (unsigned i = 0; i < t->n_nodes && c->pool_bytes == 0; i++)
 		total += t->node[i].memory_bytes / 4;
-	return ALIGN_UP(MAX(total / t->n_nodes, 1u), ARENA_ALIGN);
+	/* An equal part on each node, since KV heads are spread over all. */
+	return ALIGN_UP(MAX(total / t->n_nodes, 1u), page_bytes(c));
 }
 
 static bool in_huge_pages(const struct arena *a)
@@ -39,66 +69,111 @@ static bool in_huge_pages(const struct arena *a)
 	return a->pages == ARENA_HUGETLB_1G || a->pages == ARENA_HUGETLB_2M;
 }
 
-static int make_arena(struct placement *p, const struct topo *t, unsigned i, const struct config *c,
-		      char *why)
+static bool fell_short(const struct arena *a, const struct config *c)
 {
-	size_t bytes = bytes_per_node(t, c);
-	struct arena_params params = {
-		.name = "sparqd-pool",
-		.bytes = bytes,
-		.node = t->node[i].id,
-		/* 1 GiB pages are rare: asked for only where they lie ready. */
-		.want_1g = c->huge_pages && t->node[i].huge_free[1] * GIB >= bytes,
-		.want_2m = c->huge_pages,
-		.progress = on_progress,
-		.arg = (void *)&t->node[i],
-	};
-	int r = arena_create(&params, &p->arena[i], why);
-
-	if (r < 0) {
-		log_error("no memory for the pool: %zu MiB on node %d: %s%s%s", bytes / MIB,
-			  t->node[i].id, strerror(-r), *why ? ": " : "", why);
-		return r;
+	switch (c->huge_pages) {
+	case HUGE_NO:
+		return false;
+	case HUGE_1G:
+		return a->pages != ARENA_HUGETLB_1G;
+	default:
+		return !in_huge_pages(a);
 	}
-	p->n = i + 1;
-	if (c->huge_pages && !in_huge_pages(&p->arena[i]))
-		p->shortfall_bytes += p->arena[i].bytes;
-	r = arena_verify(&p->arena[i]);
-	if (r < 0)
-		log_error("cannot ask where the pool's pages are: %s", strerror(-r));
-	return r;
 }
 
-/* What an administrator must know: where it is, and what it lacks. */
-static void report(const struct placement *p, const char *why)
+static void count_shortfall(struct placement *p, const struct config *c)
+{
+	for (unsigned i = 0; i < p->n; i++)
+		if (fell_short(&p->arena[i], c))
+			p->shortfall_bytes += p->arena[i].bytes;
+}
+
+static struct arena_params params_of(const struct topo_node *n, size_t bytes,
+				     const struct config *c)
+{
+	/* 1 GiB pages are rare: without being told to, only where they lie ready. */
+	bool ready = n->huge_free[1] > 0 && n->huge_free[1] * GIB >= bytes;
+
+	return (struct arena_params){
+		.name = "sparqd-pool",
+		.bytes = bytes,
+		.node = n->id,
+		.cpus = &n->cpus,
+		.want_1g = c->huge_pages == HUGE_1G ||
+			   (c->huge_pages == HUGE_YES && ready && bytes % GIB == 0),
+		.want_2m = c->huge_pages != HUGE_NO,
+	};
+}
+
+static bool told_before(char (*why)[ARENA_WHY_BYTES], unsigned i)
+{
+	for (unsigned k = 0; k < i; k++)
+		if (strcmp(why[k], why[i]) == 0)
+			return true;
+	return false;
+}
+
+/* What an administrator must know: where it is, and what it lacks. `why` for each, or NULL. */
+static void report(const struct placement *p, const struct config *c, char (*why)[ARENA_WHY_BYTES])
 {
 	uint64_t misplaced = placement_misplaced(p);
 
-	for (unsigned i = 0; i < p->n; i++)
-		log_info("pool: %zu MiB on node %d in %s", p->arena[i].bytes / MIB,
-			 p->arena[i].node, arena_pages_name(p->arena[i].pages));
-	if (p->shortfall_bytes > 0)
-		log_warning("%" PRIu64 " MiB of the pool are not in huge pages: %s",
-			    p->shortfall_bytes / MIB, why);
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct arena *a = &p->arena[i];
+
+		log_info("pool: %zu MiB on node %d in %s", a->bytes / MIB, a->node,
+			 arena_pages_name(a->pages));
+		if (fell_short(a, c) && !why)
+			log_warning("pool: %zu MiB on node %d are not in huge pages, as the daemon "
+				    "before had them; a stop and a start look for some again, and "
+				    "drop the KV",
+				    a->bytes / MIB, a->node);
+		else if (fell_short(a, c) && !told_before(why, i))
+			log_warning("pool: %zu MiB on node %d are not in huge pages: %s",
+				    a->bytes / MIB, a->node, why[i]);
+	}
 	if (misplaced > 0)
 		log_warning("%" PRIu64 " pages of the pool are not on their node", misplaced);
 }
 
+static void tell_failure(const struct topo *t, size_t bytes, int error,
+			 char (*why)[ARENA_WHY_BYTES])
+{
+	unsigned i = 0;
+
+	while (i + 1 < t->n_nodes && !why[i][0])
+		i++;
+	log_error("no memory for the pool: %zu MiB on node %d: %s%s%s", bytes / MIB, t->node[i].id,
+		  strerror(-error), why[i][0] ? ": " : "", why[i]);
+}
+
 int placement_init(struct placement *p, const struct topo *t, const struct config *c)
 {
-	char first[WHY_BYTES] = "", why[WHY_BYTES];
+	FREE_MEMORY char(*why)[ARENA_WHY_BYTES] = calloc(t->n_nodes, sizeof(*why));
+	struct progress progress = { .begun_ns = clock_now_ns(), .told = SIZE_MAX };
+	struct arena_params params[TOPO_MAX_NODES];
+	size_t bytes = placement_wanted(t, c);
+	double seconds;
 	int r;
 
 	*p = PLACEMENT_NULL;
-	for (unsigned i = 0; i < t->n_nodes; i++) {
-		why[0] = '\0';
-		r = make_arena(p, t, i, c, why);
-		if (r < 0)
-			return r;
-		if (!first[0])
-			memcpy(first, why, sizeof(first));
+	if (!why)
+		return -ENOMEM;
+	for (unsigned i = 0; i < t->n_nodes; i++)
+		params[i] = params_of(&t->node[i], bytes, c);
+	r = arena_create_all(params, t->n_nodes, on_progress, &progress, p->arena, why);
+	if (r == -ECANCELED)
+		return r;
+	if (r < 0) {
+		tell_failure(t, bytes, r, why);
+		return r;
 	}
-	report(p, first);
+	p->n = t->n_nodes;
+	count_shortfall(p, c);
+	report(p, c, why);
+	seconds = (double)(clock_now_ns() - progress.begun_ns) / 1e9;
+	log_info("pool: %.1f GiB taken and cleared in %.2f s",
+		 (double)placement_bytes(p) / (double)GIB, seconds);
 	return 0;
 }
 
@@ -159,10 +234,8 @@ int placement_adopt(struct placement *p, const struct topo *t, const struct conf
 		r = adopt(p, t, &h->pool[i], k, why);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < p->n; i++)
-		if (c->huge_pages && !in_huge_pages(&p->arena[i]))
-			p->shortfall_bytes += p->arena[i].bytes;
-	report(p, "as the daemon before had it");
+	count_shortfall(p, c);
+	report(p, c, NULL);
 	return 0;
 }
 

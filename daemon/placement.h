@@ -20,7 +20,10 @@ struct placement {
 };
 #define PLACEMENT_NULL ((struct placement){ .n = 0 })
 
-/* Makes, binds, fills and verifies the arenas: seconds per 10 GiB. Logs what it became. */
+/* The bytes of the pool on each node. */
+uint64_t placement_wanted(const struct topo *t, const struct config *c);
+/* Makes, binds, fills and verifies the arenas, and tells the manager how far it is. Logs what it
+ * became. -ECANCELED: a signal to end is pending. */
 int placement_init(struct placement *p, const struct topo *t, const struct config *c);
 /* Maps the arenas of a catalogue again, from what was kept. -EUCLEAN with `why` (KEEP_WHY_BYTES) if
  * one is not there or not what the catalogue says. */

@@ -273,6 +273,8 @@ int server_run(const struct server_args *args, const struct config *c)
 		if (r < 0)
 			failed("the control loop", r);
 	}
+	if (r == -ECANCELED) /* by a signal while it took memory: nothing was served yet */
+		r = 0;
 	server_deinit(&s);
 	if (r == 0)
 		log_notice("stopped");

@@ -66,12 +66,13 @@ static uint64_t available_memory(int node)
 	return sysfs_available(text);
 }
 
-bool arena_has_room(const struct arena_kind *k, int node, size_t bytes)
+bool arena_has_room(const struct arena_kind *k, int node, size_t bytes, size_t promised)
 {
 	struct huge_counters c;
 
 	if (k->memfd_flags == 0)
-		return bytes <= available_memory(node) && bytes <= cgroup_memory_left("/");
+		return bytes <= available_memory(node) &&
+		       bytes + promised <= cgroup_memory_left("/");
 	c = count_huge(node, k->page_bytes);
 	return c.known && bytes / k->page_bytes <= c.free + c.overcommit;
 }

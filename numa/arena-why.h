@@ -7,8 +7,6 @@
 
 #include "numa/arena.h"
 
-#define ARENA_WHY_BYTES 160
-
 struct arena_kind {
 	enum arena_pages pages;
 	unsigned memfd_flags;
@@ -16,8 +14,9 @@ struct arena_kind {
 	const char *name;
 };
 
-/* Whether the node (-1: the machine) can serve it now, as far as the counters tell. */
-bool arena_has_room(const struct arena_kind *k, int node, size_t bytes);
+/* Whether the node (-1: the machine) can serve it now, as far as the counters tell; `promised` is
+ * what others are about to take of the memory that the control group leaves. */
+bool arena_has_room(const struct arena_kind *k, int node, size_t bytes, size_t promised);
 /* Why creating it failed with `error`. */
 void arena_explain(const struct arena_kind *k, int node, size_t bytes, int error, char *why);
 /* Adds what shmem lacks for huge pages; nothing if it has them. */

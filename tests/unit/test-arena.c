@@ -66,7 +66,7 @@ static void shmem_arena(void **state)
 {
 	CLEANUP(arena_deinit) struct arena a = ARENA_NULL;
 	struct arena_params p = { .name = "test", .bytes = 5 * MIB, .node = topo.node[0].id };
-	char why[160] = "untouched";
+	char why[ARENA_WHY_BYTES] = "untouched";
 	struct stat st;
 
 	assert_int_equal(arena_create(&p, &a, why), 0);
@@ -90,29 +90,86 @@ struct seen {
 	unsigned calls;
 };
 
-static void on_progress(void *arg, size_t done, size_t total)
+static int on_progress(void *arg, size_t done, size_t total)
 {
 	struct seen *s = arg;
 
-	assert_true(done > s->done && done <= total);
+	assert_true(done >= s->done && done <= total);
 	*s = (struct seen){ .done = done, .total = total, .calls = s->calls + 1 };
+	return 0;
 }
 
-/* The daemon asks systemd for more time from here, so it must come in slices. */
-static void progress_in_slices(void **state)
+/* Two at once, as two nodes are: one sum, and each in its own memory. */
+static void several_at_once(void **state)
 {
-	CLEANUP(arena_deinit) struct arena a = ARENA_NULL;
+	struct arena a[3] = { ARENA_NULL, ARENA_NULL, ARENA_NULL };
+	struct arena_params p[3];
 	struct seen seen = { 0 };
-	struct arena_params p = { .name = "test",
-				  .bytes = 130 * MIB,
-				  .node = -1,
-				  .progress = on_progress,
-				  .arg = &seen };
+	char why[3][ARENA_WHY_BYTES];
 
-	assert_int_equal(arena_create(&p, &a, NULL), 0);
-	assert_int_equal(seen.calls, 3);
-	assert_int_equal(seen.done, a.bytes);
-	assert_int_equal(seen.total, a.bytes);
+	for (unsigned i = 0; i < ARRAY_SIZE(p); i++)
+		p[i] = (struct arena_params){ .name = "test",
+					      .bytes = (70 * i + 2) * MIB,
+					      .node = topo.node[i % topo.n_nodes].id,
+					      .cpus = &topo.node[i % topo.n_nodes].cpus };
+	assert_int_equal(arena_create_all(p, ARRAY_SIZE(p), on_progress, &seen, a, why), 0);
+	assert_true(seen.calls > 0);
+	assert_int_equal(seen.total, (2 + 72 + 142) * MIB);
+	assert_int_equal(seen.done, seen.total);
+	for (unsigned i = 0; i < ARRAY_SIZE(p); i++) {
+		assert_int_equal(a[i].bytes, p[i].bytes);
+		assert_int_equal(a[i].node, p[i].node);
+		assert_int_equal(a[i].misplaced_pages, 0);
+		assert_zero(&a[i]);
+		fill(&a[i]);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(p); i++) {
+		assert_filled(&a[i]);
+		arena_deinit(&a[i]);
+	}
+}
+
+/* One that cannot be had takes the others with it: a pool is whole or not there. */
+static void one_of_several_fails(void **state)
+{
+	struct arena a[2] = { ARENA_NULL, ARENA_NULL };
+	struct arena_params p[2] = {
+		{ .name = "test", .bytes = 4 * MIB, .node = -1 },
+		{ .name = "test", .bytes = 1024 * 1024 * GIB, .node = -1 },
+	};
+	char why[2][ARENA_WHY_BYTES];
+
+	assert_int_equal(arena_create_all(p, 2, NULL, NULL, a, why), -ENOMEM);
+	assert_string_equal(why[0], "");
+	assert_non_null(strstr(why[1], "1073741824 MiB"));
+	assert_null(a[0].base);
+	assert_int_equal(a[0].fd, -1);
+	p[0].bytes = 0;
+	assert_int_equal(arena_create_all(p, 2, NULL, NULL, a, why), -EINVAL);
+	assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0); /* no half-made arena closes it */
+}
+
+static int end_at_once(void *arg, size_t done, size_t total)
+{
+	unsigned *calls = arg;
+
+	++*calls;
+	return -ECANCELED;
+}
+
+/* Whoever stops the daemon while it starts does not wait for the memory it wanted. */
+static void progress_ends_it(void **state)
+{
+	struct arena a = ARENA_NULL;
+	struct arena_params p = { .name = "test", .bytes = GIB, .node = -1 };
+	unsigned calls = 0;
+	char why[1][ARENA_WHY_BYTES];
+
+	assert_int_equal(arena_create_all(&p, 1, end_at_once, &calls, &a, why), -ECANCELED);
+	assert_int_equal(calls, 1);
+	assert_string_equal(why[0], "");
+	assert_null(a.base);
+	assert_int_equal(a.fd, -1);
 }
 
 static void more_than_there_is(void **state)
@@ -123,7 +180,7 @@ static void more_than_there_is(void **state)
 				  .node = -1,
 				  .want_1g = true,
 				  .want_2m = true };
-	char why[160] = "";
+	char why[ARENA_WHY_BYTES] = "";
 
 	assert_int_equal(arena_create(&p, &a, why), -ENOMEM);
 	assert_non_null(strstr(why, "1073741824 MiB"));
@@ -139,7 +196,7 @@ static void no_such_node(void **state)
 {
 	struct arena a = ARENA_NULL;
 	struct arena_params p = { .name = "test", .bytes = 2 * MIB, .node = 1000 };
-	char why[160] = "";
+	char why[ARENA_WHY_BYTES] = "";
 
 	assert_true(arena_create(&p, &a, why) < 0);
 	assert_non_null(strstr(why, "node 1000"));
@@ -336,7 +393,7 @@ static void hugetlb_arena_on_each_node(void **state)
 					  .bytes = HUGE_PAGES / 2 * 2 * MIB,
 					  .node = topo.node[i].id,
 					  .want_2m = true };
-		char why[160] = "untouched";
+		char why[ARENA_WHY_BYTES] = "untouched";
 		int on = -1, kept;
 
 		assert_int_equal(arena_create(&p, &a, why), 0);
@@ -365,7 +422,7 @@ static void one_huge_page_too_few(void **state)
 				  .node = n->id,
 				  .want_2m = true,
 				  .bytes = (n->huge_free[0] + 1) * 2 * MIB };
-	char why[160], expected[48];
+	char why[ARENA_WHY_BYTES], expected[48];
 
 	if (lacks_huge_pages())
 		skip();
@@ -403,7 +460,7 @@ static void no_huge_pages_at_all(void **state)
 	struct arena_params p = {
 		.name = "test", .bytes = 4 * MIB, .node = -1, .want_1g = true, .want_2m = true
 	};
-	char why[160];
+	char why[ARENA_WHY_BYTES];
 	uint64_t free_pages = 0;
 
 	for (unsigned i = 0; i < topo.n_nodes; i++)
@@ -422,7 +479,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shmem_arena),
-		cmocka_unit_test(progress_in_slices),
+		cmocka_unit_test(several_at_once),
+		cmocka_unit_test(one_of_several_fails),
+		cmocka_unit_test(progress_ends_it),
 		cmocka_unit_test(more_than_there_is),
 		cmocka_unit_test(no_such_node),
 		cmocka_unit_test(adopt_brings_the_bytes_back),
