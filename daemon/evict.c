@@ -16,6 +16,7 @@
 #include "daemon/spill.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/probe.h"
 
 /* So many in one look at all of them; a control loop that evicted more at once would keep its
  * clients waiting. */
@@ -210,7 +211,7 @@ static void say(struct evictor *e, const struct goal *g, const struct cache *c, 
 static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
 {
 	struct cache *c = s->cache;
-	uint64_t before = load_relaxed(&c->charged_bytes), bytes;
+	uint64_t before = load_relaxed(&c->charged_bytes), id = s->id, bytes;
 	char why[SPARQ_ERROR_TEXT], name[sizeof(record_of(s)->name)];
 
 	memcpy(name, record_of(s)->name, sizeof(name));
@@ -228,6 +229,7 @@ static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
 	g->user->evicted_bytes += bytes;
 	e->sum[g->limit].sequences++;
 	e->sum[g->limit].bytes += bytes;
+	PROBE3(evict, id, c->user->uid, bytes);
 	say(e, g, c, name, bytes);
 	cache_unref(c);
 	return true;

@@ -18,6 +18,7 @@
 #include "daemon/table.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/probe.h"
 
 #define TILE_CHUNKS (KV_TILE_ROWS / KV_CHUNK_ROWS)
 
@@ -277,6 +278,7 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 		charge_page_put(s, layer_chunk_bytes(s), old[i]);
 	}
 	POINT(flush_end);
+	PROBE3(flush, s->id, layer, c.tiles + 1);
 }
 
 void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows)

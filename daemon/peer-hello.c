@@ -18,6 +18,7 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
+#include "shm/probe.h"
 
 #define QUEUES_DEFAULT 1u
 /* A ring of 4 KiB and its completions stay in an L1 cache on both sides; with 256 entries a round
@@ -257,6 +258,8 @@ void peer_session_free(struct peer *p)
 	struct session *session = STEAL_PTR(p->session);
 	struct server *s = p->server;
 
+	if (p->state >= PEER_SERVING)
+		PROBE3(session_close, session->id, p->cred.uid, p->cred.pid);
 	peer_save_end(p);
 	/* No entry is in flight: no worker ever knew it, or its worker said DETACHED. */
 	if (!s->draining || !server_is_kept(s)) {
@@ -348,6 +351,7 @@ int peer_mapped(struct peer *p, union message *m, char *why)
 	if (r < 0)
 		return r;
 	p->state = PEER_SERVING;
+	PROBE3(session_open, session->id, p->cred.uid, p->cred.pid);
 	log_debug("session %" PRIu64 ": uid %u pid %d, %" PRIu32
 		  " queues on worker %u, arena %zu KiB",
 		  session->id, p->cred.uid, p->cred.pid, session->n_queues, session->worker,

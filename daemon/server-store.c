@@ -15,6 +15,7 @@
 #include "daemon/server.h"
 #include "daemon/spill.h"
 #include "shm/base.h"
+#include "shm/probe.h"
 
 static int failed(const char *what, int error)
 {
@@ -141,6 +142,7 @@ static void compare_sizes(const struct server *s)
 
 static void tell(const struct server *s, const struct recovered *r)
 {
+	PROBE4(recover, r->caches, r->sequences, r->rows, r->ns);
 	log_notice("recovered %" PRIu32 " caches, %" PRIu32 " sequences, %" PRIu64
 		   " rows in %" PRIu64 " MiB of pages in %.1f ms; %" PRIu32
 		   " records dropped; generation %" PRIu32,

@@ -18,6 +18,7 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
+#include "shm/probe.h"
 
 #define OUT_MOST 16 /* spills at once: what they hold cannot be evicted meanwhile */
 #define CALM_NS (60 * 1000000000ll)
@@ -245,6 +246,7 @@ static void record_out(struct spill *sp, struct spill_job *j)
 	sp->stat.spilled++;
 	sp->stat.spilled_bytes += j->disk.bytes;
 	sp->stat.spilled_ns += (uint64_t)j->disk.ns;
+	PROBE4(spill, s->id, s->cache->user->uid, j->disk.bytes, j->way);
 }
 
 static int begin_in(struct spill *sp, struct seq *s, struct spill_wait *waiting, char *why);
@@ -355,6 +357,7 @@ static void record_in(struct spill *sp, struct spill_job *j)
 	sp->stat.loaded++;
 	sp->stat.loaded_bytes += j->disk.bytes;
 	sp->stat.loaded_ns += (uint64_t)j->disk.ns;
+	PROBE4(spill, s->id, s->cache->user->uid, j->disk.bytes, j->way);
 	remove_file(sp, j->number, s->cache->user->uid);
 }
 

@@ -19,6 +19,7 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
+#include "shm/probe.h"
 
 #define ENTRIES_PER_PASS 32u
 #define SHARES_PER_PASS 4u      /* of another's step: our own clients must not wait for the whole */
@@ -62,6 +63,7 @@ static bool run_entry(struct worker *w, struct queue *q, const struct sparq_sqe 
 	POINT(step_done);
 	ring_daemon_post(&q->ring, &cqe);
 	POINT(step_posted);
+	PROBE4(step_done, q->number, e->op, cqe.res, cqe.bytes_read);
 	*told = e->op != SPARQ_OP_NOP;
 	if (!*told)
 		return true;
@@ -80,6 +82,7 @@ static uint32_t run_queue(struct worker *w, struct queue *q, uint32_t most)
 	int r = 0;
 
 	while (n < most && !q->room.waits && (r = ring_daemon_copy(&q->ring, &e)) > 0) {
+		PROBE4(entry_taken, q->number, e.op, e.sequence, e.layer);
 		w->n_waiting += !run_entry(w, q, &e, &told);
 		n++;
 	}

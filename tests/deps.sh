@@ -14,6 +14,7 @@ build=(
 	libsystemd-dev     # the journal
 	libjson-c-dev      # varlink, --json
 	libxxhash-dev      # checksums of the catalogue
+	systemtap-sdt-dev  # probes, of a header alone
 	libopenblas-pthread-dev # the example's matrix products, not the daemon's
 )
 tests=(
@@ -28,6 +29,7 @@ tests=(
 	procps util-linux  # kill, setarch, flock
 	strace             # io_uring refused
 	zsh                # sparqctl's completion for it
+	bpftrace           # its examples are parsed
 	# The kernels of other processors, and of this one with less than it has.
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 	git

@@ -50,7 +50,7 @@ too_long() {
 mapfile -t code < <(files '\.(c|h|cu|sh)')
 mapfile -t c < <(files '\.(c|h|cu)') # a line of shell may be one long pattern
 meson='(^|/)meson\.build'
-other='py|pml|def|in|socket|sysusers|tmpfiles|[1-9]'
+other='bt|catalog|def|in|pml|py|service|socket|sysusers|tmpfiles|[1-9]'
 mapfile -t signed < <(files "\.(c|h|cu|sh|$other)|$meson")
 mapfile -t text < <(files "\.(c|h|cu|sh|md|$other)|$meson")
 [ "${#code[@]}" -gt 0 ] || { echo "no source files in $PWD"; exit 1; }
