@@ -3,6 +3,7 @@
 # Installs what building and testing need on Debian 12: the one place that names packages.
 #
 #   deps.sh [build] [tests]     both when none is named
+#   deps.sh --names GROUP...    prints them; "machine" is what tests/machine/root installs
 #
 # Does nothing, and needs no root, when all is there.
 set -euo pipefail
@@ -33,17 +34,44 @@ tests=(
 	# The kernels of other processors, and of this one with less than it has.
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 	git
+	# A machine of our own with systemd, and packages to install in it.
+	systemd-container mmdebstrap
+	build-essential debhelper fakeroot lintian
+)
+# Not for this machine: what the one of tests/machine has. Libraries that our packages depend on, so that
+# apt installs them without a network.
+machine=(
+	systemd-sysv dbus
+	procps             # ps
+	curl               # reads what the exporter says
+	libjson-c5 libnuma1 liburing2 libsystemd0
+	libopenblas0-pthread # sparq-generate
+	libmicrohttpd12    # sparqd-exporter
+	libncursesw6       # sparqctl top
 )
 
+names=no
+if [ "${1:-}" = --names ]; then
+	names=yes
+	shift
+fi
 [ $# -gt 0 ] || set -- build tests
 wanted=()
 for group in "$@"; do
 	case $group in
 	build) wanted+=("${build[@]}") ;;
 	tests) wanted+=("${tests[@]}") ;;
-	*) echo "usage: deps.sh [build] [tests]" >&2; exit 64 ;;
+	machine)
+		[ "$names" = yes ] || { echo "deps.sh: machine is not for this one" >&2; exit 64; }
+		wanted+=("${machine[@]}")
+		;;
+	*) echo "usage: deps.sh [--names] [build] [tests]" >&2; exit 64 ;;
 	esac
 done
+if [ "$names" = yes ]; then
+	printf '%s\n' "${wanted[@]}"
+	exit 0
+fi
 
 command -v dpkg-query >/dev/null || {
 	echo "This is not Debian. What is needed, by Debian's names: ${wanted[*]}" >&2

@@ -4,61 +4,22 @@
 # the sandbox, reload; and that what clients have survives kills, restarts, the watchdog and a
 # configuration that broke, and does not survive a stop.
 #
-#   NSPAWN_RUN=/path/to/tool systemd.sh BUILD-DIRECTORY
+#   systemd.sh BUILD-DIRECTORY
 #
-# The tool boots a throw-away machine or container with systemd as its first
-# process and runs a command in it, the options used here:
-#   -t SECONDS  -b DIRECTORY-SHOWN-AS-/build  -- COMMAND
-# and returns the command's status. Without one this test is skipped (77).
-set -euo pipefail
-
-build=$(cd "${1:?usage: systemd.sh BUILD-DIRECTORY}" && pwd)
-if [ -z "${NSPAWN_RUN:-}" ]; then
-	echo "NSPAWN_RUN names no tool that boots systemd: skipped"
-	exit 77
-fi
-
-stage=$(mktemp -d)
-trap 'rm -rf "$stage"' EXIT
-DESTDIR="$stage/tree" meson install -C "$build" --no-rebuild --quiet
-cp "$build/tests/system/probe" "$build/tests/system/hostile" "$stage/"
-# What a bare system lacks of our dependencies comes along.
-mkdir "$stage/lib"
-for program in "$stage"/tree/usr/local/sbin/* "$stage/probe"; do
-	LD_LIBRARY_PATH=$build/client ldd "$program" |
-		awk '$1 ~ /^lib(uring|numa|json-c|xxhash|sparq)/ && $3 { print $3 }'
-done | sort -u | xargs -r cp -t "$stage/lib"
+# shellcheck source=tests/machine/functions.sh
+. "$(dirname "$0")/../machine/functions.sh"
+stage_installed
+stage_program tests/system/probe
 
 cat >"$stage/inside" <<'SCRIPT'
-#!/bin/bash
-set -euo pipefail
-fail() { echo "FAILED: $*"; journalctl -u 'sparqd*' --no-pager | tail -n 30; exit 1; }
-show() { systemctl show -P "$1" sparqd.service; }
-eventually() { local i; for ((i = 0; i < 100; i++)); do "$@" && return 0; sleep 0.1; done; return 1; }
-as() { setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"; }
-probe() { as user /build/probe --socket /run/sparqd/sparqd.sock "$@"; }
-stored() { show NFileDescriptorStore; }
-logged() { journalctl -u sparqd --no-pager | grep -qE "$1"; }
-# begin NAME: the first part of a run, by a client that dies; rest NAME: its second part, which must
-# give what an undisturbed run gives.
-begin() {
-	local got=0
-	probe --name "$1" --park --tokens 400 --die-at 200 run >/dev/null 2>&1 || got=$?
-	[ "$got" = 137 ] || fail "$1: the client ended with $got"
-}
-rest() {
-	local out
-	out=$(probe --name "$1" --park --attach --tokens 400 --from 320 run) || fail "$1: $out"
-	[ "$(awk '/^rows/ { print $4 }' <<<"$out")" = "$whole" ] || fail "$1: other results: $out"
-}
-sum() { as user /build/probe --socket /run/sparqd/sparqd.sock --tokens 300 run | awk '/^rows/ { print $4 }'; }
+. /build/inside.sh
+sum() { probe --tokens 300 run | awk '/^rows/ { print $4 }'; }
 
-cp -r /build/tree/. / && cp /build/lib/* /usr/local/lib/ && ldconfig
-systemd-sysusers && systemd-tmpfiles --create
-useradd -m -G sparq user && useradd -m stranger
-mkdir -p /etc/systemd/system/sparqd.service.d /usr/local/etc/sparqd
+install_tree
+make_users
+mkdir -p /etc/systemd/system/sparqd.service.d
 printf '[Service]\nWatchdogSec=3s\n' >/etc/systemd/system/sparqd.service.d/test.conf
-printf 'pool_bytes = 128M\ncatalogue_bytes = 16M\n' >/usr/local/etc/sparqd/sparqd.conf
+configure pool_bytes=128M catalogue_bytes=16M
 systemctl daemon-reload
 systemctl enable --now sparqd.socket
 
@@ -87,7 +48,7 @@ systemctl reload sparqd || fail "reload"
 [ "$(sum)" = "$alone" ] || fail "another sum after a reload"
 echo "ok: reload"
 
-whole=$(probe --tokens 400 --from 320 run | awk '/^rows/ { print $4 }')
+whole
 [ "$(stored)" = 2 ] || fail "descriptors in the store: $(stored)"
 begin killed
 # More than the five that are the usual limit of starts.
@@ -128,7 +89,7 @@ echo "ok: kept through a configuration that broke"
 begin stuck
 restarts=$(show NRestarts)
 kill -STOP "$(show MainPID)"
-eventually sh -c "[ \$(systemctl show -P NRestarts sparqd) -gt $restarts ]" || fail "the watchdog did not bite"
+eventually restarts_pass "$restarts" || fail "the watchdog did not bite"
 restarts=$(show NRestarts)
 rest stuck
 journalctl -u sparqd --no-pager | grep -q 'Watchdog timeout' || fail "no word of the watchdog"
@@ -174,5 +135,4 @@ systemctl stop sparqd.service sparqd.socket sparqd-control.socket
 [ ! -e /run/sparqd/sparqd.sock ] || fail "the socket stayed"
 echo "ok: stop"
 SCRIPT
-chmod +x "$stage/inside"
-"$NSPAWN_RUN" -t 120 -b "$stage" -- /build/inside
+machine 120
