@@ -7,6 +7,7 @@
 
 #include "daemon/cache-params.h"
 #include "daemon/layer.h"
+#include "daemon/format-list.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
 #include "daemon/seq.h"
@@ -14,6 +15,7 @@
 #include "daemon/table.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/stats-page.h"
 
 /* ---- store ------------------------------------------------------------------------ */
 
@@ -101,6 +103,27 @@ static int check_fits(const struct store *s, const struct spaces *spaces, char *
 			(unsigned long long)s->pool->bytes);
 }
 
+/* Its place in the header of the stats page. */
+static uint32_t policy_slot(const struct kv_policy *policy)
+{
+	uint32_t i = 0;
+
+	while (i < STATS_POLICY_NONE && kv_policy_at(i, false) != policy)
+		i++;
+	return i;
+}
+
+static uint32_t format_slot(const struct cache_record *r)
+{
+	struct format_list list;
+	char why[KV_ERROR_TEXT];
+
+	/* It was settled, so it can be parsed. */
+	return format_list_parse("k_format", r->k_format, r->layers, &list, why) < 0
+		       ? STATS_FORMATS
+		       : list.of_layer[0];
+}
+
 /* The heap's part, with parameters that kernels accept. */
 static int build(struct store *s, uid_t uid, const struct cache_record *params, struct cache **ret,
 		 char *why)
@@ -122,6 +145,8 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 	c->on_disconnect = (enum on_disconnect)params->on_disconnect;
 	c->evict = (enum evict_policy)params->evict;
 	c->n_sessions = 1;
+	c->policy_slot = policy_slot(cache_shape(c)->policy);
+	c->format_slot = format_slot(params);
 	r = users_get(s->users, uid, &c->user);
 	if (r < 0)
 		return why_fail(why, ENOMEM, "out of memory");

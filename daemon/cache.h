@@ -20,6 +20,7 @@
 
 struct seq;
 struct spill;
+struct stats_page;
 struct store;
 struct table;
 
@@ -42,6 +43,8 @@ struct cache {
 	uint64_t charged_bytes; /* atomic */
 	uint32_t n_sequences, n_sessions; /* control thread */
 	uint32_t rollback, timeout_us;
+	uint32_t policy_slot, format_slot; /* in the header of the stats page; of K of layer 0 */
+	uint64_t rows_walked; /* control thread: of layer 0, by the walk that is under way */
 	enum on_disconnect on_disconnect;
 	enum evict_policy evict;
 	struct pressure pressure; /* on its budget */
@@ -77,6 +80,7 @@ struct store {
 	uint32_t max_rows;        /* of one sequence: configuration */
 	unsigned next_node;       /* round robin for new sequences */
 	struct shortage shortage; /* of the last control call that found no room */
+	const struct stats_page *stats; /* where sequences are counted; NULL: nowhere */
 	int room_fd;              /* eventfd: workers ask for room (evict.h); -1: in vain */
 	uint64_t uses;            /* counts them, for an order within a second */
 	bool reattaching;         /* after a restart, until clients had time to come back */

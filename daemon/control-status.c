@@ -37,6 +37,15 @@ static json_object *pools(const struct placement *p)
 	return all;
 }
 
+static uint64_t read_bytes(const struct stats_user *u)
+{
+	uint64_t sum = 0;
+
+	for (unsigned p = 0; u && p < SPARQ_PLANES; p++)
+		sum += load_relaxed(&u->read.bytes[p]);
+	return sum;
+}
+
 static json_object *users(const struct users *u)
 {
 	json_object *all = json_object_new_array();
@@ -53,7 +62,7 @@ static json_object *users(const struct users *u)
 		add_number(o, "quota_bytes", load_relaxed(&user->limit[USER_BYTES]));
 		add_number(o, "spilled_bytes", load_relaxed(&user->charged[USER_SPILLED]));
 		add_number(o, "spill_quota_bytes", load_relaxed(&user->limit[USER_SPILLED]));
-		add_number(o, "read_bytes", load_relaxed(&user->read_bytes));
+		add_number(o, "read_bytes", read_bytes(user->stats));
 		add_number(o, "evicted_sequences", user->evicted_sequences);
 		add_number(o, "evicted_bytes", user->evicted_bytes);
 		json_object_array_add(all, o);

@@ -417,6 +417,8 @@ peer_call_fn *peer_call(const struct peer *p, uint16_t type)
 		return peer_hello;
 	if (type == SPARQ_MSG_MAPPED)
 		return peer_mapped;
+	if (type == SPARQ_MSG_STATS)
+		return peer_stats;
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
 		if (calls[i].type == type)
 			return p->state == PEER_SERVING ? calls[i].call : call_too_early;

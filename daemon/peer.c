@@ -120,6 +120,7 @@ static void peer_free(struct peer *p)
 		s->n_sessions--;
 	}
 	s->n_refused -= p->refused != 0;
+	s->n_watchers -= p->state == PEER_WATCHING;
 	users_put(&s->users, p->user);
 	unlink_peer(p);
 	free(p->cache);
@@ -200,8 +201,9 @@ static int flush(struct peer *p)
 }
 
 /* A packet that no correct client sends. */
-static int violation(struct peer *p, const char *what)
+static int violation(struct peer *p, enum stats_fault fault, const char *what)
 {
+	p->server->broken[fault]++;
 	if (!log_limited(&p->server->violations))
 		log_warning("uid %u pid %d broke the protocol: %s; connection closed", p->cred.uid,
 			    p->cred.pid, what);
@@ -226,7 +228,7 @@ static int answer(struct peer *p, union message *m)
 	int r;
 
 	if (!call)
-		return violation(p, "a request of an unknown type");
+		return violation(p, STATS_FAULT_MESSAGE, "a request of an unknown type");
 	p->server->store.shortage = SHORTAGE_NONE; /* what it leaves there is its own */
 	r = call(p, m, why);
 	if (r == PEER_LATER)
@@ -235,7 +237,8 @@ static int answer(struct peer *p, union message *m)
 		p->n_out_fds = 0;
 		message_fail(m, &head, r, "%s", why[0] ? why : strerror(-r));
 		/* A handshake that failed is over: nobody is to wait for its end. */
-		p->close_after = p->state != PEER_SERVING;
+		p->close_after = p->state == PEER_NEW || p->state == PEER_MAPPING;
+		p->server->refused_sessions += p->close_after;
 	}
 	p->out = *m;
 	return flush(p);
@@ -255,11 +258,12 @@ static int read_request(struct peer *p)
 	if (r == 0)
 		return -ECONNRESET;
 	if (r == -EBADMSG)
-		return violation(p, "an oversized packet, or descriptors in it");
+		return violation(p, STATS_FAULT_MESSAGE,
+				 "an oversized packet, or descriptors in it");
 	if (r < 0)
 		return r;
 	if (message_check(&m, n, false, &why) < 0)
-		return violation(p, why);
+		return violation(p, STATS_FAULT_MESSAGE, why);
 	r = answer(p, &m);
 	return r < 0 ? r : r == 0;
 }
@@ -362,7 +366,10 @@ void peer_fatal(struct peer *p, int error)
 {
 	if (p->state != PEER_SERVING)
 		return;
-	violation(p, error == -EPROTO ? "its ring is impossible" : strerror(-error));
+	if (error == -EPROTO)
+		violation(p, STATS_FAULT_RING, "its ring is impossible");
+	else
+		violation(p, STATS_FAULT_MEMORY, strerror(-error));
 	peer_close(p);
 }
 
@@ -375,6 +382,7 @@ bool peer_sweep(struct peer *p, uint64_t now_ns)
 {
 	switch (p->state) {
 	case PEER_SERVING:
+	case PEER_WATCHING:
 		return false;
 	case PEER_LEAVING:
 		if (!p->detach_asked)

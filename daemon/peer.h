@@ -5,6 +5,7 @@
  *
  *   NEW --HELLO--> MAPPING --MAPPED, sealed--> SERVING --+
  *    |                |                                  | hang-up, violation, drain
+ *    |--STATS--> WATCHING: it has the stats page, and no session
  *    +----------------+--> freed <--(DETACHED)-- LEAVING <+
  *
  * Whatever it can make the daemon hold is charged to its uid before it is
@@ -24,7 +25,7 @@
 #include "daemon/spill.h"
 #include "shm/message.h"
 
-enum peer_state { PEER_NEW, PEER_MAPPING, PEER_SERVING, PEER_LEAVING };
+enum peer_state { PEER_NEW, PEER_MAPPING, PEER_SERVING, PEER_LEAVING, PEER_WATCHING };
 
 struct peer_cache { /* references are per message, so that attach and unref pair up */
 	struct cache *cache;
@@ -89,6 +90,7 @@ peer_call_fn peer_seq_import_piece, peer_seq_import_end;
 peer_call_fn peer_seq_prefetch;                 /* peer-spill.c */
 peer_call_fn peer_seq_tokens, peer_seq_create_prefix; /* peer-prefix.c */
 peer_call_fn peer_seq_pin;                      /* peer-pin.c */
+peer_call_fn peer_stats;                        /* peer-stats.c */
 peer_call_fn *peer_call(const struct peer *p, uint16_t type); /* NULL: no such type */
 /* Takes the caller's reference to the cache into the session, or lets go of it. */
 int peer_hold_cache(struct peer *p, struct cache *cache, char *why);

@@ -12,6 +12,7 @@
 #include "daemon/name.h"
 #include "daemon/point.h"
 #include "daemon/spill.h"
+#include "daemon/stats.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -59,6 +60,9 @@ void seq_unmake(struct seq *s)
 	free(s->layer);
 	s->layer = NULL;
 	s->record = NULL;
+	if (s->stats)
+		stats_page_begin(s->stats, 0, 0, 0, "");
+	s->stats = NULL;
 	catalogue_drop_sequence(c->store->catalogue, slot);
 	user_refund(c->user, USER_SEQUENCES, 1);
 }
@@ -172,6 +176,18 @@ int seq_make(struct cache *c, const char *name, unsigned node, struct seq **ret,
 	return 0;
 }
 
+/* From here on its steps are counted, from 0. */
+static void begin_stats(struct seq *s)
+{
+	const struct sequence_record *r = s->record;
+	const struct cache *c = s->cache;
+
+	s->stats = stats_page_block(c->store->stats, STATS_SEQUENCE, slot_of(s));
+	if (s->stats)
+		stats_page_begin(s->stats, id_make(slot_of(s), r->generation), c->id, c->user->uid,
+				 r->name);
+}
+
 static void enlist(struct seq *s, uint64_t session)
 {
 	const struct sequence_record *r = s->record;
@@ -180,6 +196,7 @@ static void enlist(struct seq *s, uint64_t session)
 	s->next = c->first;
 	c->first = s;
 	c->n_sequences++;
+	begin_stats(s);
 	store_relaxed(&s->session, session);
 	/* Last: a worker that sees the id sees everything before it. */
 	store_release(&s->id, id_make(slot_of(s), r->generation));

@@ -32,6 +32,7 @@
 #include "daemon/tokens.h"
 
 struct spill_job;
+struct stats_sequence;
 struct table; /* derived: one per table of the catalogue, counted */
 
 struct seq_layer; /* derived beside the record's layer: table, chunk references */
@@ -50,6 +51,7 @@ struct seq {
 	void *record;      /* struct sequence_record, in the catalogue */
 	struct spill_job *spilling; /* control thread: it is on its way out or in (spill.h) */
 	uint64_t spilled_bytes;     /* of its file; charged */
+	struct stats_sequence *stats; /* its holder counts there; NULL: nowhere */
 	struct seq_layer *layer; /* [layers] */
 	struct seq *next;
 };

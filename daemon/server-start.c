@@ -154,6 +154,7 @@ static int start_workers(struct server *s)
 		.pin = c->pin_workers && n <= s->topo.n_cpus,
 		.timeout_us = c->timeout_us,
 		.page = page,
+		.stats = &s->stats,
 	};
 	int r;
 
@@ -239,6 +240,7 @@ static void server_deinit(struct server *s)
 	s->catalogue = catalogue_free(s->catalogue);
 	users_deinit(&s->users);
 	placement_deinit(&s->placement);
+	stats_page_deinit(&s->stats);
 	kept_deinit(&s->kept);
 	close_fd(&s->signal_fd);
 	close_fd(&s->fault_fd);
@@ -258,6 +260,7 @@ int server_run(const struct server_args *args, const struct config *c)
 		.events = LOOP_SOURCE_NULL,
 		.room = LOOP_SOURCE_NULL,
 		.page = SEGMENT_NULL,
+		.stats = STATS_PAGE_NULL,
 		.kept = KEPT_NULL,
 	};
 	int r = server_start(&s);

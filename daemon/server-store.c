@@ -241,6 +241,8 @@ int server_open_store(struct server *s)
 	server_limit_users(s);
 	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
 	if (r == 0)
+		r = server_open_stats(s);
+	if (r == 0)
 		r = evict_init(&s->evictor, &s->store);
 	if (r == 0)
 		r = open_spill(s);

@@ -20,6 +20,7 @@
 #include "daemon/placement.h"
 #include "daemon/rate.h"
 #include "daemon/recover.h"
+#include "daemon/stats.h"
 #include "daemon/worker.h"
 
 struct control;
@@ -36,6 +37,12 @@ struct server_args {
 	unsigned n_set;
 };
 
+/* A pass over all sequences, a part at a time. */
+struct stats_walk {
+	uint32_t next; /* slot */
+	uint64_t sequences, parked, prefixes, rows[STATS_FORMATS];
+};
+
 struct server {
 	const struct server_args *args;
 	struct config config;
@@ -49,6 +56,9 @@ struct server {
 	struct evictor evictor;
 	struct recovered recovered; /* at the start */
 	struct segment page;        /* struct sparq_daemon_page */
+	struct stats_page stats;
+	struct stats_readers stats_readers;
+	struct stats_walk stats_walk;
 	struct spill *spill;
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
@@ -61,6 +71,8 @@ struct server {
 	struct peer *peers;
 	uint32_t n_sessions;    /* peers that count as sessions */
 	uint32_t n_refused;     /* peers that wait to hear why they are not */
+	uint32_t n_watchers;    /* peers that read the stats page */
+	uint64_t broken[STATS_FAULTS], refused_sessions; /* by enum stats_fault */
 	uint64_t segment_bytes; /* of all sessions */
 	struct rate rate;
 	struct log_limit violations;
@@ -99,5 +111,8 @@ int server_worker_node(const struct server *s, unsigned worker);
 uint64_t server_segment_limit(const struct server *s); /* of all sessions together */
 void server_changed(struct server *s); /* sessions came or went: heartbeat, status, drain */
 void server_sweep_soon(struct server *s);
+/* What the stats page says that is not counted as it happens. At most ten times a second. */
+int server_open_stats(struct server *s);
+void server_refresh_stats(struct server *s);
 /* One sentence for administrators; how many bytes. */
 int server_sentence(const struct server *s, char *ret, size_t n);

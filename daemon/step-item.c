@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/point.h"
+#include "daemon/step-stats.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -131,6 +132,7 @@ static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
 		board_run_alone(&s->board, n);
 	}
 	seq_flush_commit(i->seq, layer);
+	step_stats_flush(s, f.space, &f.view);
 	return true;
 }
 
@@ -177,6 +179,8 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 	POINT(append_reserved);
 	BREAK_ORDER(seq_commit(i->seq, layer, have + n));
 	kv_write(space, &view, have, n, (uint8_t *)arena_at(s, i->in.kv) + skip * stride, stride);
+	i->written_rows = n;
+	i->written_bytes = n * packed;
 	POINT(append_written);
 	return 0;
 }

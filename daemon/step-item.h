@@ -19,7 +19,8 @@ struct step_item {
 	struct kv_plan plan;
 	struct sparq_report report; /* sums so far */
 	double alpha_sum;
-	uint64_t bytes_read;
+	uint64_t bytes_read, written_bytes;
+	uint32_t written_rows;
 };
 
 struct step_head {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/step-item.h"
+#include "daemon/step-stats.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -173,6 +174,8 @@ static void complete_items(struct stepper *s, struct sparq_cqe *cqe)
 
 		if (i->seq && s->entry->op != SPARQ_OP_TRUNCATE)
 			item_complete(s, i);
+		if (i->seq)
+			step_stats_item(s, i);
 		cqe->bytes_read += i->bytes_read;
 		cqe->flags |= i->flags;
 		if (i->error && cqe->res >= 0) {
@@ -190,7 +193,7 @@ static uint64_t deadline_of(const struct stepper *s)
 
 	if (s->queue->room.waits)
 		return s->queue->room.deadline_ns;
-	return timeout_us ? clock_now_ns() + (uint64_t)timeout_us * 1000 : 0;
+	return timeout_us ? s->began_ns + (uint64_t)timeout_us * 1000 : 0;
 }
 
 /* Did the item find no room, and is the entry to wait for some? */
@@ -228,6 +231,9 @@ static bool run_items(struct stepper *s, struct sparq_cqe *cqe)
 	bool attends = s->entry->op == SPARQ_OP_STEP || s->entry->op == SPARQ_OP_ATTEND;
 
 	copy_items(s);
+	s->began_ns = clock_now_ns();
+	s->read = (struct stats_read){ 0 };
+	s->written_bytes = s->written_rows = 0;
 	s->deadline_ns = deadline_of(s);
 	s->lane.used = 0;
 	s->wave_bytes = 0;
@@ -250,6 +256,7 @@ static void count(struct stepper *s, const struct sparq_cqe *cqe)
 	store_relaxed(&s->steps, s->steps + 1);
 	store_relaxed(&s->errors, s->errors + (cqe->res < 0));
 	store_relaxed(&s->read_bytes, s->read_bytes + cqe->bytes_read);
+	step_stats_entry(s, cqe);
 }
 
 bool step_run(struct stepper *s, struct queue *q, const struct sparq_sqe *e, struct sparq_cqe *ret)

@@ -17,6 +17,7 @@
 #include "daemon/check.h"
 #include "daemon/lane.h"
 #include "daemon/session.h"
+#include "shm/stats-page.h"
 
 struct step_item;
 struct step_head;
@@ -40,6 +41,13 @@ struct stepper { /* one per worker */
 	struct step_head **head; /* of the wave, as board tasks */
 	uint32_t n_heads;
 	uint64_t wave_bytes; /* what dense attention of the wave would read */
+
+	uint64_t began_ns;
+
+	/* what the entry has read and written so far, and where it is counted (step-stats.h) */
+	struct stats_read read;
+	uint64_t written_bytes, written_rows;
+	struct stats_worker *stats; /* NULL: nowhere */
 
 	/* totals, written by this worker alone, read relaxed by others */
 	uint64_t steps, errors, read_bytes, dense_bytes;

@@ -7,6 +7,8 @@
 
 #include <assert.h>
 
+#include "daemon/stats.h"
+
 #include "shm/atomic.h"
 #include "shm/base.h"
 
@@ -33,6 +35,7 @@ int users_get(struct users *u, uid_t uid, struct user **ret)
 		if (!user)
 			return -ENOMEM;
 		user->uid = uid;
+		user->stats = u->stats ? stats_page_user(u->stats, uid) : NULL;
 		limit_user(user, u->limit);
 		user->next = u->first;
 		u->first = user;
@@ -62,6 +65,8 @@ struct user *users_put(struct users *u, struct user *user)
 	for (at = &u->first; *at != user; at = &(*at)->next)
 		assert(*at);
 	*at = user->next;
+	if (user->stats)
+		stats_set(&user->stats->used, STATS_GONE);
 	free(user);
 	return NULL;
 }

@@ -21,6 +21,9 @@ enum user_what {
 };
 extern const char *const user_what_names[USER_WHATS];
 
+struct stats_page;
+struct stats_user;
+
 /* What workers and the control thread tell each other of a limit, without a lock (evict.h). */
 struct pressure {
 	uint32_t may_evict; /* atomic: there may be something that could go; else asking is vain */
@@ -32,7 +35,7 @@ struct user {
 	uint32_t refs;                /* control thread only */
 	uint64_t charged[USER_WHATS]; /* atomic */
 	uint64_t limit[USER_WHATS];   /* set by configuration and reload; read relaxed */
-	uint64_t read_bytes;          /* atomic: what its steps have read */
+	struct stats_user *stats;     /* where its steps are counted; NULL: nowhere */
 	struct pressure pressure;     /* on its quota and on the pool */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */
 	struct user *next;
@@ -41,6 +44,7 @@ struct user {
 struct users {
 	struct user *first;
 	uint64_t limit[USER_WHATS]; /* of a new slot */
+	const struct stats_page *stats; /* NULL: users are not counted */
 };
 
 /* A slot with one more reference; -ENOMEM. Control thread. */

@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/stats.h"
 #include "daemon/worker-private.h"
 #include "numa/pin.h"
 #include "shm/atomic.h"
@@ -68,6 +69,17 @@ static void call_helpers(void *arg)
 	}
 }
 
+/* Who it is, for those who read what it counts. */
+static void name_worker(const struct worker *w, const struct workers_params *p)
+{
+	struct stats_worker *stats = w->stepper.stats;
+	int node = w->cpu < 0 ? -ENOENT : topo_node_of_cpu(p->topo, w->cpu);
+
+	stats_set(&stats->node, node < 0 ? -1 : p->topo->node[node].id);
+	stats_set(&stats->cpu, w->cpu);
+	stats_set(&stats->shares_far, STATS_UNKNOWN);
+}
+
 static int worker_init(struct worker *w, struct workers *all, const struct workers_params *p,
 		       unsigned index)
 {
@@ -87,6 +99,9 @@ static int worker_init(struct worker *w, struct workers *all, const struct worke
 	r = stepper_init(&w->stepper, p->store, p->lane_bytes ? p->lane_bytes : LANE_BYTES);
 	if (r < 0)
 		return r;
+	w->stepper.stats = stats_page_block(p->stats, STATS_WORKER, index);
+	if (w->stepper.stats)
+		name_worker(w, p);
 	w->stepper.timeout_us = p->timeout_us;
 	w->stepper.may_share = all->n > 1;
 	w->stepper.call_helpers = call_helpers;
@@ -257,6 +272,21 @@ void workers_stat(const struct workers *w, struct workers_stat *ret)
 		/* A wave can be longer than the watchdog's patience: its shares move this too. */
 		ret->progress += load_relaxed(&one->progress) +
 				 load_relaxed(&one->stepper.board.done);
+	}
+}
+
+void workers_refresh_stats(const struct workers *w)
+{
+	for (unsigned i = 0; i < workers_count(w); i++) {
+		const struct worker *one = &w->worker[i];
+		struct stats_worker *stats = one->stepper.stats;
+
+		if (!stats)
+			return;
+		stats_set(&stats->sleeps, load_relaxed(&one->sleeps));
+		stats_set(&stats->timeouts_that_found_work,
+			  load_relaxed(&one->timeouts_that_found_work));
+		stats_set(&stats->shares_helped, load_relaxed(&one->shares_helped));
 	}
 }
 

@@ -13,6 +13,7 @@
 #include "daemon/session.h"
 #include "numa/topo.h"
 
+struct stats_page;
 struct workers;
 
 struct workers_params {
@@ -24,6 +25,7 @@ struct workers_params {
 	uint32_t timeout_us;            /* default of an entry; 0: none */
 	size_t lane_bytes;              /* scratch of each worker; 0: 512 MiB, touched as needed */
 	struct sparq_daemon_page *page; /* pollers and heartbeat are written here */
+	const struct stats_page *stats; /* and what they count there; NULL: nowhere */
 };
 
 int workers_start(const struct workers_params *p, struct workers **ret);
@@ -52,4 +54,6 @@ struct workers_stat {
 };
 /* NULL: none were started. */
 void workers_stat(const struct workers *w, struct workers_stat *ret);
+/* What their threads count outside of steps, into the stats page. */
+void workers_refresh_stats(const struct workers *w);
 unsigned workers_count(const struct workers *w);

@@ -37,6 +37,7 @@ static const struct kind kinds[] = {
 	KIND(NAME, sparq_msg_name, sparq_msg_name),
 	KIND(INFO, sparq_msg_info, sparq_msg_info),
 	KIND(QUEUE_FD, sparq_msg_queue, sparq_msg_queue),
+	KIND(STATS, sparq_msg, sparq_msg_stats),
 	KIND(CACHE_CREATE, sparq_msg_cache_create, sparq_msg_cache),
 	KIND(CACHE_UNREF, sparq_msg_cache, sparq_msg_cache),
 	KIND(CACHE_SET, sparq_msg_cache_set, sparq_msg),

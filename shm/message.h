@@ -25,6 +25,7 @@ union message { /* large enough for every message, head first */
 	struct sparq_msg_name name;
 	struct sparq_msg_info info;
 	struct sparq_msg_queue queue;
+	struct sparq_msg_stats stats;
 	struct sparq_msg_cache_create cache_create;
 	struct sparq_msg_cache cache;
 	struct sparq_msg_cache_set cache_set;

@@ -38,9 +38,11 @@
 #define SPARQ_FEATURE_TOKENS (1ull << 6) /* SEQ_TOKENS and SEQ_CREATE_PREFIX are known */
 #define SPARQ_FEATURE_SAVE (1ull << 8)   /* SEQ_EXPORT and SEQ_IMPORT are known */
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
+#define SPARQ_FEATURE_STATS (1ull << 11)    /* STATS is known */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
-	 SPARQ_FEATURE_EVICT | SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | SPARQ_FEATURE_PREFETCH)
+	 SPARQ_FEATURE_EVICT | SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | \
+	 SPARQ_FEATURE_PREFETCH | SPARQ_FEATURE_STATS)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -210,7 +212,7 @@ struct sparq_daemon_page {
  * SPARQ_MSG_REPLY set and the same cookie. One message is one packet of
  * exactly the size that its type has; anything else closes the connection.
  * Descriptors come only with replies to HELLO (segment, daemon page, doorbell,
- * in this order) and QUEUE_FD (one).
+ * in this order), QUEUE_FD (one) and STATS (one).
  */
 #define SPARQ_MSG_REPLY 0x8000u
 enum {
@@ -219,6 +221,7 @@ enum {
 	SPARQ_MSG_NAME = 3,
 	SPARQ_MSG_INFO = 4,
 	SPARQ_MSG_QUEUE_FD = 5,
+	SPARQ_MSG_STATS = 6,
 	SPARQ_MSG_CACHE_CREATE = 16,
 	SPARQ_MSG_CACHE_UNREF = 17,
 	SPARQ_MSG_CACHE_SET = 18,
@@ -303,6 +306,12 @@ struct sparq_msg_info { /* and its reply */
 struct sparq_msg_queue { /* QUEUE_FD and its reply */
 	struct sparq_msg head;
 	uint32_t queue, rsv;
+};
+
+struct sparq_msg_stats { /* the reply to a head */
+	struct sparq_msg head;
+	uint64_t bytes; /* of the stats page, whose descriptor comes with it */
+	uint32_t generation, rsv;
 };
 
 #define SPARQ_DTYPE_F32 0u
@@ -496,6 +505,7 @@ SPARQ_AT(sparq_daemon_page, poller, 2 * SPARQ_LINE_BYTES);
 SPARQ_ASSERT(sizeof(struct sparq_msg) == 16, "msg");
 SPARQ_ASSERT(sizeof(struct sparq_msg_error) == 256, "msg_error");
 SPARQ_ASSERT(sizeof(struct sparq_msg_hello) == 64, "msg_hello");
+SPARQ_ASSERT(sizeof(struct sparq_msg_stats) == 32, "msg_stats");
 SPARQ_ASSERT(sizeof(struct sparq_msg_cache_table) == 560, "msg_cache_table");
 SPARQ_AT(sparq_msg_cache_table, k_channels, 48);
 SPARQ_AT(sparq_msg_cache_table, v_channels, 304);

@@ -3,31 +3,38 @@
  * The stats page: what the daemon counts, for programs that watch it.
  *
  * A memfd that the daemon alone writes. It shows every user, so it is handed out, read-only, to
- * root, to members of sparq-admin and to the user sparqd-exporter only (SPARQ_MSG_STATS). It is not
- * installed: programs outside this tree take the figures from sparqd-exporter(8) or from
- * `sparqctl metrics`, whose names stay.
+ * few (sparq-protocol(7), STATS). It is not installed: programs outside this tree take the figures
+ * from sparqd-exporter(8) or from `sparqctl metrics`, whose names stay.
  *
  *   header | section CONTROL | NODE | WORKER | USER | CACHE | SEQUENCE
  *
- * A section is an array of blocks of one kind, a multiple of SPARQ_LINE_BYTES apart. A block has
- * one writer at a time, which makes `seq` odd before it writes and even after; a reader that sees
- * an odd number, or another one after it has copied, copies again. Counters only grow; they begin
- * at 0 with every daemon, whose generation the header has. What is not known is absent, by a flag
- * or an id of 0, never a figure of 0.
+ * A section is an array of blocks of one kind, a multiple of SPARQ_LINE_BYTES apart. What a step
+ * counts belongs together: its writer makes `seq` odd before and even after, and a reader that sees
+ * an odd number, or another one after it has copied, copies again. All words are 4 or 8 bytes and
+ * written whole, so that the others, which the control thread brings up to date when it is asked
+ * for the page, need no more. Counters only grow; they begin at 0 with every daemon, whose
+ * generation the header has. What is not known is absent, by a flag or an id of 0, never a
+ * figure of 0.
  */
 #pragma once
 
 #include <stdint.h>
 
+#include "shm/atomic.h"
 #include "shm/sparq-abi.h"
 
 #define STATS_MAGIC 0x5354415453515053ull
 #define STATS_LAYOUT 1u
+#define STATS_OPS 8u       /* by SPARQ_OP_*; room for more */
+#define STATS_REASONS 32u  /* by SPARQ_REASON_*; room for more */
 #define STATS_POLICIES 16u /* most that are told apart; the names are in the header */
+#define STATS_POLICY_NONE (STATS_POLICIES - 1) /* of entries without a cache: "none" */
 #define STATS_FORMATS 16u
+#define STATS_NODES 64u
 #define STATS_BUCKETS 24u /* of a step's time: powers of two of a microsecond, from below 2 on */
 #define STATS_SOURCES 4u  /* hardware counters of a node */
 #define STATS_TEXT 96u
+#define STATS_UNKNOWN UINT64_MAX
 
 enum stats_kind {
 	STATS_CONTROL, /* one block: what the control thread counts */
@@ -52,8 +59,8 @@ struct stats_header { /* written once, before the page is handed out */
 	int32_t pid;
 	uint64_t started_s; /* CLOCK_REALTIME */
 	char version[32], isa[32];
-	char policy[STATS_POLICIES][32]; /* "" ends */
-	char format[STATS_FORMATS][32];
+	char policy[STATS_POLICIES][32]; /* "": no such policy */
+	char format[STATS_FORMATS][32];  /* "" ends */
 	struct stats_section section[STATS_KINDS];
 };
 
@@ -70,50 +77,64 @@ struct stats_steps { /* of one operation and policy */
 struct stats_worker { /* its thread writes it */
 	uint32_t seq;
 	int32_t node; /* the kernel's number; -1: it runs anywhere */
-	int32_t cpu;
+	int32_t cpu;  /* -1: not pinned */
 	uint32_t rsv;
-	struct stats_steps steps[SPARQ_OP_COUNT][STATS_POLICIES];
-	struct stats_read op[SPARQ_OP_COUNT];
-	uint64_t step_ns, step_count[STATS_BUCKETS];
-	uint64_t read_node_bytes[64][SPARQ_PLANES]; /* by where it lay: index of the node */
-	uint64_t refused[SPARQ_REASONS];            /* entries that failed, by SPARQ_REASON_* */
-	uint64_t sleeps, timeouts_that_found_work, shares_helped,
-		shares_far; /* far: of another node */
+	uint64_t step_ns,
+		step_count[STATS_BUCKETS]; /* bucket i: below 2^(i + 1) us; last: all else */
+	struct stats_read op[STATS_OPS];
+	uint64_t written_bytes[STATS_OPS]; /* rows as sent, into sinks and tail */
+	struct stats_steps steps[STATS_OPS][STATS_POLICIES];
+	uint64_t refused[STATS_REASONS]; /* entries that failed, by SPARQ_REASON_* */
+	uint64_t read_node_bytes[STATS_NODES]
+				[SPARQ_PLANES]; /* by where it lay: index of the node */
 	uint64_t appended_rows, flushed_tiles;
+	uint64_t flush_read_bytes, flush_written_bytes; /* rows into tiles, beside the steps */
+	/* control thread: what the thread counts outside of steps */
+	uint64_t sleeps, timeouts_that_found_work, shares_helped;
+	uint64_t shares_far; /* of another node; STATS_UNKNOWN: it does not know its own */
 };
 
 struct stats_source {                     /* of a node: who counts its DRAM traffic */
 	char name[16];                    /* "resctrl", "imc", "umc", "cmn"; "" ends */
 	char why[STATS_TEXT];             /* why it is absent; "" when it counts */
-	uint64_t read_bytes, write_bytes; /* UINT64_MAX: it does not tell this one */
+	uint64_t read_bytes, write_bytes; /* STATS_UNKNOWN: it does not tell this one */
 };
 
 struct stats_node { /* control thread */
 	uint32_t seq;
-	int32_t node; /* the kernel's number */
+	int32_t node; /* the kernel's number; -1: the machine has no nodes */
 	uint64_t pool_bytes, pool_used_bytes, page_bytes;
-	uint64_t misplaced_pages, shortfall_bytes;
+	uint64_t misplaced_pages;
 	uint64_t roofline_bytes_s; /* what `sparqctl calibrate` has measured; 0: never */
 	uint64_t calibrated_s;     /* CLOCK_REALTIME */
-	char pages[32];            /* "hugetlb 2 MiB"... */
+	uint32_t workers, calibrated_threads;
+	char pages[32]; /* "hugetlb 2 MiB"... */
 	struct stats_source source[STATS_SOURCES];
 };
 
-struct stats_user { /* control thread, but for `read` and `steps`: workers, atomically */
+enum stats_used {
+	STATS_FREE,
+	STATS_USED,
+	STATS_GONE /* has nothing here any more; what it has counted stays as long as there is room
+		    */
+};
+
+struct stats_user { /* control thread */
 	uint32_t seq;
 	uint32_t uid;
-	uint32_t used; /* 0: a free slot */
-	uint32_t sessions, queues, caches, sequences, rsv;
+	uint32_t used; /* enum stats_used */
+	uint32_t sessions;
+	struct stats_read read; /* workers, one word at a time, like the two that follow */
+	uint64_t steps, written_bytes;
+	uint64_t queues, caches, sequences;
 	uint64_t charged_bytes, quota_bytes, spilled_bytes, evicted_bytes, evicted_sequences;
-	uint64_t steps;
-	struct stats_read read;
 };
 
 struct stats_cache { /* control thread */
 	uint32_t seq;
 	uint32_t uid;
 	uint64_t id; /* 0: a free slot */
-	char name[64], k_format[32], v_format[32], policy[32];
+	char name[64], k_format[128], v_format[128], policy[32];
 	uint64_t sequences, rows, bytes, budget_bytes, evicted_bytes;
 };
 
@@ -121,17 +142,17 @@ struct stats_cache { /* control thread */
 #define STATS_SEQUENCE_PINNED (1u << 1)
 #define STATS_SEQUENCE_PREFIX (1u << 2)
 #define STATS_SEQUENCE_SPILLED (1u << 3)
-struct stats_sequence { /* whoever holds it */
+struct stats_sequence {
 	uint32_t seq;
 	uint32_t uid;
-	uint64_t id; /* 0: a free slot */
-	uint64_t cache;
-	char name[64];
+	uint64_t id;            /* 0: a free slot */
+	struct stats_read read; /* whoever holds it, like the two that follow */
+	uint64_t steps, written_bytes;
+	uint64_t cache; /* control thread, from here on */
 	uint32_t flags; /* STATS_SEQUENCE_* */
-	uint32_t rows;  /* the most over the layers */
+	uint32_t rows;  /* of the first layer */
 	uint64_t bytes; /* charged */
-	uint64_t steps;
-	struct stats_read read;
+	char name[64];
 };
 
 /* Why a connection was closed: sparq_protocol_errors_total. */
@@ -148,15 +169,40 @@ struct stats_sum {
 
 struct stats_control { /* control thread */
 	uint32_t seq;
-	uint32_t sessions, connections, workers;
+	uint32_t sessions, workers, rsv; /* sessions: who watches the figures is none */
+	uint64_t connections;
 	uint64_t sequences, parked, prefixes;
 	uint64_t pool_bytes, pool_used_bytes, segment_bytes, catalogue_bytes;
+	uint64_t shortfall_bytes; /* wanted in huge pages, and not in them */
 	uint64_t faults[STATS_FAULTS], refused_sessions;
 	struct stats_sum evicted[8]; /* by the limit that room was made for (limit_names) */
 	struct stats_sum spilled, spilled_out, spilled_in; /* now; since the start */
 	uint64_t recovered_sequences, recovered_rows, recovered_dropped, recovery_ns;
-	uint64_t queue_depth; /* entries published and not yet taken, over all rings, when last seen
-			       */
-	uint64_t rows[STATS_FORMATS]; /* of K, by format of its cache's first layer */
-	uint64_t updated_ns;          /* CLOCK_MONOTONIC */
+	uint64_t queue_depth;         /* entries published and not yet taken, over all rings */
+	uint64_t rows[STATS_FORMATS]; /* of the first layer, by its format of K */
+	uint64_t updated_ns;          /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
+
+_Static_assert(sizeof(struct stats_control) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_node) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_worker) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_user) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_cache) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_sequence) == 192, "the counters lie in its first lines");
+
+/* ---- a group of words that belong together --------------------------------------------- */
+
+/* The writer: odd is visible before any word of the group, even after all of them. */
+static inline void stats_begin(uint32_t *seq)
+{
+	store_relaxed(seq, *seq + 1);
+}
+
+/* Each word of a group. Whoever loads it with load_acquire sees the odd number as well. */
+#define stats_set(p, v) store_release((p), (v))
+#define stats_add(p, v) store_release((p), *(p) + (v))
+
+static inline void stats_end(uint32_t *seq)
+{
+	store_release(seq, *seq + 1);
+}

@@ -30,7 +30,7 @@ static const uint16_t types[] = {
 	SPARQ_MSG_CACHE_TABLE, SPARQ_MSG_CACHE_ATTACH, SPARQ_MSG_SEQ_ADOPT,
 	SPARQ_MSG_SEQ_EXPORT,    SPARQ_MSG_SEQ_IMPORT,   SPARQ_MSG_SEQ_IMPORT_PIECE,
 	SPARQ_MSG_SEQ_IMPORT_END,
-	SPARQ_MSG_SEQ_PIN,
+	SPARQ_MSG_SEQ_PIN,       SPARQ_MSG_STATS,
 	SPARQ_MSG_SEQ_PREFETCH,
 	SPARQ_MSG_SEQ_TOKENS, SPARQ_MSG_SEQ_CREATE_PREFIX,
 };
@@ -71,7 +71,7 @@ static void test_sizes(void **state)
 		assert_string_not_equal(message_name(types[i]), "unknown");
 	}
 	assert_string_equal(message_name(SPARQ_MSG_SEQ_FORK | SPARQ_MSG_REPLY), "SEQ_FORK");
-	assert_string_equal(message_name(6), "unknown");
+	assert_string_equal(message_name(7), "unknown");
 }
 
 /* Every type, every length of a packet, both directions: one length is right. */
