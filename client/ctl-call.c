@@ -84,35 +84,3 @@ json_object *ctl_call(const struct ctl_options *o, const char *method, json_obje
 	}
 	return open_reply(method, text);
 }
-
-static bool is_bytes(const char *key)
-{
-	size_t n = strlen(key);
-
-	return n >= 5 && !strcmp(key + n - 5, "bytes");
-}
-
-static void format_bytes(int64_t bytes, char *ret, size_t n)
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-	double value = (double)bytes;
-	unsigned unit = 0;
-
-	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(ret, n, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-}
-
-void ctl_format(const char *key, json_object *value, char *ret, size_t n)
-{
-	if (json_object_is_type(value, json_type_int) && is_bytes(key))
-		format_bytes(json_object_get_int64(value), ret, n);
-	else if (json_object_is_type(value, json_type_double))
-		snprintf(ret, n, "%.4g", json_object_get_double(value));
-	else if (json_object_is_type(value, json_type_boolean))
-		snprintf(ret, n, "%s", json_object_get_boolean(value) ? "yes" : "no");
-	else
-		snprintf(ret, n, "%s", value ? json_object_get_string(value) : "-");
-}

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/ctl-print.h"
 #include "client/ctl.h"
 #include "shm/base.h"
 

@@ -42,6 +42,4 @@ double ctl_seconds(const struct ctl_options *o, enum ctl_option which, double pr
  * after a sentence on stderr. Takes `parameters` (may be NULL). */
 json_object *ctl_call(const struct ctl_options *o, const char *method, json_object *parameters);
 void ctl_print_json(json_object *value);
-/* A value for people: sizes as "1.5 GiB" where the key ends in "bytes". */
-void ctl_format(const char *key, json_object *value, char *ret, size_t n);
 void ctl_putp(json_object **value); /* for CLEANUP */

@@ -536,3 +536,20 @@ int config_reload(struct config *running, const struct config *fresh, char *why)
 			       keys[i].size);
 	return 0;
 }
+
+void config_compare(const struct config *before, const struct config *after,
+		    void (*changed)(void *arg, const char *key, const char *before,
+				    const char *after),
+		    void *arg)
+{
+	char from[32], to[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const struct key *k = &keys[i];
+		const char *a = (const char *)before + k->at, *b = (const char *)after + k->at;
+
+		if (memcmp(a, b, k->size) != 0)
+			changed(arg, k->name, format_value(k, a, from, sizeof(from)),
+				format_value(k, b, to, sizeof(to)));
+	}
+}

@@ -55,3 +55,8 @@ size_t config_dump(const struct config *c, char *ret, size_t n);
 /* Takes over the keys that a reload may change. -EINVAL, and nothing taken over, if another key
  * differs: `why` names it. */
 int config_reload(struct config *running, const struct config *fresh, char *why);
+/* Calls for each key whose value is another one, with both as texts. */
+void config_compare(const struct config *before, const struct config *after,
+		    void (*changed)(void *arg, const char *key, const char *before,
+				    const char *after),
+		    void *arg);

@@ -17,6 +17,7 @@ struct control {
 	struct control *next, *previous;
 	struct loop_source source;
 	int fd;
+	uid_t uid;
 	char *in; /* VARLINK_MAX_BYTES; what came of the next message */
 	size_t n_in;
 	char *out; /* NULL: nothing to send */
@@ -32,6 +33,13 @@ static const struct varlink_method methods[] = {
 	{ "GetConfig", control_config },
 	{ "Explain", control_explain },
 	{ "SelfTest", control_selftest },
+	{ "ListSequences", control_list_sequences },
+	{ "ListCaches", control_list_caches },
+	{ "ListUsers", control_list_users },
+	{ "Drop", control_drop },
+	{ "Pin", control_pin },
+	{ "SetLogLevel", control_set_log_level },
+	{ "Reload", control_reload },
 	{ NULL, NULL },
 };
 
@@ -89,6 +97,7 @@ static int answer_next(struct control *c)
 	if (!end)
 		return c->n_in == VARLINK_MAX_BYTES ? -EMSGSIZE : 0;
 	n = (size_t)(end - c->in);
+	c->server->asking_uid = c->uid;
 	r = varlink_answer(&control_service, c->server, c->in, n, &c->out);
 	if (r < 0)
 		return r;
@@ -144,6 +153,8 @@ static void on_control(void *arg, uint32_t events)
 
 void control_accept(struct server *s, int fd)
 {
+	struct ucred cred = { .uid = (uid_t)-1 };
+	socklen_t cred_bytes = sizeof(cred);
 	struct control *c = NULL;
 
 	if (s->n_controls < CONNECTIONS_MAX)
@@ -155,6 +166,9 @@ void control_accept(struct server *s, int fd)
 	}
 	c->server = s;
 	c->fd = fd;
+	/* For the log: who may connect is the socket's affair. */
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_bytes);
+	c->uid = cred.uid;
 	c->source = LOOP_SOURCE_NULL;
 	c->next = s->controls;
 	if (c->next)

@@ -23,5 +23,7 @@ extern const struct varlink_service control_service; /* its calls take a struct 
 varlink_call control_status, control_config; /* control-status.c */
 varlink_call control_explain;                /* control-explain.c */
 varlink_call control_selftest;               /* control-selftest.c */
+varlink_call control_list_sequences, control_list_caches, control_list_users; /* control-list.c */
+varlink_call control_drop, control_pin, control_set_log_level, control_reload; /* -change.c */
 
 #define CONTROL_REFUSED "io.sparqd.Control.Refused"

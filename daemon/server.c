@@ -66,9 +66,8 @@ void server_limit_users(struct server *s)
 	users_limit(&s->users, limit);
 }
 
-static void reload(struct server *s)
+int server_reload(struct server *s, char *why)
 {
-	char why[CONFIG_WHY_BYTES] = "";
 	struct config fresh;
 	int r;
 
@@ -84,6 +83,7 @@ static void reload(struct server *s)
 		log_notice("reloaded %s", s->args->config_path);
 	}
 	notify_ready();
+	return r;
 }
 
 /* ---- the end -------------------------------------------------------------- */
@@ -124,11 +124,12 @@ static void drain(struct server *s)
 static void on_signal(void *arg, uint32_t events)
 {
 	struct signalfd_siginfo info;
+	char why[CONFIG_WHY_BYTES] = "";
 	struct server *s = arg;
 
 	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGHUP)
-			reload(s);
+			server_reload(s, why);
 		else
 			drain(s);
 	}

@@ -78,6 +78,7 @@ struct server {
 	struct log_limit violations;
 	struct control *controls;
 	uint32_t n_controls;
+	uid_t asking_uid; /* whose message of the control socket is being answered */
 
 	uint64_t started_ns, next_session, watchdog_ns, progress;
 	uint32_t generation, spin_ns;
@@ -90,6 +91,9 @@ struct server {
 
 /* File, then assignments; `why` has CONFIG_WHY_BYTES. */
 int server_config(const struct server_args *args, struct config *ret, char *why);
+/* Reads the configuration again: all that a reload may change, or nothing. -errno after it was
+ * logged; `why` has CONFIG_WHY_BYTES, the first of them 0. */
+int server_reload(struct server *s, char *why);
 /* Starts, serves until a signal, ends. 0, or -errno after it was logged. */
 int server_run(const struct server_args *args, const struct config *c);
 

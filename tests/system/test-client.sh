@@ -40,7 +40,9 @@ ends 0 ctl selftest --seed 7
 ends 0 "$build/client/sparq-hello"
 ends 0 "$build/tests/abi/old-client" "$socket"
 
-says 'pool bytes' ctl status
+says 'serving 0 clients' ctl status
+says 'pool bytes' ctl status --all
+ends 0 ctl status
 says '"sentence":' ctl status --json
 says 'score_dims(r=8)' ctl explain sparq r=8 rows=100000
 says 'attend(' ctl explain dense heads=7 kv_heads=1

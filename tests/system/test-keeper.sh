@@ -10,7 +10,7 @@ sparqd=$build/daemon/sparqd
 
 child() { pgrep -P "$daemon_pid"; }
 changed() { local now; now=$(child) && [ "$now" != "$1" ]; }
-status() { "$build/client/sparqctl" status --control "$scratch/control.sock"; }
+status() { "$build/client/sparqctl" status --all --control "$scratch/control.sock"; }
 said() { [ "$(grep -cE "$2" "$daemon_log")" = "$1" ]; } # TIMES PATTERN
 # begin NAME: the first part of a run, by a client that dies with it.
 begin() {

@@ -114,7 +114,7 @@ if strace -f -qq -o /dev/null -e inject=io_uring_setup:error=EPERM true 2>/dev/n
 		fail "it does not start without io_uring"
 	[ "$(grep -c 'io_uring is not available' "$daemon_log")" = 1 ] || fail "it does not say so"
 	probe run >/dev/null || fail "it does not serve without io_uring"
-	"$build/client/sparqctl" status --control "$scratch/control.sock" | grep -q epoll ||
+	"$build/client/sparqctl" status --all --control "$scratch/control.sock" | grep -q epoll ||
 		fail "status does not say epoll"
 	strace_pid=$daemon_pid
 	daemon_pid=$(pgrep -P "$strace_pid" sparqd)

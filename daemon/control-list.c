@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What there is: sequences, caches, users. There may be millions, and whoever asks keeps all
+ * clients waiting, so an answer is a page: it has LIST_AT_ONCE of them at most, and took a bounded
+ * look for them. `next` says where the following page begins; without it there is none. A page
+ * holds nothing of the one before: what is there all the while is told once, what comes or goes
+ * meanwhile may be told or not.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/control-json.h"
+#include "daemon/control.h"
+#include "daemon/record.h"
+#include "daemon/server.h"
+#include "daemon/spill.h"
+#include "daemon/store.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+#include "shm/stats-page.h"
+
+#define LIST_AT_ONCE 256u
+#define SLOTS_AT_ONCE 65536u   /* looked at for a page of sequences */
+#define LAYERS_AT_ONCE 400000u /* whose rows are added up for a page of caches */
+
+struct filter {
+	uint64_t uid; /* UINT64_MAX: any */
+	const char *cache;
+	int parked; /* -1: either */
+	uint64_t after, limit;
+};
+#define FILTER_NULL ((struct filter){ .uid = UINT64_MAX, .parked = -1, .limit = LIST_AT_ONCE })
+
+static int get_filter(json_object *in, const char *const *keys, struct filter *f,
+		      struct varlink_error *e)
+{
+	int r = json_check_keys(in, keys, e);
+
+	*f = FILTER_NULL;
+	if (r == 0)
+		r = json_get_number(in, "uid", UINT32_MAX, &f->uid, e);
+	if (r == 0)
+		r = json_get_text(in, "cache", &f->cache, e);
+	if (r == 0)
+		r = json_get_flag(in, "parked", &f->parked, e);
+	if (r == 0)
+		r = json_get_number(in, "after", INT64_MAX, &f->after, e);
+	if (r == 0)
+		r = json_get_number(in, "limit", INT64_MAX, &f->limit, e);
+	if (r == 0 && !f->limit)
+		r = varlink_invalid(e, "limit");
+	f->limit = MIN(f->limit, LIST_AT_ONCE);
+	return r;
+}
+
+#define END UINT64_MAX
+
+static int finish(json_object *out, const char *key, json_object *page, uint64_t next,
+		  struct varlink_error *e)
+{
+	if (!page)
+		return varlink_refuse(e, CONTROL_REFUSED, "out of memory");
+	json_object_object_add(out, key, page);
+	if (next != END)
+		json_add_number(out, "next", next);
+	return 0;
+}
+
+/* ---- sequences -------------------------------------------------------------------- */
+
+static const char *state_of(const struct seq *s)
+{
+	if (s->spilling)
+		return "moving";
+	if (seq_is_spilled(s))
+		return "spilled";
+	if (seq_is_prefix(s))
+		return "prefix";
+	return load_relaxed(&s->session) ? "attached" : "parked";
+}
+
+/* Of one holder: a little behind, as counters are. */
+static uint64_t read_bytes(const struct stats_read *read)
+{
+	uint64_t sum = 0;
+
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		sum += load_relaxed(&read->bytes[p]);
+	return sum;
+}
+
+/* Left out where nobody counts. */
+static void add_work(json_object *o, const struct stats_sequence *stats)
+{
+	if (!stats)
+		return;
+	json_add_number(o, "steps", load_relaxed(&stats->steps));
+	json_add_number(o, "read_bytes", read_bytes(&stats->read));
+	json_add_number(o, "dense_equivalent_bytes", load_relaxed(&stats->read.dense_bytes));
+}
+
+static json_object *sequence(const struct server *server, struct seq *s)
+{
+	const struct sequence_record *r = s->record;
+	json_object *o = json_object_new_object();
+	struct sparq_msg_seq_stat stat;
+
+	seq_stat(s, SPARQ_LAYER_ALL, &stat);
+	json_add_id(o, "id", s->id);
+	json_add_text(o, "name", r->name);
+	json_add_text(o, "cache", s->cache->record->name);
+	json_add_number(o, "uid", s->cache->user->uid);
+	json_add_text(o, "state", state_of(s));
+	json_object_object_add(o, "pinned", json_object_new_boolean(evict_is_pinned(s)));
+	json_add_number(o, "rows", stat.rows_least);
+	json_add_number(o, "bytes", stat.bytes);
+	json_add_number(o, "spilled_bytes", s->spilled_bytes);
+	json_object_object_add(o, "node", json_object_new_int(server->topo.node[s->node].id));
+	json_add_number(o, "uses", load_relaxed(&r->uses));
+	json_add_number(o, "used_s", load_relaxed(&r->used_s));
+	add_work(o, s->stats);
+	return o;
+}
+
+static bool is_wanted(const struct filter *f, const struct seq *s)
+{
+	const struct cache *c = s->cache;
+
+	/* Without an id it is a slot that was used, or one that is being filled. */
+	if (!s->id || (f->uid != UINT64_MAX && c->user->uid != f->uid))
+		return false;
+	if (f->parked >= 0 && f->parked != !load_relaxed(&s->session))
+		return false;
+	return !f->cache || !strcmp(c->record->name, f->cache);
+}
+
+/* `after` and `next` are slots of the catalogue: a sequence keeps its own. */
+int control_list_sequences(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+{
+	static const char *const keys[] = { "uid", "cache", "parked", "after", "limit", NULL };
+	const struct server *s = arg;
+	const struct store *st = &s->store;
+	json_object *all;
+	struct filter f;
+	uint64_t at, end, n = 0;
+	int r = get_filter(in, keys, &f, e);
+
+	if (r < 0)
+		return r;
+	all = json_object_new_array();
+	end = MIN(f.after + SLOTS_AT_ONCE, st->max_sequences);
+	for (at = f.after; at < end && n < f.limit; at++) {
+		struct seq *seq = st->seq_by_slot[at];
+
+		if (!seq || !is_wanted(&f, seq))
+			continue;
+		json_object_array_add(all, sequence(s, seq));
+		n++;
+	}
+	return finish(out, "sequences", all, at < st->max_sequences ? at : END, e);
+}
+
+/* ---- caches ----------------------------------------------------------------------- */
+
+static uint64_t layers_of(const struct cache *c)
+{
+	return (uint64_t)c->n_sequences * c->record->layers;
+}
+
+/* What takes a look at each of its sequences; left out where that are too many. */
+static void add_counted(json_object *o, const struct cache *c)
+{
+	struct sparq_msg_cache_stat stat;
+	uint32_t parked, pinned;
+
+	if (layers_of(c) > LAYERS_AT_ONCE)
+		return;
+	cache_stat(c, &stat);
+	evict_count(c, &parked, &pinned);
+	json_add_number(o, "rows", stat.rows);
+	json_add_number(o, "parked", parked);
+	json_add_number(o, "pinned", pinned);
+}
+
+static json_object *cache(const struct cache *c)
+{
+	json_object *o = json_object_new_object();
+
+	json_add_id(o, "id", c->id);
+	json_add_text(o, "name", c->record->name);
+	json_add_number(o, "uid", c->user->uid);
+	json_add_text(o, "policy", c->record->policy);
+	json_add_text(o, "k_format", c->record->k_format);
+	json_add_text(o, "v_format", c->record->v_format);
+	json_add_number(o, "sequences", c->n_sequences);
+	json_add_number(o, "bytes", load_relaxed(&c->charged_bytes));
+	json_add_number(o, "budget_bytes", c->budget_bytes);
+	json_add_text(o, "evict", evict_names[c->evict]);
+	json_add_number(o, "evicted_sequences", c->evicted_sequences);
+	json_add_number(o, "evicted_bytes", c->evicted_bytes);
+	add_counted(o, c);
+	return o;
+}
+
+static int by_slot(const void *a, const void *b)
+{
+	const struct cache *const *x = a, *const *y = b;
+
+	return (id_slot((*x)->id) > id_slot((*y)->id)) - (id_slot((*x)->id) < id_slot((*y)->id));
+}
+
+/* Those that are wanted, from the slot f->after on, in order. */
+static struct cache **find_caches(const struct store *st, const struct filter *f, size_t *ret_n)
+{
+	size_t n = 0, room = 1;
+	struct cache **found;
+
+	for (struct cache *c = st->caches; c; c = c->next)
+		room++;
+	found = calloc(room, sizeof(*found));
+	for (struct cache *c = st->caches; found && c; c = c->next)
+		if (id_slot(c->id) >= f->after && (f->uid == UINT64_MAX || c->user->uid == f->uid))
+			found[n++] = c;
+	if (found)
+		qsort(found, n, sizeof(struct cache *), by_slot);
+	*ret_n = n;
+	return found;
+}
+
+/* *ret_next: the slot of the first that the page has not; END: it has all. */
+static json_object *list_caches(const struct server *s, const struct filter *f, uint64_t *ret_next)
+{
+	size_t n, i;
+	FREE_MEMORY struct cache **found = find_caches(&s->store, f, &n);
+	json_object *all;
+	uint64_t layers = 0;
+
+	if (!found)
+		return NULL;
+	all = json_object_new_array();
+	for (i = 0; i < n && i < f->limit; i++) {
+		layers += layers_of(found[i]) > LAYERS_AT_ONCE ? 0 : layers_of(found[i]);
+		if (layers > LAYERS_AT_ONCE)
+			break;
+		json_object_array_add(all, cache(found[i]));
+	}
+	*ret_next = i < n ? id_slot(found[i]->id) : END;
+	return all;
+}
+
+int control_list_caches(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+{
+	static const char *const keys[] = { "uid", "after", "limit", NULL };
+	uint64_t next = END;
+	json_object *page;
+	struct filter f;
+	int r = get_filter(in, keys, &f, e);
+
+	if (r < 0)
+		return r;
+	page = list_caches(arg, &f, &next);
+	return finish(out, "caches", page, next, e);
+}
+
+json_object *control_caches(const struct server *s)
+{
+	uint64_t next;
+
+	return list_caches(s, &FILTER_NULL, &next);
+}
+
+/* ---- users ------------------------------------------------------------------------ */
+
+static json_object *user(const struct user *u)
+{
+	json_object *o = json_object_new_object();
+
+	json_add_number(o, "uid", u->uid);
+	json_add_number(o, "sessions", load_relaxed(&u->charged[USER_SESSIONS]));
+	json_add_number(o, "queues", load_relaxed(&u->charged[USER_QUEUES]));
+	json_add_number(o, "caches", load_relaxed(&u->charged[USER_CACHES]));
+	json_add_number(o, "sequences", load_relaxed(&u->charged[USER_SEQUENCES]));
+	json_add_number(o, "charged_bytes", load_relaxed(&u->charged[USER_BYTES]));
+	json_add_number(o, "quota_bytes", load_relaxed(&u->limit[USER_BYTES]));
+	json_add_number(o, "spilled_bytes", load_relaxed(&u->charged[USER_SPILLED]));
+	json_add_number(o, "spill_quota_bytes", load_relaxed(&u->limit[USER_SPILLED]));
+	if (u->stats)
+		json_add_number(o, "read_bytes", read_bytes(&u->stats->read));
+	json_add_number(o, "evicted_sequences", u->evicted_sequences);
+	json_add_number(o, "evicted_bytes", u->evicted_bytes);
+	return o;
+}
+
+static int by_uid(const void *a, const void *b)
+{
+	const struct user *const *x = a, *const *y = b;
+
+	return ((*x)->uid > (*y)->uid) - ((*x)->uid < (*y)->uid);
+}
+
+static struct user **find_users(const struct users *users, const struct filter *f, size_t *ret_n)
+{
+	size_t n = 0, room = 1;
+	struct user **found;
+
+	for (struct user *u = users->first; u; u = u->next)
+		room++;
+	found = calloc(room, sizeof(*found));
+	for (struct user *u = users->first; found && u; u = u->next)
+		if (u->uid >= f->after && (f->uid == UINT64_MAX || u->uid == f->uid))
+			found[n++] = u;
+	if (found)
+		qsort(found, n, sizeof(struct user *), by_uid);
+	*ret_n = n;
+	return found;
+}
+
+static json_object *list_users(const struct server *s, const struct filter *f, uint64_t *ret_next)
+{
+	size_t n, i;
+	FREE_MEMORY struct user **found = find_users(&s->users, f, &n);
+	json_object *all;
+
+	if (!found)
+		return NULL;
+	all = json_object_new_array();
+	for (i = 0; i < n && i < f->limit; i++)
+		json_object_array_add(all, user(found[i]));
+	*ret_next = i < n ? found[i]->uid : END;
+	return all;
+}
+
+int control_list_users(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+{
+	static const char *const keys[] = { "uid", "after", "limit", NULL };
+	uint64_t next = END;
+	json_object *page;
+	struct filter f;
+	int r = get_filter(in, keys, &f, e);
+
+	if (r < 0)
+		return r;
+	page = list_users(arg, &f, &next);
+	return finish(out, "users", page, next, e);
+}
+
+json_object *control_users(const struct server *s)
+{
+	uint64_t next;
+
+	return list_users(s, &FILTER_NULL, &next);
+}
