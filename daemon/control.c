@@ -40,6 +40,8 @@ static const struct varlink_method methods[] = {
 	{ "Pin", control_pin },
 	{ "SetLogLevel", control_set_log_level },
 	{ "Reload", control_reload },
+	{ "Calibrate", control_calibrate },
+	{ "GetCalibration", control_calibration },
 	{ NULL, NULL },
 };
 

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "daemon/calibrate.h"
 #include "daemon/control.h"
 #include "daemon/fault.h"
 #include "daemon/notify.h"
@@ -231,6 +232,7 @@ static void server_deinit(struct server *s)
 	listener_stop(&s->control_listener);
 	control_close_all(s);
 	workers_stop(s->workers);
+	s->calibration = calibrate_free(s->calibration);
 	fault_close();
 	s->spill = spill_close(s->spill);
 	loop_free(s->loop);

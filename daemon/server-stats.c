@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "daemon/calibrate.h"
 #include "daemon/layer.h"
 #include "daemon/peer.h"
 #include "daemon/record.h"
@@ -47,6 +48,17 @@ int server_open_stats(struct server *s)
 
 /* ---- nodes ------------------------------------------------------------------ */
 
+static void refresh_roofline(const struct server *s, unsigned index, struct stats_node *n)
+{
+	struct calibrated c;
+
+	if (!calibrate_get(s->calibration, index, &c) || !c.bytes_s)
+		return;
+	stats_set(&n->roofline_bytes_s, c.bytes_s);
+	stats_set(&n->calibrated_s, c.taken_s);
+	stats_set(&n->calibrated_threads, c.n_threads);
+}
+
 static void refresh_nodes(struct server *s)
 {
 	const struct placement *p = &s->placement;
@@ -59,6 +71,7 @@ static void refresh_nodes(struct server *s)
 		for (unsigned w = 0; w < workers_count(s->workers); w++)
 			workers += server_worker_node(s, w) == s->topo.node[i].id;
 		stats_set(&n->workers, workers);
+		refresh_roofline(s, i, n);
 		if (i >= p->n)
 			continue;
 		stats_set(&n->pool_bytes, p->arena[i].bytes);

@@ -23,6 +23,7 @@
 #include "daemon/stats.h"
 #include "daemon/worker.h"
 
+struct calibration;
 struct control;
 struct peer;
 struct spill;
@@ -59,6 +60,7 @@ struct server {
 	struct stats_page stats;
 	struct stats_readers stats_readers;
 	struct stats_walk stats_walk;
+	struct calibration *calibration; /* the last one; NULL: none was asked for */
 	struct spill *spill;
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */

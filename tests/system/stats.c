@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stats page for tests/system/test-stats.sh.
+ *
+ *   stats SOCKET sums       bytes and steps, by who counted them: these agree
+ *   stats SOCKET watch      a line for each line of input: what a refresh said, and the generation
+ *   stats SOCKET write      tries to write what it was given; 0: it could not
+ *
+ * Exit: 0, 1 with the daemon's sentence on stderr.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "client/stats.h"
+#include "shm/base.h"
+#include "shm/message.h"
+
+static int complain(const char *why)
+{
+	fprintf(stderr, "stats: %s\n", why);
+	return 1;
+}
+
+static uint64_t read_sum(const struct stats_read *r)
+{
+	uint64_t sum = 0;
+
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		sum += r->bytes[p];
+	return sum;
+}
+
+static void add_worker(const struct stats_worker *w, uint64_t *ops, uint64_t *nodes,
+		       uint64_t *steps)
+{
+	for (unsigned op = 0; op < STATS_OPS; op++) {
+		*ops += read_sum(&w->op[op]);
+		for (unsigned policy = 0; policy < STATS_POLICIES; policy++)
+			*steps += op == SPARQ_OP_NOP ? 0 : w->steps[op][policy].done;
+	}
+	for (unsigned node = 0; node < STATS_NODES; node++)
+		for (unsigned p = 0; p < SPARQ_PLANES; p++)
+			*nodes += w->read_node_bytes[node][p];
+}
+
+static int print_sums(const struct stats *s)
+{
+	uint64_t ops = 0, nodes = 0, steps = 0, users = 0, sequences = 0, n = 0, rows = 0;
+	struct stats_sequence q;
+	struct stats_node node = { 0 };
+	struct stats_control c;
+	struct stats_worker w;
+	struct stats_user u;
+
+	for (uint32_t i = 0; i < stats_count(s, STATS_WORKER); i++)
+		if (stats_copy(s, STATS_WORKER, i, &w) == 0)
+			add_worker(&w, &ops, &nodes, &steps);
+	for (uint32_t i = 0; i < stats_count(s, STATS_USER); i++)
+		if (stats_copy(s, STATS_USER, i, &u) == 0 && u.used)
+			users += read_sum(&u.read);
+	for (uint32_t i = 0; i < stats_count(s, STATS_SEQUENCE); i++) {
+		if (stats_copy(s, STATS_SEQUENCE, i, &q) < 0 || !q.id)
+			continue;
+		sequences += read_sum(&q.read);
+		rows += q.rows;
+		n++;
+	}
+	if (stats_copy(s, STATS_CONTROL, 0, &c) < 0)
+		return complain("the control block is never still");
+	stats_copy(s, STATS_NODE, 0, &node);
+	printf("roofline %" PRIu64 "\n", node.roofline_bytes_s);
+	printf("ops %" PRIu64 "\nnodes %" PRIu64 "\nusers %" PRIu64 "\nsequences %" PRIu64
+	       "\nsteps %" PRIu64 "\nthere %" PRIu64 "\nrows %" PRIu64 "\ncounted %" PRIu64
+	       "\nsessions %u\nparked %" PRIu64 "\n",
+	       ops, nodes, users, sequences, steps, n, rows, c.sequences, c.sessions, c.parked);
+	return 0;
+}
+
+static int watch(struct stats *s)
+{
+	char line[16], why[SPARQ_ERROR_TEXT] = "";
+
+	while (fgets(line, sizeof(line), stdin)) {
+		int r = stats_refresh(s, why);
+
+		printf("%s %" PRIu32 "\n",
+		       r < 0 ? why
+		       : r   ? "new"
+			     : "same",
+		       stats_header(s)->generation);
+		fflush(stdout);
+	}
+	return 0;
+}
+
+/* ---- what a descriptor allows ----------------------------------------------------- */
+
+static bool can_write(int fd, size_t bytes)
+{
+	char path[32], byte = 1;
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CLOSE_FD int again = -1;
+
+	if (p != MAP_FAILED)
+		return true;
+	p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED || mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0)
+		return true;
+	if (pwrite(fd, &byte, 1, 0) >= 0 || ftruncate(fd, 0) == 0)
+		return true;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, O_RDWR | O_CLOEXEC);
+	return again >= 0 && (mmap(NULL, bytes, PROT_WRITE, MAP_SHARED, again, 0) != MAP_FAILED ||
+			      pwrite(again, &byte, 1, 0) >= 0);
+}
+
+static int try_to_write(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	CLOSE_FD int socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	char why[SPARQ_ERROR_TEXT] = "";
+	CLOSE_FD int fd = -1;
+	union message m;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (connect(socket_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return complain(strerror(errno));
+	message_init(&m, SPARQ_MSG_STATS);
+	if (message_call(socket_fd, &m, &fd, 1, -1, why) < 0)
+		return complain(why);
+	return can_write(fd, m.stats.bytes) ? complain("it can be written") : 0;
+}
+
+int main(int argc, char **argv)
+{
+	char why[SPARQ_ERROR_TEXT] = "";
+	struct stats *s;
+	int r;
+
+	if (argc != 3)
+		return complain("SOCKET and sums, watch or write are expected");
+	if (!strcmp(argv[2], "write"))
+		return try_to_write(argv[1]);
+	if (stats_open(argv[1], &s, why) < 0)
+		return complain(why);
+	r = strcmp(argv[2], "watch") ? print_sums(s) : watch(s);
+	stats_close(s);
+	return r;
+}
