@@ -197,14 +197,16 @@ static void collect(const struct store *st, const struct goal *g, struct candida
 
 /* ---- letting go --------------------------------------------------------------------- */
 
-static void say(struct evictor *e, const struct goal *g, const struct cache *c, const char *name,
-		uint64_t bytes)
+static void say(struct evictor *e, const struct goal *g, const struct cache *c, uint64_t id,
+		const char *name, uint64_t bytes)
 {
 	if (!log_limited(&e->log))
-		log_info("evicted sequence \"%s\" of cache \"%s\", uid %u: %" PRIu64
-			 " bytes; room for: %s",
-			 name, c->record->name, c->user->uid, bytes,
-			 g->limit == LIMIT_NONE ? "what comes" : limit_names[g->limit]);
+		log_event(EVENT_EVICTED,
+			  ABOUT(.uid = &c->user->uid, .sequence = id, .cache = c->record->name),
+			  "evicted sequence \"%s\" of cache \"%s\", uid %u: %" PRIu64
+			  " bytes; room for: %s",
+			  name, c->record->name, c->user->uid, bytes,
+			  g->limit == LIMIT_NONE ? "what comes" : limit_names[g->limit]);
 }
 
 /* False: a worker that looked for what its slot held before is about to find another id. */
@@ -230,7 +232,7 @@ static bool evict_one(struct evictor *e, const struct goal *g, struct seq *s)
 	e->sum[g->limit].sequences++;
 	e->sum[g->limit].bytes += bytes;
 	PROBE3(evict, id, c->user->uid, bytes);
-	say(e, g, c, name, bytes);
+	say(e, g, c, id, name, bytes);
 	cache_unref(c);
 	return true;
 }

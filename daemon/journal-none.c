@@ -4,7 +4,7 @@
 
 #include "daemon/journal.h"
 
-int journal_send(int level, const char *line)
+int journal_send(int level, const char *line, const char *const *fields, unsigned n)
 {
 	return -EOPNOTSUPP;
 }

@@ -161,7 +161,8 @@ static void start_later(struct keeper *k, const char *what)
 	uint64_t served = k->ready_ns ? clock_now_ns() - k->ready_ns : 0;
 
 	k->pause_ns = keeper_pause(k->pause_ns, served);
-	log_error("keeper: the daemon %s; %u descriptors are kept, starting it again in %" PRIu64
+	log_event(EVENT_RESTARTING, NULL,
+		  "keeper: the daemon %s; %u descriptors are kept, starting it again in %" PRIu64
 		  " ms",
 		  what, k->stash.n, k->pause_ns / MS);
 	notify_status("the daemon %s: starting it again, %u descriptors are kept", what,

@@ -6,6 +6,7 @@
  * from clients: none of them may forge a second line or colour a terminal),
  * and handed over by one call, so lines of several threads do not mix.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include "shm/clock.h"
 
 #define LINE_BYTES 1024
+#define FIELD_BYTES 96 /* a name and 63 characters */
 #define LIMIT_BURST 5
 #define LIMIT_INTERVAL_NS 10000000000ull
 
@@ -85,19 +87,29 @@ static void write_line(int level, char *line, size_t n)
 		return;
 }
 
-static void log_format(int level, const char *format, va_list args)
+/* What came from a client: none of it may forge a line, nor a field. */
+static void disarm(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
+struct fields {
+	char text[JOURNAL_FIELDS_MAX][FIELD_BYTES];
+	const char *at[JOURNAL_FIELDS_MAX];
+	unsigned n;
+};
+
+static void log_format(int level, const struct fields *f, const char *format, va_list args)
 {
 	char line[LINE_BYTES];
 	int saved = errno;
-	size_t n;
 
 	vsnprintf(line, sizeof(line), format, args);
-	n = strlen(line);
-	for (size_t i = 0; i < n; i++)
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
-	if (!log_to_journal || journal_send(level, line) < 0)
-		write_line(level, line, n);
+	disarm(line);
+	if (!log_to_journal || journal_send(level, line, f->at, f->n) < 0)
+		write_line(level, line, strlen(line));
 	errno = saved;
 }
 
@@ -108,9 +120,61 @@ void log_line(int level, const char *format, ...)
 	if (level > load_relaxed(&log_level))
 		return;
 	va_start(args, format);
-	log_format(level, format, args);
+	log_format(level, &(const struct fields){ .n = 0 }, format, args);
 	va_end(args);
 }
+
+/* ---- lines with fields ------------------------------------------------------------ */
+
+static const struct {
+	int level;
+	const char *id;
+} log_events[] = {
+#define EVENT(name, level_, id_) [EVENT_##name] = { LOG_##level_, id_ },
+#include "daemon/events.def"
+#undef EVENT
+};
+
+static void PRINTF_LIKE(2, 3) add_field(struct fields *f, const char *format, ...)
+{
+	char *text = f->text[f->n];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, FIELD_BYTES, format, args);
+	va_end(args);
+	disarm(text);
+	f->at[f->n++] = text;
+}
+
+static void add_fields(struct fields *f, const struct log_about *about)
+{
+	if (about->uid)
+		add_field(f, "SPARQ_UID=%" PRIu32, *about->uid);
+	if (about->session)
+		add_field(f, "SPARQ_SESSION=%" PRIu64, about->session);
+	if (about->sequence)
+		add_field(f, "SPARQ_SEQUENCE=%" PRIu64, about->sequence);
+	if (about->cache && about->cache[0])
+		add_field(f, "SPARQ_CACHE=%.63s", about->cache);
+}
+
+void log_event(enum log_event event, const struct log_about *about, const char *format, ...)
+{
+	struct fields f = { .n = 0 };
+	va_list args;
+
+	if (log_events[event].level > load_relaxed(&log_level))
+		return;
+	add_field(&f, "MESSAGE_ID=%s", log_events[event].id);
+	if (about)
+		add_fields(&f, about);
+	va_start(args, format);
+	log_format(log_events[event].level, &f, format, args);
+	va_end(args);
+}
+
+/* ---- lines of hostile clients ------------------------------------------------------ */
 
 bool log_limited(struct log_limit *l)
 {

@@ -22,6 +22,24 @@ void log_line(int level, const char *format, ...) __attribute__((format(printf, 
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
 
+/* A line that an administrator may act on: one of events.def, which has its level. In the journal
+ * it has MESSAGE_ID=, which the catalogue explains, and the fields of what it is about. */
+enum log_event {
+#define EVENT(name, level, id) EVENT_##name,
+#include "daemon/events.def"
+#undef EVENT
+	LOG_EVENTS
+};
+struct log_about { /* 0 and NULL: of none */
+	const uint32_t *uid;
+	uint64_t session, sequence;
+	const char *cache; /* its name */
+};
+#define ABOUT(...) (&(const struct log_about){ __VA_ARGS__ })
+/* `about` may be NULL. */
+void log_event(enum log_event event, const struct log_about *about, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
 /* A source of repeated lines (a hostile client): five per ten seconds, then silence; the first line
  * of the next ten seconds is preceded by one that says how many were left out. True: leave this one
  * out. One thread. */

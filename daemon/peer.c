@@ -205,8 +205,10 @@ static int violation(struct peer *p, enum stats_fault fault, const char *what)
 {
 	p->server->broken[fault]++;
 	if (!log_limited(&p->server->violations))
-		log_warning("uid %u pid %d broke the protocol: %s; connection closed", p->cred.uid,
-			    p->cred.pid, what);
+		log_event(EVENT_PROTOCOL,
+			  ABOUT(.uid = &p->cred.uid, .session = p->session ? p->session->id : 0),
+			  "uid %u pid %d broke the protocol: %s; connection closed", p->cred.uid,
+			  p->cred.pid, what);
 	return -EBADMSG;
 }
 
@@ -392,8 +394,9 @@ bool peer_sweep(struct peer *p, uint64_t now_ns)
 		if (now_ns < p->deadline_ns)
 			return true;
 		if (!log_limited(&p->server->violations))
-			log_warning("uid %u pid %d did not finish its handshake in %llu s: closed",
-				    p->cred.uid, p->cred.pid, HANDSHAKE_S);
+			log_event(EVENT_HANDSHAKE, ABOUT(.uid = &p->cred.uid),
+				  "uid %u pid %d did not finish its handshake in %llu s: closed",
+				  p->cred.uid, p->cred.pid, HANDSHAKE_S);
 		peer_free(p);
 		return false;
 	}

@@ -124,16 +124,19 @@ static void report(const struct placement *p, const struct config *c, char (*why
 		log_info("pool: %zu MiB on node %d in %s", a->bytes / MIB, a->node,
 			 arena_pages_name(a->pages));
 		if (fell_short(a, c) && !why)
-			log_warning("pool: %zu MiB on node %d are not in huge pages, as the daemon "
-				    "before had them; a stop and a start look for some again, and "
-				    "drop the KV",
-				    a->bytes / MIB, a->node);
+			log_event(EVENT_SMALL_PAGES, NULL,
+				  "pool: %zu MiB on node %d are not in huge pages, as the daemon "
+				  "before had them; a stop and a start look for some again, and "
+				  "drop the KV",
+				  a->bytes / MIB, a->node);
 		else if (fell_short(a, c) && !told_before(why, i))
-			log_warning("pool: %zu MiB on node %d are not in huge pages: %s",
-				    a->bytes / MIB, a->node, why[i]);
+			log_event(EVENT_SMALL_PAGES, NULL,
+				  "pool: %zu MiB on node %d are not in huge pages: %s",
+				  a->bytes / MIB, a->node, why[i]);
 	}
 	if (misplaced > 0)
-		log_warning("%" PRIu64 " pages of the pool are not on their node", misplaced);
+		log_event(EVENT_MISPLACED, NULL,
+			  "%" PRIu64 " pages of the pool are not on their node", misplaced);
 }
 
 static void tell_failure(const struct topo *t, size_t bytes, int error,
@@ -143,8 +146,8 @@ static void tell_failure(const struct topo *t, size_t bytes, int error,
 
 	while (i + 1 < t->n_nodes && !why[i][0])
 		i++;
-	log_error("no memory for the pool: %zu MiB on node %d: %s%s%s", bytes / MIB, t->node[i].id,
-		  strerror(-error), why[i][0] ? ": " : "", why[i]);
+	log_event(EVENT_NO_POOL, NULL, "no memory for the pool: %zu MiB on node %d: %s%s%s",
+		  bytes / MIB, t->node[i].id, strerror(-error), why[i][0] ? ": " : "", why[i]);
 }
 
 int placement_init(struct placement *p, const struct topo *t, const struct config *c)

@@ -24,7 +24,8 @@ static int lose_cache(struct recovery *rc, uint32_t slot, const char *why)
 	const struct cache_record *r = catalogue_cache(rc->st->catalogue, slot);
 
 	if (rc->count->dropped++ < SAID_MOST)
-		log_error("recovery: cache %" PRIu32 " of uid %" PRIu32 " is dropped: %s", slot,
+		log_event(EVENT_LOST, ABOUT(.uid = &r->uid, .cache = r->name),
+			  "recovery: cache %" PRIu32 " of uid %" PRIu32 " is dropped: %s", slot,
 			  r->uid, why);
 	catalogue_drop_cache(rc->st->catalogue, slot);
 	return 0;
@@ -66,7 +67,8 @@ static void lose_sequence(struct recovery *rc, uint32_t slot, const char *why)
 	const struct sequence_record *r = recover_record(rc, slot);
 
 	if (rc->count->dropped++ < SAID_MOST)
-		log_error("recovery: sequence %" PRIu32 " \"%.63s\" of cache %" PRIu32
+		log_event(EVENT_LOST, NULL,
+			  "recovery: sequence %" PRIu32 " \"%.63s\" of cache %" PRIu32
 			  " is dropped: %s",
 			  slot, r->name, r->cache_slot, why);
 	if (r->state != RECORD_FREE)

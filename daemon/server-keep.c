@@ -55,14 +55,16 @@ void server_tell_end(const struct server *s)
 	struct holding h = holding(&s->store);
 
 	if (s->refused)
-		log_notice("stopping: the memory that was not touched stays with %s for the next "
-			   "start, a stop drops it",
-			   keep_kind_name(keep_kind()));
+		log_event(EVENT_STOPPING, NULL,
+			  "stopping: the memory that was not touched stays with %s for the next "
+			  "start, a stop drops it",
+			  keep_kind_name(keep_kind()));
 	else
-		log_notice("stopping: %" PRIu32 " sessions to end; %" PRIu32 " caches, %" PRIu64
-			   " sequences, %" PRIu64 " rows and %" PRIu64 " MiB of pages %s",
-			   s->n_sessions, h.caches, h.sequences, h.rows,
-			   load_relaxed(&s->placement.pool.used_bytes) / MIB, fate(s));
+		log_event(EVENT_STOPPING, NULL,
+			  "stopping: %" PRIu32 " sessions to end; %" PRIu32 " caches, %" PRIu64
+			  " sequences, %" PRIu64 " rows and %" PRIu64 " MiB of pages %s",
+			  s->n_sessions, h.caches, h.sequences, h.rows,
+			  load_relaxed(&s->placement.pool.used_bytes) / MIB, fate(s));
 }
 
 void server_feed_watchdog(struct server *s)
@@ -70,6 +72,7 @@ void server_feed_watchdog(struct server *s)
 	if (notify_watchdog() != -ECONNREFUSED || s->unkept)
 		return;
 	s->unkept = true;
-	log_error("%s is gone: KV ends with this daemon", keep_kind_name(keep_kind()));
+	log_event(EVENT_KEEPER_GONE, NULL, "%s is gone: KV ends with this daemon",
+		  keep_kind_name(keep_kind()));
 	server_changed(s);
 }

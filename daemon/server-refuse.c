@@ -41,7 +41,8 @@ void server_refuse(struct server *s, int error, const char *format, ...)
 	/* The reason may be cut, the remedy may not. */
 	snprintf(s->refusal, sizeof(s->refusal), "%.120s; all is kept%s; to drop it: %s", why,
 		 other, way_out());
-	log_error("serving nobody: %s; all is kept%s; to drop it: %s", why, other, way_out());
+	log_event(EVENT_REFUSING, NULL, "serving nobody: %s; all is kept%s; to drop it: %s", why,
+		  other, way_out());
 }
 
 int server_start_refusing(struct server *s)

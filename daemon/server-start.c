@@ -102,8 +102,9 @@ static int open_loop(struct server *s)
 	if (r < 0)
 		return failed("no control loop", r);
 	if (loop_fallback(s->loop) < 0)
-		log_notice("io_uring is not available (%s): the control loop uses %s",
-			   strerror(-loop_fallback(s->loop)), loop_name(s->loop));
+		log_event(EVENT_NO_IO_URING, NULL,
+			  "io_uring is not available (%s): the control loop uses %s",
+			  strerror(-loop_fallback(s->loop)), loop_name(s->loop));
 	return 0;
 }
 
@@ -269,9 +270,10 @@ int server_run(const struct server_args *args, const struct config *c)
 
 	if (r == 0) {
 		if (!s.refused)
-			log_notice("sparqd %s ready: %u workers, %s kernels, %s, pid %d",
-				   SPARQ_VERSION, workers_count(s.workers), kv_isa_name(),
-				   s.config.socket, getpid());
+			log_event(EVENT_READY, NULL,
+				  "sparqd %s ready: %u workers, %s kernels, %s, pid %d",
+				  SPARQ_VERSION, workers_count(s.workers), kv_isa_name(),
+				  s.config.socket, getpid());
 		server_start_timers(&s);
 		notify_ready();
 		r = loop_run(s.loop);

@@ -109,8 +109,9 @@ static int make_memory(struct server *s)
 	if (r == 0 && keep_kind() == KEEP_NONE)
 		log_info("nobody keeps the memory: KV ends with this daemon (sparq-recovery(7))");
 	if (r < 0)
-		log_warning("%s does not take the memory (%s): KV will not outlive this daemon",
-			    keep_kind_name(keep_kind()), strerror(-r));
+		log_event(EVENT_NOT_KEPT, NULL,
+			  "%s does not take the memory (%s): KV will not outlive this daemon",
+			  keep_kind_name(keep_kind()), strerror(-r));
 	return placement_open_pool(&s->placement, catalogue_notes(s->catalogue), false);
 }
 
@@ -143,11 +144,12 @@ static void compare_sizes(const struct server *s)
 static void tell(const struct server *s, const struct recovered *r)
 {
 	PROBE4(recover, r->caches, r->sequences, r->rows, r->ns);
-	log_notice("recovered %" PRIu32 " caches, %" PRIu32 " sequences, %" PRIu64
-		   " rows in %" PRIu64 " MiB of pages in %.1f ms; %" PRIu32
-		   " records dropped; generation %" PRIu32,
-		   r->caches, r->sequences, r->rows, r->bytes / MIB, (double)r->ns / 1e6,
-		   r->dropped, catalogue_header(s->catalogue)->generation);
+	log_event(EVENT_RECOVERED, NULL,
+		  "recovered %" PRIu32 " caches, %" PRIu32 " sequences, %" PRIu64
+		  " rows in %" PRIu64 " MiB of pages in %.1f ms; %" PRIu32
+		  " records dropped; generation %" PRIu32,
+		  r->caches, r->sequences, r->rows, r->bytes / MIB, (double)r->ns / 1e6, r->dropped,
+		  catalogue_header(s->catalogue)->generation);
 }
 
 static void on_reattach(void *arg)
@@ -156,9 +158,10 @@ static void on_reattach(void *arg)
 	uint32_t n = recover_expire(&s->store);
 
 	if (n > 0)
-		log_notice("%" PRIu32 " sequences that nobody took up within reattach_s = %" PRIu32
-			   " are dropped, as their caches say",
-			   n, s->config.reattach_s);
+		log_event(EVENT_EXPIRED, NULL,
+			  "%" PRIu32 " sequences that nobody took up within reattach_s = %" PRIu32
+			  " are dropped, as their caches say",
+			  n, s->config.reattach_s);
 }
 
 /* 0 also if it is refused. */

@@ -76,11 +76,12 @@ int server_reload(struct server *s, char *why)
 	if (r == 0)
 		r = config_reload(&s->config, &fresh, why);
 	if (r < 0) {
-		log_error("not reloaded: %s", why[0] ? why : strerror(-r));
+		log_event(EVENT_NOT_RELOADED, NULL, "not reloaded: %s",
+			  why[0] ? why : strerror(-r));
 	} else {
 		server_limit_users(s);
 		log_level_set(s->config.log_level);
-		log_notice("reloaded %s", s->args->config_path);
+		log_event(EVENT_RELOADED, NULL, "reloaded %s", s->args->config_path);
 	}
 	notify_ready();
 	return r;
@@ -93,7 +94,8 @@ static void on_drain_deadline(void *arg)
 {
 	struct server *s = arg;
 
-	log_error("%" PRIu32 " sessions did not end within %llu s: leaving them", s->n_sessions,
+	log_event(EVENT_DRAIN_LATE, NULL,
+		  "%" PRIu32 " sessions did not end within %llu s: leaving them", s->n_sessions,
 		  DRAIN_S);
 	listener_stop(&s->session_listener);
 	listener_stop(&s->control_listener);
@@ -262,7 +264,7 @@ static void on_watchdog(void *arg)
 	if (stat.progress != s->progress || all_asleep(s))
 		server_feed_watchdog(s);
 	else
-		log_warning("the workers make no progress");
+		log_event(EVENT_STUCK, NULL, "the workers make no progress");
 	s->progress = stat.progress;
 	loop_timer_set(s->loop, &s->watchdog, s->watchdog_ns / 3, on_watchdog, s);
 }

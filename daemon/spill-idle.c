@@ -166,7 +166,8 @@ void spill_adopted(struct spill *sp)
 				   (double)sp->stat.bytes / (double)GIB, removed);
 	}
 	if (sp->stat.away)
-		log_error("%" PRIu64 " sequences lie in another spill directory: start the daemon "
+		log_event(EVENT_SPILL_AWAY, NULL,
+			  "%" PRIu64 " sequences lie in another spill directory: start the daemon "
 			  "with that spill_dir, or they cannot be attached",
 			  sp->stat.away);
 	free(sp->adopted);

@@ -42,7 +42,8 @@ static int open_directory(struct spill *sp)
 
 	r = spill_dir_open(sp->config->spill_dir, &sp->dir, why);
 	if (r < 0) {
-		log_error("%s; nothing is spilled, and what was cannot be loaded", why);
+		log_event(EVENT_SPILL_OFF, NULL,
+			  "%s; nothing is spilled, and what was cannot be loaded", why);
 		return r == -ENOMEM ? r : 0;
 	}
 	p.directory = sp->dir.fd;

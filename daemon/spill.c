@@ -136,9 +136,12 @@ static void say_failed(struct spill *sp, const struct spill_job *j, const char *
 	if (log_limited(&sp->log))
 		return;
 	tell(j, why);
-	log_warning("sequence \"%s\" of uid %u is not %s: %s; it stays %s (spill_dir = %s)",
-		    record_of(j->file.seq)->name, j->file.seq->cache->user->uid, what, why, stays,
-		    sp->config->spill_dir);
+	log_event(EVENT_SPILL_FAILED,
+		  ABOUT(.uid = &j->file.seq->cache->user->uid, .sequence = j->file.seq->id,
+			.cache = j->file.seq->cache->record->name),
+		  "sequence \"%s\" of uid %u is not %s: %s; it stays %s (spill_dir = %s)",
+		  record_of(j->file.seq)->name, j->file.seq->cache->user->uid, what, why, stays,
+		  sp->config->spill_dir);
 }
 
 /* ---- charges -------------------------------------------------------------------------- */

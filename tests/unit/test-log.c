@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lines on stderr: level, control characters, the limit for hostile clients. */
+/* Lines on stderr and in the journal: level, fields, control characters, the limit for hostile
+ * clients. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
+#include "daemon/journal.h"
 #include "daemon/log.h"
 #include "shm/base.h"
 
@@ -96,6 +99,80 @@ static void test_limit(void **state)
 	assert_int_equal(limit.dropped, 0);
 }
 
+/* The journal's place is taken, daemon/journal.c is not linked. */
+static struct {
+	int level, result;
+	char line[256], fields[512]; /* one a line */
+} sent;
+
+int journal_send(int level, const char *line, const char *const *fields, unsigned n)
+{
+	sent.level = level;
+	snprintf(sent.line, sizeof(sent.line), "%s", line);
+	sent.fields[0] = '\0';
+	for (unsigned i = 0; i < n; i++) {
+		strcat(sent.fields, fields[i]);
+		strcat(sent.fields, "\n");
+	}
+	return sent.result;
+}
+
+/* As if stderr were the stream that systemd has made. */
+static void pretend_journal(const struct capture *c)
+{
+	char stream[64];
+	struct stat st;
+
+	assert_int_equal(fstat(c->file, &st), 0);
+	snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)st.st_dev,
+		 (unsigned long long)st.st_ino);
+	setenv("JOURNAL_STREAM", stream, 1);
+	log_open(LOG_INFO);
+}
+
+/* journalctl SPARQ_UID=1000 finds what is about a user, journalctl -x explains it. */
+static void test_fields(void **state)
+{
+	const uint32_t uid = 0; /* root is somebody */
+	struct capture c;
+
+	capture_begin(&c);
+	pretend_journal(&c);
+	log_event(EVENT_EVICTED,
+		  ABOUT(.uid = &uid, .session = 3, .sequence = 1ull << 40, .cache = "a\nMESSAGE=b"),
+		  "evicted %d", 7);
+	assert_int_equal(sent.level, LOG_INFO);
+	assert_string_equal(sent.line, "evicted 7");
+	assert_string_equal(strchr(sent.fields, '\n'), "\nSPARQ_UID=0\nSPARQ_SESSION=3\n"
+						       "SPARQ_SEQUENCE=1099511627776\n"
+						       "SPARQ_CACHE=a?MESSAGE=b\n");
+	assert_int_equal(strncmp(sent.fields, "MESSAGE_ID=", 11), 0);
+	assert_int_equal(strcspn(sent.fields + 11, "\n"), 32);
+	log_event(EVENT_RECOVERED, NULL, "recovered");
+	assert_null(strstr(sent.fields, "SPARQ_"));
+	log_info("plain");
+	assert_string_equal(sent.fields, "");
+	log_level_set(LOG_ERR);
+	log_event(EVENT_EVICTED, NULL, "not this");
+	assert_string_equal(sent.line, "plain");
+	assert_string_equal(capture_end(&c), "");
+	unsetenv("JOURNAL_STREAM");
+}
+
+/* A journal that does not take it: the line is not lost. */
+static void test_no_journal(void **state)
+{
+	struct capture c;
+
+	capture_begin(&c);
+	pretend_journal(&c);
+	sent.result = -ENOTCONN;
+	log_event(EVENT_STUCK, NULL, "stuck");
+	sent.result = 0;
+	assert_string_equal(capture_end(&c), "sparqd: warning: stuck\n");
+	unsetenv("JOURNAL_STREAM");
+}
+
 /* A caller between a failed call and its errno may log. */
 static void test_errno(void **state)
 {
@@ -111,10 +188,9 @@ static void test_errno(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_level),
-		cmocka_unit_test(test_hostile_text),
-		cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_errno),
+		cmocka_unit_test(test_level),      cmocka_unit_test(test_hostile_text),
+		cmocka_unit_test(test_limit),      cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_no_journal), cmocka_unit_test(test_errno),
 	};
 
 	unsetenv("JOURNAL_STREAM");
