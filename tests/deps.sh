@@ -31,6 +31,8 @@ tests=(
 	strace             # io_uring refused
 	zsh                # sparqctl's completion for it
 	bpftrace           # its examples are parsed
+	prometheus         # promtool: names and format of the metrics
+	python3-prometheus-client # the reference parser of OpenMetrics
 	# The kernels of other processors, and of this one with less than it has.
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 	git

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The figures of the stats page as text for a monitoring system: OpenMetrics 1.0, or the older
+ * plain format that everything reads. What there is to know of a metric stands in metrics.def.
+ *
+ * Not part of libsparq: sparqctl and sparqd-exporter are made with it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct stats;
+
+enum metrics_format {
+	METRICS_PLAIN,       /* text/plain; version=0.0.4 */
+	METRICS_OPENMETRICS, /* application/openmetrics-text; version=1.0.0 */
+};
+
+enum metric_type { METRIC_GAUGE, METRIC_COUNTER, METRIC_HISTOGRAM, METRIC_INFO };
+
+struct metrics_options {
+	enum metrics_format format;
+	bool sequences; /* four series for each: a daemon may have a great many */
+};
+
+struct metrics_text { /* grows; kept from one rendering to the next */
+	char *data;
+	size_t n, allocated;
+	bool failed; /* no memory */
+};
+#define METRICS_TEXT_NULL                                                                          \
+	{                                                                                          \
+		.data = NULL                                                                       \
+	}
+void metrics_text_deinit(struct metrics_text *t);
+
+/* Replaces what is in `ret`; with `s` NULL all that is known is that the daemon is not there.
+ * -ENOMEM; -EAGAIN: the page was written whenever it was read. `ret` holds nothing then. */
+int metrics_render(const struct stats *s, const struct metrics_options *o,
+		   struct metrics_text *ret);
+
+/* The table, for tests. NULL: there is no i-th. */
+struct metric;
+const struct metric *metrics_at(unsigned i);
