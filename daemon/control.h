@@ -21,6 +21,7 @@ void control_close_all(struct server *s);
 extern const struct varlink_service control_service; /* its calls take a struct server */
 
 varlink_call control_status, control_config; /* control-status.c */
+varlink_call control_doctor;                 /* control-doctor.c */
 varlink_call control_explain;                /* control-explain.c */
 varlink_call control_selftest;               /* control-selftest.c */
 varlink_call control_list_sequences, control_list_caches, control_list_users; /* control-list.c */

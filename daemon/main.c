@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/doctor.h"
 #include "daemon/keep.h"
 #include "daemon/keeper.h"
 #include "daemon/server.h"
@@ -23,6 +24,7 @@ enum option_id {
 	OPTION_SET,
 	OPTION_DUMP_CONFIG,
 	OPTION_CHECK_CONFIG,
+	OPTION_CHECK,
 	OPTION_KEEPER,
 	OPTION_VERSION,
 	OPTION_SHORTHAND, /* and those after it: shorthand[] */
@@ -44,6 +46,7 @@ static const struct option options[] = {
 	{ "log-level", required_argument, NULL, OPTION_SHORTHAND + 5 },
 	{ "dump-config", no_argument, NULL, OPTION_DUMP_CONFIG },
 	{ "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
+	{ "check", no_argument, NULL, OPTION_CHECK },
 	{ "keeper", no_argument, NULL, OPTION_KEEPER },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
@@ -57,7 +60,7 @@ static const char usage[] =
 struct command_line {
 	struct server_args args;
 	char *set[SETTINGS_MAX];
-	bool dump, check, keeper;
+	bool dump, check_config, check, keeper;
 };
 
 static void command_line_deinit(struct command_line *l)
@@ -95,6 +98,9 @@ static int take_option(struct command_line *l, int id, char **word)
 		l->dump = true;
 		return 0;
 	case OPTION_CHECK_CONFIG:
+		l->check_config = true;
+		return 0;
+	case OPTION_CHECK:
 		l->check = true;
 		return 0;
 	case OPTION_KEEPER:
@@ -155,6 +161,24 @@ static int dump(const struct config *c)
 	return fputs(text, stdout) < 0 || fflush(stdout) ? -EIO : 0;
 }
 
+/* What a start would meet, as JSON: sparqctl doctor reads it where no daemon answers. */
+static int check_machine(const struct config *c, const char *path)
+{
+	FREE_MEMORY struct checks *checks = malloc(sizeof(*checks));
+	json_object *out = json_object_new_object();
+	int r = checks ? doctor_foresee(c, path, checks) : -ENOMEM;
+
+	if (r == 0)
+		r = doctor_put(checks, out);
+	if (r < 0)
+		fprintf(stderr, "sparqd: --check: %s\n", strerror(-r));
+	else
+		puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY |
+								 JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(out);
+	return r < 0 || checks_count(checks, CHECK_WRONG) ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int serve(const struct command_line *l, const struct config *c)
 {
 	if (server_run(&l->args, c) == 0)
@@ -177,14 +201,16 @@ int main(int argc, char **argv)
 	r = server_config(&l.args, &c, why);
 	if (r < 0) {
 		fprintf(stderr, "sparqd: %s\n", why[0] ? why : strerror(-r));
-		if (!l.dump && !l.check)
+		if (!l.dump && !l.check_config && !l.check)
 			keep_rest();
 		return l.args.n_set && r == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
 	}
 	if (l.dump)
 		return dump(&c) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-	if (l.check)
+	if (l.check_config)
 		return EXIT_SUCCESS;
+	if (l.check)
+		return check_machine(&c, l.args.config_path);
 	log_open(c.log_level);
 	if (l.keeper) {
 		close_up(argv, argc);

@@ -15,6 +15,7 @@
 
 #include "daemon/calibrate.h"
 #include "daemon/control.h"
+#include "daemon/doctor.h"
 #include "daemon/fault.h"
 #include "daemon/notify.h"
 #include "daemon/server-private.h"
@@ -201,6 +202,8 @@ static int start_serving(struct server *s)
 
 	if (r == 0)
 		r = start_workers(s);
+	if (r == 0)
+		doctor_tell(s);
 	return r < 0 ? r : server_watch(s);
 }
 

@@ -69,16 +69,18 @@ class Description:
             return (token, self.type())
         if token != "(":
             return token
-        members = {}
+        members, words = {}, []
         while self.tokens[0] != ")":
             name = self.tokens.pop(0)
-            if self.tokens[0] == ":":  # else a word of an enumeration
+            if self.tokens[0] == ":":
                 self.tokens.pop(0)
                 members[name] = self.type()
+            else:
+                words.append(name)
             if self.tokens[0] == ",":
                 self.tokens.pop(0)
         self.tokens.pop(0)
-        return members
+        return frozenset(words) if words else members
 
     def check(self, kind, value, where):
         """What is wrong with a value, as lines."""
@@ -90,11 +92,13 @@ class Description:
                 return [f"{where} is no {token}"]
             items = value if token == "[]" else value.values()
             return [line for v in items for line in self.check(inner, v, where + token)]
+        if isinstance(kind, frozenset):
+            return [] if value in kind else [f"{where} is none of {sorted(kind)}: {value!r}"]
         if isinstance(kind, dict):
             if not isinstance(value, dict):
                 return [f"{where} is no object"]
             wrong = [f"{where}.{k} is not there" for k, t in kind.items()
-                     if k not in value and t[0] != "?"]
+                     if k not in value and not (isinstance(t, tuple) and t[0] == "?")]
             wrong += [f"{where}.{k} is not in the description" for k in value if k not in kind]
             for k in kind.keys() & value.keys():
                 wrong += self.check(kind[k], value[k], f"{where}.{k}")
