@@ -132,6 +132,7 @@ static inline uint32_t exec_limit(const struct state *s, uint32_t query)
 }
 
 /* exec.c */
+const struct run_list *exec_attended(const struct kv_exec *e); /* what its one attention reads */
 void exec_scale_head(const struct state *s, uint32_t head, float *ret_q);
 /* exec-layout.c */
 uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base);
@@ -182,6 +183,11 @@ void exec_attend(struct state *s, const struct attend *what, struct part *part, 
 void exec_attend_many(const struct state *s, const struct attend *what, struct part *part);
 /* Into shares; at most so many rows are attended. */
 void exec_attend_cut(struct state *s, uint64_t rows);
+struct places { /* of the list */
+	uint32_t begin, end;
+};
+struct places exec_attend_places(const struct state *s, const struct run_list *rows,
+				 uint32_t share);
 void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share);
 void exec_attend_merge(struct state *s);
 /* exec-mean.c */

@@ -216,14 +216,24 @@ void exec_attend_cut(struct state *s, uint64_t rows)
 	s->shares = s->ranges * s->blocks_q;
 }
 
+/* Cut where extents begin: the first range has the sinks beyond its rows. */
+struct places exec_attend_places(const struct state *s, const struct run_list *rows, uint32_t share)
+{
+	uint32_t range = share / s->blocks_q, sinks = s->map.view->n_sinks;
+	struct places p = { .end = rows->rows };
+
+	if (range)
+		p.begin = MIN(sinks + range * s->range_rows, rows->rows);
+	if (range + 1 < s->ranges)
+		p.end = MIN(sinks + (range + 1) * s->range_rows, rows->rows);
+	return p;
+}
+
 /* Neighbours read the same rows. */
 void exec_attend_share(struct state *s, const struct run_list *rows, uint32_t share)
 {
-	/* Cut where extents begin: the first range has the sinks beyond its rows. */
-	uint32_t range = share / s->blocks_q, sinks = s->map.view->n_sinks;
-	uint32_t begin = range ? MIN(sinks + range * s->range_rows, rows->rows) : 0;
-	uint32_t end = range + 1 < s->ranges ? MIN(sinks + (range + 1) * s->range_rows, rows->rows)
-					     : rows->rows;
+	struct places places = exec_attend_places(s, rows, share);
+	uint32_t range = share / s->blocks_q, begin = places.begin, end = places.end;
 	uint32_t q = share % s->blocks_q * s->block_q, n_q = MIN(s->block_q, s->n_q - q);
 	uint32_t seen = exec_select_below(rows, exec_limit(s, q + n_q - 1));
 	struct attend what = { .rows = rows, .skip = begin, .q = q, .n_q = n_q };

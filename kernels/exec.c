@@ -249,35 +249,14 @@ void kv_exec_init(struct kv_exec *e, const struct kv_space *s, const struct kv_p
 		exec_select(state, plan, i);
 }
 
-static const struct run_list *attended(const struct kv_exec *e, const struct state *s)
+const struct run_list *exec_attended(const struct kv_exec *e)
 {
+	const struct state *s = e->scratch;
 	unsigned i = 0;
 
 	while (e->plan->op[i].kind != KV_OP_ATTEND)
 		i++;
 	return &s->sel[e->plan->op[i].a];
-}
-
-/* The row that is number `at` of a list. */
-static uint32_t row_at(const struct run_list *l, uint32_t at)
-{
-	for (uint32_t i = 0; i < l->n; i++) {
-		if (at < l->run[i].n)
-			return l->run[i].first + at;
-		at -= l->run[i].n;
-	}
-	return 0;
-}
-
-uint32_t kv_exec_share_row(const struct kv_exec *e, uint32_t share)
-{
-	const struct state *s = e->scratch;
-	uint32_t sinks = s->map.view->n_sinks, range;
-
-	if (s->mode == KV_EXEC_SCORE)
-		return share ? sinks + share * SCORE_ROWS : 0;
-	range = share / s->blocks_q;
-	return row_at(attended(e, s), range ? sinks + range * s->range_rows : 0);
 }
 
 void kv_exec_share(struct kv_exec *e, uint32_t share)
@@ -288,7 +267,7 @@ void kv_exec_share(struct kv_exec *e, uint32_t share)
 	if (s->mode == KV_EXEC_SCORE)
 		exec_score_share(s, share);
 	else
-		exec_attend_share(s, attended(e, s), share);
+		exec_attend_share(s, exec_attended(e), share);
 }
 
 static void attend_selected(struct state *s, const struct run_list *rows)
@@ -334,7 +313,7 @@ static void report(struct kv_exec *e, struct state *s)
 
 	r->y = s->part[0].y;
 	r->lse = s->part[0].lse;
-	r->n_selected = attended(e, s)->rows;
+	r->n_selected = exec_attended(e)->rows;
 	r->n_scored = s->mode == KV_EXEC_SCORE ? s->visible : 0;
 	r->alpha_min = s->alpha[0];
 	for (uint32_t h = 0; h < s->heads; h++) {
@@ -343,7 +322,7 @@ static void report(struct kv_exec *e, struct state *s)
 		r->alpha_min = s->alpha[h] < r->alpha_min ? s->alpha[h] : r->alpha_min;
 		r->alpha_sum += (double)s->alpha[h];
 	}
-	exec_bytes(s, attended(e, s), r);
+	exec_bytes(s, exec_attended(e), r);
 }
 
 void kv_exec_finish(struct kv_exec *e)

@@ -148,6 +148,9 @@ void kv_copy(const struct kv_space *s, const struct kv_view *from, const struct 
  * `extent` (whose used counts the slots before it; it need not be in the view yet). */
 void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct kv_extent *extent,
 	      unsigned slot, uint32_t head);
+/* An address that it writes. */
+const void *kv_flush_at(const struct kv_space *s, const struct kv_view *view,
+			const struct kv_extent *extent, uint32_t head);
 
 /* ---- rows as bytes -------------------------------------------------------------- */
 
@@ -214,8 +217,8 @@ void kv_exec_init(struct kv_exec *e, const struct kv_space *s, const struct kv_p
 		  void *scratch);
 /* Runs one share; different shares may run at once, each once. */
 void kv_exec_share(struct kv_exec *e, uint32_t share);
-/* The first row that a share reads: where it is worth running. */
-uint32_t kv_exec_share_row(const struct kv_exec *e, uint32_t share);
+/* An address that the share reads, for who would run it where that lies; NULL: it reads no rows. */
+const void *kv_exec_share_at(const struct kv_exec *e, uint32_t share);
 /* After the last share, by one thread: selection, attention over it, correction, merge. */
 void kv_exec_finish(struct kv_exec *e);
 /* Bytes that dense attention over f16 would have read, all KV heads. */

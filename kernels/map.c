@@ -86,12 +86,18 @@ static struct kv_block tiles_block(const struct kv_space *s, void *base, uint32_
 				  .needs = s->needs };
 }
 
+static char *tiles_of_head(const struct kv_view *view, const struct kv_extent *extent,
+			   const struct kv_layout *l, uint32_t head)
+{
+	return (char *)extent->base + (head - view->head_first) * l->bytes;
+}
+
 static void find_tiles(const struct kv_map *r, uint32_t row, struct kv_piece *ret)
 {
 	const struct kv_space *s = r->space;
 	const struct kv_extent *x = find_extent(r->view, row);
 	struct kv_layout l = layout_of(r, x->tiles);
-	char *base = (char *)x->base + (r->head - r->view->head_first) * l.bytes;
+	char *base = tiles_of_head(r->view, x, &l, r->head);
 
 	assert(row - x->first_row < extent_rows(x));
 	*ret = (struct kv_piece){
@@ -300,11 +306,19 @@ static void flush_sum(const struct kv_map *r, const float *x, float *ret)
 		ret[c] = (float)sum[c];
 }
 
+const void *kv_flush_at(const struct kv_space *s, const struct kv_view *view,
+			const struct kv_extent *extent, uint32_t head)
+{
+	struct kv_layout l = kv_extent_layout(s, extent->tiles);
+
+	return tiles_of_head(view, extent, &l, head);
+}
+
 void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct kv_extent *extent,
 	      unsigned slot, uint32_t head)
 {
 	struct kv_layout l = kv_extent_layout(s, extent->tiles);
-	char *base = (char *)extent->base + (head - view->head_first) * l.bytes;
+	char *base = tiles_of_head(view, extent, &l, head);
 	const struct kv_block k = tiles_block(s, base, s->k_dim, extent->tiles);
 	const struct kv_block v = tiles_block(s, base + l.v, s->v_dim, extent->tiles);
 	float x[KV_TILE_ROWS * KV_MAX_DIM]; /* 128 KiB: the largest stack use of this folder */
