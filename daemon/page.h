@@ -67,6 +67,10 @@ void pool_put(struct pool *p, page_ref page);
 int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid);
 void *pool_data(const struct pool *p, page_ref page);
 unsigned pool_node_of(page_ref page);
+/* Index of the node whose arena has this address, UINT32_MAX: none has. */
+uint32_t pool_node_at(const struct pool *p, const void *address);
+/* All nodes, this one first, then by distance. */
+const uint8_t *pool_order(const struct pool *p, unsigned node);
 uint64_t pool_free_bytes(const struct pool *p);
 /* Strides of pages out of one node; looks at each 2 MiB of it: a millisecond for a terabyte. */
 uint64_t pool_node_used_bytes(const struct pool *p, unsigned node);
