@@ -153,6 +153,7 @@ static int start_workers(struct server *s)
 	struct workers_params params = {
 		.store = &s->store,
 		.topo = &s->topo,
+		.arena = s->placement.arena,
 		.n = MIN(n, SERVER_MAX_WORKERS),
 		.pin = c->pin_workers && n <= s->topo.n_cpus,
 		.timeout_us = c->timeout_us,

@@ -94,6 +94,7 @@ static uint32_t reason_of_room(const struct seq *s, int error)
 
 struct flush_task {
 	struct board_task task;
+	const struct pool *pool;
 	const struct kv_space *space;
 	struct kv_view view;
 	struct kv_extent extent;
@@ -107,14 +108,25 @@ static void flush_share(struct board_task *t, uint32_t head)
 	kv_flush(f->space, &f->view, &f->extent, f->slot, head);
 }
 
+static uint32_t flush_node(const struct board_task *t, uint32_t head)
+{
+	const struct flush_task *f = container_of(t, const struct flush_task, task);
+
+	return pool_node_at(f->pool, kv_flush_at(f->space, &f->view, &f->extent, head));
+}
+
 /* A flush that cannot have its page leaves the rows in the tail: the append that finds no chunk
  * says so. */
 static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
 {
-	uint32_t n_extents = seq_extents(i->seq, layer), n;
+	uint32_t n_extents = seq_extents(i->seq, layer);
 	size_t mark = s->lane.used;
 	struct kv_extent *extent = lane_take(&s->lane, (uint64_t)n_extents * sizeof(*extent));
-	struct flush_task f = { .space = cache_layer(i->seq->cache, layer) };
+	struct flush_task f = {
+		.task = { .share = flush_share, .node = flush_node },
+		.pool = s->store->pool,
+		.space = cache_layer(i->seq->cache, layer),
+	};
 	struct board_task *task = &f.task;
 
 	s->lane.used = mark;
@@ -122,14 +134,13 @@ static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
 		return false;
 	if (seq_view(i->seq, layer, seq_rows(i->seq, layer), extent, n_extents, &f.view) < 0)
 		return false;
-	f.task.share = flush_share;
 	f.task.shares = f.space->kv_heads;
-	n = board_prepare(&s->board, &task, 1);
+	board_prepare(&s->board, &task, 1);
 	if (s->may_share) {
-		board_open(&s->board, n);
-		board_finish(&s->board, n);
+		board_open(&s->board);
+		board_finish(&s->board, &s->hand);
 	} else {
-		board_run_alone(&s->board, n);
+		board_run_alone(&s->board, &s->hand);
 	}
 	seq_flush_commit(i->seq, layer);
 	step_stats_flush(s, f.space, &f.view);
@@ -280,6 +291,15 @@ static void head_share(struct board_task *t, uint32_t share)
 		kv_exec_share(&h->exec, share);
 }
 
+/* By what the view says, not by what was wished: a page that found no room on its node lies on
+ * another. */
+static uint32_t head_node(const struct board_task *t, uint32_t share)
+{
+	const struct step_head *h = container_of(t, const struct step_head, task);
+
+	return pool_node_at(h->stepper->store->pool, kv_exec_share_at(&h->exec, share));
+}
+
 /* The last of the head's shares is done: its selection, and o and lse straight into the arena. */
 static void head_finish(struct board_task *t)
 {
@@ -322,6 +342,7 @@ bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
 	kv_exec_init(&h->exec, space, &i->plan, &i->view, &i->query, head, scratch);
 	h->task.share = head_share;
 	h->task.finish = head_finish;
+	h->task.node = head_node;
 	h->task.shares = h->exec.shares;
 	s->head[s->n_heads++] = h;
 	s->wave_bytes += kv_dense_bytes(space, i->view.rows) / space->kv_heads * i->in.n_q;

@@ -25,7 +25,10 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 	s->store = store;
 	s->item = calloc(SPARQ_MAX_ITEMS, sizeof(*s->item));
 	s->head = calloc(MAX_WAVE_HEADS, sizeof(struct step_head *));
-	if (!s->item || !s->head) {
+	/* With one node that is where it is; with more its thread's owner says. */
+	s->hand.node = store->pool->n_nodes == 1 ? 0 : -1;
+	r = board_init(&s->board, store->pool->n_nodes, MAX_WAVE_HEADS);
+	if (!s->item || !s->head || r < 0) {
 		stepper_deinit(s);
 		return -ENOMEM;
 	}
@@ -35,6 +38,7 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 void stepper_deinit(struct stepper *s)
 {
 	lane_deinit(&s->lane);
+	board_deinit(&s->board);
 	free(s->item);
 	free(s->head);
 	s->item = NULL;
@@ -51,13 +55,13 @@ static void run_wave(struct stepper *s)
 	if (s->n_heads == 0)
 		return;
 	n = board_prepare(&s->board, task, s->n_heads);
-	if (s->may_share && n > 1) {
-		board_open(&s->board, n);
+	if (s->may_share && (n > 1 || board_has_far(&s->board, &s->hand))) {
+		board_open(&s->board);
 		if (s->wave_bytes >= WORTH_A_WAKE_BYTES)
 			s->call_helpers(s->arg);
-		board_finish(&s->board, n);
+		board_finish(&s->board, &s->hand);
 	} else {
-		board_run_alone(&s->board, n);
+		board_run_alone(&s->board, &s->hand);
 	}
 	for (uint32_t h = 0; h < s->n_heads; h++)
 		item_gather(s->head[h]);

@@ -26,6 +26,7 @@ struct stepper { /* one per worker */
 	struct store *store;
 	struct lane lane;
 	struct board board;
+	struct board_hand hand;          /* what its thread runs, of any board */
 	uint32_t timeout_us;             /* default of an entry */
 	bool may_share;                  /* there are other workers */
 	void (*call_helpers)(void *arg); /* wakes them for a wave that is worth it */

@@ -23,6 +23,7 @@
 
 #define ENTRIES_PER_PASS 32u
 #define SHARES_PER_PASS 4u      /* of another's step: our own clients must not wait for the whole */
+#define LOOKS_BEFORE_FAR 8u     /* without work of our own node, before we run another's */
 #define LOOKS_WITHOUT_PAUSE 64u /* the next entry of a client that waited for this one */
 #define PAUSE_NS 2000u          /* then poll with pause, then with sched_yield */
 #define COLD_NS 10000000u
@@ -269,23 +270,47 @@ static void read_mail(struct worker *w)
 static bool boards_open(const struct worker *w)
 {
 	for (unsigned i = 0; i < w->all->n; i++)
-		if (i != w->index && board_is_open(&w->all->worker[i].stepper.board))
+		if (i != w->index && board_is_open(&w->all->worker[i]->stepper.board))
 			return true;
 	return false;
 }
 
-static uint32_t help_others(struct worker *w)
+static uint32_t help(struct worker *w, uint32_t most, bool far)
 {
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < w->all->n; i++) {
-		if (i == w->index)
-			continue;
-		for (unsigned k = 0; k < SHARES_PER_PASS; k++)
-			n += board_help(&w->all->worker[i].stepper.board);
+		struct board *b = &w->all->worker[i]->stepper.board;
+
+		for (unsigned k = 0; k < most && i != w->index; k++)
+			n += board_help(b, &w->stepper.hand, far);
 	}
 	store_relaxed(&w->shares_helped, w->shares_helped + n);
 	return n;
+}
+
+/* Its own node's shares, until none was there for a few looks: then it may run one of another node,
+ * whose workers have had the time to come for it, and looks again. */
+static uint32_t help_others(struct worker *w)
+{
+	uint32_t n = help(w, SHARES_PER_PASS, false);
+
+	if (n == 0 && w->idle_passes >= LOOKS_BEFORE_FAR)
+		n = help(w, 1, true);
+	return n;
+}
+
+bool worker_run_near(void *arg)
+{
+	struct worker *w = arg;
+
+	for (unsigned i = 0; i < w->all->n; i++)
+		if (i != w->index &&
+		    board_help(&w->all->worker[i]->stepper.board, &w->stepper.hand, false)) {
+			store_relaxed(&w->shares_helped, w->shares_helped + 1);
+			return true;
+		}
+	return false;
 }
 
 /* ---- idle ------------------------------------------------------------------------------ */
@@ -359,13 +384,23 @@ static void look_around(struct worker *w)
 		collect_doorbells(w, 0);
 }
 
+static void settle_down(struct worker *w)
+{
+	/* Where it cannot (a cpuset that shrank), it runs unpinned, and is near to no node but an
+	 * only one. */
+	if (w->cpu >= 0 && pin_to_cpu(w->cpu) < 0 && w->stepper.board.n_nodes > 1)
+		store_relaxed(&w->stepper.hand.node, -1);
+	/* What it touches first, its lane above all; a kernel without NUMA has no choice. */
+	if (w->node >= 0)
+		pin_memory(w->node);
+	kv_thread_init();
+}
+
 void *worker_thread(void *arg)
 {
 	struct worker *w = arg;
 
-	if (w->cpu >= 0)
-		pin_to_cpu(w->cpu); /* where it cannot (a cpuset that shrank), it runs unpinned */
-	kv_thread_init();
+	settle_down(w);
 	store_relaxed(&w->sleeper.poller->cpu, (uint32_t)sched_getcpu());
 	for (uint32_t pass = 1; !w->stopping; pass++) {
 		uint32_t n = run_queues(w);

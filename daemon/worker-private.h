@@ -15,10 +15,11 @@ struct command {
 	struct command *next;
 };
 
-struct worker {
+struct worker { /* in memory of its node, with its stepper, its lane and its boards */
 	pthread_t thread;
 	unsigned index;
-	int cpu; /* pinned to; -1: not */
+	int cpu;  /* pinned to; -1: not */
+	int node; /* that it is pinned to: the kernel's number; -1: none */
 	struct workers *all;
 	struct stepper stepper;
 	struct sleeper sleeper;
@@ -43,7 +44,7 @@ struct workers {
 	struct store *store;
 	unsigned n, n_started;
 	uint32_t spin_ns;
-	struct worker *worker;
+	struct worker **worker;
 	uint32_t *rung; /* [n * n]: the epoch in which worker a last rang worker b */
 
 	pthread_mutex_t mutex; /* of the events */
@@ -52,6 +53,8 @@ struct workers {
 };
 
 void *worker_thread(void *arg);
+/* Its thread: runs a share of its node (or of none) that another worker has put up. */
+bool worker_run_near(void *arg);
 /* Any thread: queues an event for the control thread. A session has at most two (fatal, detached),
  * whose nodes were made with it. */
 void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s,

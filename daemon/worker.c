@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon/stats.h"
@@ -48,49 +49,108 @@ static int worker_command(struct worker *w, enum command_kind kind, struct sessi
 	return 0;
 }
 
-/* The other workers, for a wave that is worth a wake: those that sleep, once per epoch. */
+/* Does this one sleep, and has it not been rung for that? */
+static bool ring_sleeper(struct worker *w, struct worker *other)
+{
+	uint32_t *rung = &w->all->rung[w->index * w->all->n + other->index];
+	uint32_t epoch = load_relaxed(&other->sleeper.poller->sleep_epoch);
+
+	if (other == w || !epoch || epoch == *rung)
+		return false;
+	*rung = epoch;
+	wake_worker(other);
+	return true;
+}
+
+/* Its thread gives it up where it cannot be pinned. */
+static int node_of(const struct worker *w)
+{
+	return load_relaxed(&w->stepper.hand.node);
+}
+
+/* Those that have shares near; how many shares are more than they can run at once. */
+static uint32_t ring_near(struct worker *w)
+{
+	struct workers *all = w->all;
+	const struct board *b = &w->stepper.board;
+	uint32_t left = board_shares(b, BOARD_ANYWHERE);
+
+	for (unsigned node = 0; node < b->n_nodes; node++) {
+		uint32_t shares = board_shares(b, node), workers = 0;
+
+		for (unsigned i = 0; i < all->n && shares; i++) {
+			if (node_of(all->worker[i]) != (int)node)
+				continue;
+			workers++;
+			ring_sleeper(w, all->worker[i]);
+		}
+		left += shares - MIN(shares, workers);
+	}
+	return left;
+}
+
+/* The other workers, for a wave that is worth a wake: those that sleep, once per epoch; of the
+ * nodes that have work first, and of others only if that is more than they can do at once. */
 static void call_helpers(void *arg)
 {
 	struct worker *w = arg;
 	struct workers *all = w->all;
+	uint32_t left;
 
 	/* The open board is visible before the epoch is read: either this load sees the sleep, or
 	 * the sleeper's last look sees the board. */
 	fence_seq_cst();
-	for (unsigned i = 0; i < all->n; i++) {
-		struct worker *other = &all->worker[i];
-		uint32_t *rung = &all->rung[w->index * all->n + i];
-		uint32_t epoch = load_relaxed(&other->sleeper.poller->sleep_epoch);
+	left = ring_near(w);
+	/* Who may be anywhere is near to everything. */
+	for (unsigned i = 0; i < all->n; i++)
+		if (node_of(all->worker[i]) < 0)
+			ring_sleeper(w, all->worker[i]);
+	for (unsigned i = 0; i < all->n && left; i++)
+		left -= ring_sleeper(w, all->worker[i]);
+}
 
-		if (i == w->index || !epoch || epoch == *rung)
-			continue;
-		*rung = epoch;
-		wake_worker(other);
-	}
+/* ---- start and stop ---------------------------------------------------------- */
+
+/* Which of the pool's nodes that is: after a restart their order is the catalogue's. */
+static int pool_index(const struct workers_params *p, int node)
+{
+	for (unsigned i = 0; i < p->store->pool->n_nodes && node >= 0; i++)
+		if (p->arena[i].node == node)
+			return (int)i;
+	return -1;
+}
+
+static void place_stepper(struct worker *w, const struct workers_params *p)
+{
+	struct board_hand *hand = &w->stepper.hand;
+	int index = pool_index(p, w->node);
+
+	hand->near_elsewhere = worker_run_near;
+	hand->arg = w;
+	/* One node is where everybody is, pinned or not. */
+	if (index < 0 || p->store->pool->n_nodes == 1)
+		return;
+	hand->node = index;
+	hand->order = pool_order(p->store->pool, (unsigned)index);
 }
 
 /* Who it is, for those who read what it counts. */
-static void name_worker(const struct worker *w, const struct workers_params *p)
+static void name_worker(const struct worker *w)
 {
 	struct stats_worker *stats = w->stepper.stats;
-	int node = w->cpu < 0 ? -ENOENT : topo_node_of_cpu(p->topo, w->cpu);
 
-	stats_set(&stats->node, node < 0 ? -1 : p->topo->node[node].id);
+	stats_set(&stats->node, w->node);
 	stats_set(&stats->cpu, w->cpu);
 	stats_set(&stats->shares_far, STATS_UNKNOWN);
 }
 
-static int worker_init(struct worker *w, struct workers *all, const struct workers_params *p,
-		       unsigned index)
+static int worker_init(struct worker *w, struct workers *all, const struct workers_params *p)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
-	unsigned node;
 	int r;
 
-	w->index = index;
 	w->all = all;
-	w->cpu = p->pin ? topo_cpu(p->topo, index % p->topo->n_cpus, &node) : -1;
-	w->sleeper.poller = &p->page->poller[index];
+	w->sleeper.poller = &p->page->poller[w->index];
 	w->last = &w->first;
 	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -99,9 +159,10 @@ static int worker_init(struct worker *w, struct workers *all, const struct worke
 	r = stepper_init(&w->stepper, p->store, p->lane_bytes ? p->lane_bytes : LANE_BYTES);
 	if (r < 0)
 		return r;
-	w->stepper.stats = stats_page_block(p->stats, STATS_WORKER, index);
+	place_stepper(w, p);
+	w->stepper.stats = stats_page_block(p->stats, STATS_WORKER, w->index);
 	if (w->stepper.stats)
-		name_worker(w, p);
+		name_worker(w);
 	w->stepper.timeout_us = p->timeout_us;
 	w->stepper.may_share = all->n > 1;
 	w->stepper.call_helpers = call_helpers;
@@ -109,12 +170,65 @@ static int worker_init(struct worker *w, struct workers *all, const struct worke
 	return 0;
 }
 
-static void worker_deinit(struct worker *w)
+/* Pages of its own, touched here and now: those of the node that is preferred at the moment. */
+static int worker_new(const struct workers_params *p, unsigned index, struct worker **ret)
 {
+	struct worker *w =
+		mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned node;
+
+	if (w == MAP_FAILED)
+		return -ENOMEM;
+	memset(w, 0, sizeof(*w));
+	w->index = index;
+	w->wake = w->epoll = w->cpu = w->node = -1;
+	if (p->pin) {
+		w->cpu = topo_cpu(p->topo, index % p->topo->n_cpus, &node);
+		w->node = w->cpu < 0 ? -1 : p->topo->node[node].id;
+	}
+	pthread_mutex_init(&w->mutex, NULL);
+	*ret = w;
+	return 0;
+}
+
+static struct worker *worker_free(struct worker *w)
+{
+	if (!w)
+		return NULL;
 	close_fd(&w->wake);
 	close_fd(&w->epoll);
 	stepper_deinit(&w->stepper);
 	pthread_mutex_destroy(&w->mutex);
+	munmap(w, sizeof(*w));
+	return NULL;
+}
+
+/* Where the kernel has no NUMA there is nothing to prefer, and it says so; a full node is no reason
+ * not to start. */
+static int make_worker(struct workers *w, const struct workers_params *p, unsigned index)
+{
+	unsigned node;
+	bool placed = p->pin && topo_cpu(p->topo, index % p->topo->n_cpus, &node) >= 0 &&
+		      pin_memory(p->topo->node[node].id) == 0;
+	int r = worker_new(p, index, &w->worker[index]);
+
+	if (r == 0)
+		r = worker_init(w->worker[index], w, p);
+	if (placed)
+		pin_memory(-1);
+	return r;
+}
+
+/* Every board knows which nodes have somebody to wait for. */
+static void man_boards(struct workers *w)
+{
+	uint64_t manned = 0;
+
+	for (unsigned i = 0; i < w->n; i++)
+		if (w->worker[i]->stepper.hand.node >= 0)
+			manned |= UINT64_C(1) << w->worker[i]->stepper.hand.node;
+	for (unsigned i = 0; i < w->n; i++)
+		w->worker[i]->stepper.board.manned = manned;
 }
 
 /* Workers take no signals: the control thread has them all. */
@@ -151,21 +265,18 @@ int workers_start(const struct workers_params *p, struct workers **ret)
 	w->last = &w->first;
 	pthread_mutex_init(&w->mutex, NULL);
 	w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	w->worker = aligned_alloc(128, ALIGN_UP(p->n * sizeof(*w->worker), 128));
+	w->worker = calloc(p->n, sizeof(struct worker *));
 	w->rung = calloc((size_t)p->n * p->n, sizeof(*w->rung));
 	if (w->event_fd < 0 || !w->worker || !w->rung) {
 		workers_stop(w);
 		return -ENOMEM;
 	}
-	memset(w->worker, 0, p->n * sizeof(*w->worker));
-	for (unsigned i = 0; i < p->n; i++) {
-		w->worker[i].wake = w->worker[i].epoll = -1;
-		pthread_mutex_init(&w->worker[i].mutex, NULL);
-	}
 	for (unsigned i = 0; i < p->n && r == 0; i++)
-		r = worker_init(&w->worker[i], w, p, i);
+		r = make_worker(w, p, i);
+	if (r == 0)
+		man_boards(w);
 	for (; w->n_started < p->n && r == 0; w->n_started += r == 0)
-		r = start_thread(&w->worker[w->n_started]);
+		r = start_thread(w->worker[w->n_started]);
 	if (r < 0) {
 		workers_stop(w);
 		return r;
@@ -181,15 +292,15 @@ struct workers *workers_stop(struct workers *w)
 	if (!w)
 		return NULL;
 	for (unsigned i = 0; i < w->n_started; i++)
-		while (worker_command(&w->worker[i], COMMAND_STOP, NULL) < 0)
+		while (worker_command(w->worker[i], COMMAND_STOP, NULL) < 0)
 			usleep(1000); /* no memory for 32 bytes: the workers must stop all the same
 				       */
 	for (unsigned i = 0; i < w->n_started; i++)
-		pthread_join(w->worker[i].thread, NULL);
+		pthread_join(w->worker[i]->thread, NULL);
 	while (workers_next_event(w, &event))
 		;
 	for (unsigned i = 0; w->worker && i < w->n; i++)
-		worker_deinit(&w->worker[i]);
+		worker_free(w->worker[i]);
 	close_fd(&w->event_fd);
 	pthread_mutex_destroy(&w->mutex);
 	free(w->worker);
@@ -201,19 +312,19 @@ struct workers *workers_stop(struct workers *w)
 int workers_attach(struct workers *w, struct session *s)
 {
 	assert(s->worker < w->n);
-	return worker_command(&w->worker[s->worker], COMMAND_ATTACH, s);
+	return worker_command(w->worker[s->worker], COMMAND_ATTACH, s);
 }
 
 int workers_detach(struct workers *w, struct session *s)
 {
 	/* Orders nothing: shares that see it late are computed in vain. */
 	store_relaxed(&s->ending, 1);
-	return worker_command(&w->worker[s->worker], COMMAND_DETACH, s);
+	return worker_command(w->worker[s->worker], COMMAND_DETACH, s);
 }
 
 void workers_wake(struct workers *w, const struct session *s)
 {
-	wake_worker(&w->worker[s->worker]);
+	wake_worker(w->worker[s->worker]);
 }
 
 void workers_post_event(struct workers *w, enum worker_event_kind kind, struct session *s,
@@ -260,25 +371,26 @@ void workers_stat(const struct workers *w, struct workers_stat *ret)
 {
 	*ret = (struct workers_stat){ 0 };
 	for (unsigned i = 0; i < workers_count(w); i++) {
-		const struct worker *one = &w->worker[i];
+		const struct worker *one = w->worker[i];
 
 		ret->steps += load_relaxed(&one->stepper.steps);
 		ret->errors += load_relaxed(&one->stepper.errors);
 		ret->read_bytes += load_relaxed(&one->stepper.read_bytes);
 		ret->dense_bytes += load_relaxed(&one->stepper.dense_bytes);
 		ret->shares_helped += load_relaxed(&one->shares_helped);
+		ret->shares_near += load_relaxed(&one->stepper.hand.near);
+		ret->shares_far += load_relaxed(&one->stepper.hand.far);
 		ret->sleeps += load_relaxed(&one->sleeps);
 		ret->timeouts_that_found_work += load_relaxed(&one->timeouts_that_found_work);
 		/* A wave can be longer than the watchdog's patience: its shares move this too. */
-		ret->progress += load_relaxed(&one->progress) +
-				 load_relaxed(&one->stepper.board.done);
+		ret->progress += load_relaxed(&one->progress) + board_progress(&one->stepper.board);
 	}
 }
 
 void workers_refresh_stats(const struct workers *w)
 {
 	for (unsigned i = 0; i < workers_count(w); i++) {
-		const struct worker *one = &w->worker[i];
+		const struct worker *one = w->worker[i];
 		struct stats_worker *stats = one->stepper.stats;
 
 		if (!stats)
@@ -287,10 +399,24 @@ void workers_refresh_stats(const struct workers *w)
 		stats_set(&stats->timeouts_that_found_work,
 			  load_relaxed(&one->timeouts_that_found_work));
 		stats_set(&stats->shares_helped, load_relaxed(&one->shares_helped));
+		if (node_of(one) >= 0)
+			stats_set(&stats->shares_far, load_relaxed(&one->stepper.hand.far));
 	}
 }
 
 unsigned workers_count(const struct workers *w)
 {
 	return w ? w->n : 0;
+}
+
+struct worker_place workers_place(const struct workers *w, unsigned worker)
+{
+	const struct worker *one = w->worker[worker];
+
+	return (struct worker_place){
+		.cpu = one->cpu,
+		.node = one->node,
+		.shares_near = load_relaxed(&one->stepper.hand.near),
+		.shares_far = load_relaxed(&one->stepper.hand.far),
+	};
 }

@@ -19,6 +19,7 @@ struct workers;
 struct workers_params {
 	struct store *store;
 	const struct topo *topo;
+	const struct arena *arena; /* of the pool's nodes, in its order */
 	unsigned n;
 	bool pin;
 	uint32_t spin_ns;               /* before a worker sleeps */
@@ -49,6 +50,7 @@ bool workers_next_event(struct workers *w, struct worker_event *ret);
 
 struct workers_stat {
 	uint64_t steps, errors, read_bytes, dense_bytes, shares_helped;
+	uint64_t shares_near, shares_far; /* by where their pages lie; those of pinned workers */
 	uint64_t sleeps, timeouts_that_found_work;
 	uint64_t progress; /* moves while work gets done, and when idle: the watchdog's food */
 };
@@ -57,3 +59,8 @@ void workers_stat(const struct workers *w, struct workers_stat *ret);
 /* What their threads count outside of steps, into the stats page. */
 void workers_refresh_stats(const struct workers *w);
 unsigned workers_count(const struct workers *w);
+struct worker_place {
+	int cpu, node; /* the kernel's numbers; -1: not pinned */
+	uint64_t shares_near, shares_far;
+};
+struct worker_place workers_place(const struct workers *w, unsigned worker);
