@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/ctl.h"
+#include "client/socket-why.h"
 #include "client/sparq.h"
 #include "shm/base.h"
 
@@ -79,7 +80,10 @@ json_object *ctl_call(const struct ctl_options *o, const char *method, json_obje
 	snprintf(name, sizeof(name), INTERFACE "%s", method);
 	r = sparq_control(ctl_text(o, OPT_CONTROL), name, json, &text);
 	if (r < 0) {
-		fprintf(stderr, "sparqctl: %s: %s\n", control_path(o), strerror(-r));
+		char why[SPARQ_ERROR_TEXT];
+
+		socket_why(control_path(o), r, why, sizeof(why));
+		fprintf(stderr, "sparqctl: %s\n", why);
 		return NULL;
 	}
 	return open_reply(method, text);

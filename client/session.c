@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "client/private.h"
+#include "client/socket-why.h"
 #include "shm/atomic.h"
 
 int text_fail(char *why, int error, const char *format, ...)
@@ -193,8 +194,10 @@ int session_open(const char *path, const struct sparq_msg_hello *hello, int64_t 
 	s->socket = s->doorbell = -1;
 	s->segment = s->page = SEGMENT_NULL;
 	r = socket_connect(path, SOCK_SEQPACKET, limit_ns, &s->socket);
-	if (r < 0)
-		return text_fail(why, r, "%.160s: %s", path, strerror(-r));
+	if (r < 0) {
+		socket_why(path, r, why, SPARQ_ERROR_TEXT);
+		return r;
+	}
 	r = shake_hands(s, hello, limit_ns, why);
 	if (r < 0)
 		return r;

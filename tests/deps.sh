@@ -46,7 +46,7 @@ machine=(
 	systemd-sysv dbus
 	procps             # ps
 	curl               # reads what the exporter says
-	libjson-c5 libnuma1 liburing2 libsystemd0
+	libjson-c5 libnuma1 liburing2 libsystemd0 libxxhash0
 	libopenblas0-pthread # sparq-generate
 	libmicrohttpd12    # sparqd-exporter
 	libncursesw6       # sparqctl top
