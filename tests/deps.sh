@@ -47,7 +47,7 @@ machine=(
 	procps             # ps
 	curl               # reads what the exporter says
 	libjson-c5 libnuma1 liburing2 libsystemd0 libxxhash0
-	libopenblas0-pthread # sparq-generate
+	libopenblas0       # sparq-generate
 	libmicrohttpd12    # sparqd-exporter
 	libncursesw6       # sparqctl top
 )

@@ -10,7 +10,7 @@ for tool in dpkg-buildpackage dh lintian; do
 	command -v "$tool" >/dev/null || { echo "no $tool: skipped"; exit 77; }
 done
 packages=$("$source/tests/machine/packages" "$build/packages")
-lintian --allow-root --no-tag-display-limit --fail-on error,warning "$packages"/*.changes ||
+lintian --allow-root --fail-on error,warning "$packages"/*.changes ||
 	{ echo "lintian complains"; exit 1; }
 echo "ok: packages of which lintian has nothing to say"
 
@@ -47,7 +47,7 @@ cp -r "$source/client/examples/model" "$stage/model"
 cat >"$stage/inside" <<'SCRIPT'
 . /build/inside.sh
 sysconfdir=/etc
-apt() { DEBIAN_FRONTEND=noninteractive apt-get -y -q --no-download "$@" >/tmp/apt 2>&1 ||
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Use-Pty=0 "$@" >/tmp/apt 2>&1 ||
 	fail "apt-get $*: $(cat /tmp/apt)"; }
 unit() { systemctl show -P "$1" "$2"; }
 sockets() { echo "$(unit ActiveState sparqd.socket) $(unit ActiveState sparqd-control.socket)"; }
