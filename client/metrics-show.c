@@ -325,6 +325,9 @@ static void show_traffic(struct render *r, const char *node, const struct stats_
 	if (s->write_bytes != STATS_UNKNOWN)
 		SAMPLE(r, s->write_bytes, { "node", node }, { "dir", "write" },
 		       { "source", s->name });
+	if (s->total_bytes != STATS_UNKNOWN)
+		SAMPLE(r, s->total_bytes, { "node", node }, { "dir", "total" },
+		       { "source", s->name });
 }
 
 void metrics_show_dram(struct render *r)

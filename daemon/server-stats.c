@@ -12,6 +12,7 @@
 #include "daemon/seq.h"
 #include "daemon/server.h"
 #include "daemon/spill.h"
+#include "numa/bandwidth-file.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
@@ -57,6 +58,54 @@ static void refresh_roofline(const struct server *s, unsigned index, struct stat
 	stats_set(&n->roofline_bytes_s, c.bytes_s);
 	stats_set(&n->calibrated_s, c.taken_s);
 	stats_set(&n->calibrated_threads, c.n_threads);
+}
+
+static void set_source(struct stats_source *to, const char *name, const char *why,
+		       const struct bandwidth_count *count)
+{
+	stats_page_text(to->name, sizeof(to->name), name);
+	stats_page_text(to->why, sizeof(to->why), why);
+	stats_set(&to->read_bytes, count->read_bytes);
+	stats_set(&to->write_bytes, count->write_bytes);
+	stats_set(&to->total_bytes, count->total_bytes);
+}
+
+/* By the kernel's number: sparqd-bandwidth may see more nodes than the daemon may use. */
+static const struct bandwidth_entry *find_entry(const struct bandwidth_file *f, int node,
+						unsigned source)
+{
+	for (uint32_t i = 0; i < f->n_nodes; i++)
+		if (f->node[i].node == node)
+			return &f->node[i].source[source];
+	return NULL;
+}
+
+/* What hardware counts, as sparqd-bandwidth says it; else why not, for every node. */
+static void refresh_sources(const struct server *s)
+{
+	static struct bandwidth_file file; /* too large for a stack; of the control thread alone */
+	const struct bandwidth_count nothing = BANDWIDTH_NOTHING;
+	char why[BANDWIDTH_WHY_BYTES] = "";
+	int r = bandwidth_file_read(BANDWIDTH_FILE, (uint64_t)clock_now_ns(), &file, why);
+
+	_Static_assert(BANDWIDTH_SOURCES == STATS_SOURCES, "sources");
+	_Static_assert(BANDWIDTH_WHY_BYTES == STATS_TEXT, "reasons");
+	_Static_assert(BANDWIDTH_UNKNOWN == STATS_UNKNOWN, "absent");
+	for (unsigned i = 0; i < s->topo.n_nodes; i++) {
+		struct stats_node *n = stats_page_block(&s->stats, STATS_NODE, i);
+
+		for (unsigned k = 0; k < STATS_SOURCES; k++) {
+			const struct bandwidth_entry *e =
+				r < 0 ? NULL : find_entry(&file, s->topo.node[i].id, k);
+
+			if (e)
+				set_source(&n->source[k], e->name, e->why, &e->count);
+			else
+				set_source(&n->source[k], bandwidth_sources[k]->name,
+					   r < 0 ? why : "sparqd-bandwidth does not see this node",
+					   &nothing);
+		}
+	}
 }
 
 static void refresh_nodes(struct server *s)
@@ -293,6 +342,7 @@ void server_refresh_stats(struct server *s)
 	if (to->updated_ns && now - to->updated_ns < LEAST_NS && !s->stats_walk.next)
 		return;
 	refresh_nodes(s);
+	refresh_sources(s);
 	refresh_users(s);
 	refresh_caches(s);
 	walk_sequences(s);

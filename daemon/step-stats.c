@@ -22,17 +22,27 @@ static void count_sequence(struct stats_sequence *q, const struct step_item *i)
 	stats_end(&q->seq);
 }
 
-void step_stats_item(struct stepper *s, const struct step_item *i)
+void step_stats_head(const struct step_head *h, uint32_t node)
 {
-	struct stats_worker *w = s->stats;
-	unsigned node = i->seq->node;
+	struct stats_worker *w = h->stepper->stats;
 
 	if (!w)
 		return;
-	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
+	if (node >= STATS_NODES) /* it read nowhere in particular: where its sequence is at home */
+		node = h->item->seq->node;
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		if (h->exec.result.bytes[p])
+			stats_add(&w->read_node_bytes[node][p], h->exec.result.bytes[p]);
+}
+
+void step_stats_item(struct stepper *s, const struct step_item *i)
+{
+	struct stats_worker *w = s->stats;
+
+	if (!w)
+		return;
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
 		s->read.bytes[p] += i->report.bytes[p];
-		stats_add(&w->read_node_bytes[node][p], i->report.bytes[p]);
-	}
 	s->read.dense_bytes += i->report.dense_bytes;
 	s->written_bytes += i->written_bytes;
 	s->written_rows += i->written_rows;

@@ -8,6 +8,8 @@
 
 #include "daemon/step-item.h"
 
+/* A head that was gathered, by the node on which its first share read. */
+void step_stats_head(const struct step_head *h, uint32_t node);
 /* An item that is over, while it is held. */
 void step_stats_item(struct stepper *s, const struct step_item *i);
 /* The entry; after its items. */

@@ -98,6 +98,7 @@ struct stats_source {                     /* of a node: who counts its DRAM traf
 	char name[16];                    /* "resctrl", "imc", "umc", "cmn"; "" ends */
 	char why[STATS_TEXT];             /* why it is absent; "" when it counts */
 	uint64_t read_bytes, write_bytes; /* STATS_UNKNOWN: it does not tell this one */
+	uint64_t total_bytes;             /* both, where it cannot tell them apart */
 };
 
 struct stats_node { /* control thread */
