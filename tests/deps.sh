@@ -11,6 +11,7 @@ set -euo pipefail
 build=(
 	gcc libc6-dev meson ninja-build pkgconf
 	liburing-dev       # control loop, spill
+	libncurses-dev     # sparqctl top
 	libnuma-dev        # placement
 	libsystemd-dev     # the journal
 	libjson-c-dev      # varlink, --json
@@ -27,6 +28,7 @@ tests=(
 	clang-format       # style
 	binutils           # symbols of the library
 	python3 jq         # reading results
+	python3-pyte       # reading the screen of sparqctl top
 	procps util-linux  # kill, setarch, flock
 	strace             # io_uring refused
 	zsh                # sparqctl's completion for it
