@@ -162,15 +162,28 @@ static const char zsh_head[] =
 	"	local -A opt_args\n"
 	"	commands=(\n";
 
+/* In single quotes, with a backslash before what has a meaning to _describe and _arguments. */
+static void zsh_text(const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '\'')
+			fputs("'\\'", stdout);
+		else if (strchr("[]:\\", *text))
+			putchar('\\');
+		putchar(*text);
+	}
+}
+
 static const char *zsh_action(const char *kind, size_t n)
 {
+	/* With a blank in front it is called as it stands. */
 	static const struct {
 		const char *kind, *action;
 	} actions[] = {
 		{ "@file", "_files" },
-		{ "@cache", "_sparqctl_names caches" },
-		{ "@sequence", "_sparqctl_names sequences" },
-		{ "@user", "_sparqctl_names users" },
+		{ "@cache", " _sparqctl_names caches" },
+		{ "@sequence", " _sparqctl_names sequences" },
+		{ "@user", " _sparqctl_names users" },
 		{ "@command", "_sparqctl_commands" },
 	};
 
@@ -225,7 +238,9 @@ static void zsh_command(const struct ctl_command *c)
 
 		if (!ctl_takes(c, i))
 			continue;
-		printf(" \\\n\t\t\t'--%s%s[%s]", o->name, takes_value(i) ? "=" : "", o->help);
+		printf(" \\\n\t\t\t'--%s%s[", o->name, takes_value(i) ? "=" : "");
+		zsh_text(o->help);
+		putchar(']');
 		if (takes_value(i))
 			zsh_argument(o->argument, strlen(o->argument), o->completes,
 				     strlen(o->completes));
@@ -238,8 +253,11 @@ static void zsh_command(const struct ctl_command *c)
 static void make_zsh(void)
 {
 	fputs(zsh_head, stdout);
-	for (size_t i = 0; i < ctl_commands; i++)
-		printf("\t\t'%s:%s'\n", ctl_command[i].name, ctl_command[i].help);
+	for (size_t i = 0; i < ctl_commands; i++) {
+		printf("\t\t'%s:", ctl_command[i].name);
+		zsh_text(ctl_command[i].help);
+		puts("'");
+	}
 	fputs("	)\n"
 	      "	if (( CURRENT == 2 )); then\n"
 	      "		_sparqctl_commands\n"

@@ -17,8 +17,8 @@ BEGIN = {
     "zsh": ["zsh", "-f", "-i"],
 }
 SETUP = {
-    "bash": "bind 'set enable-bracketed-paste off' 'set bell-style none'; source {file}\n",
-    "zsh": "unsetopt beep; bindkey -e; fpath=({folder} $fpath); autoload -U compinit; "
+    "bash": "bind 'set enable-bracketed-paste off' 'set bell-style audible'; source {file}\n",
+    "zsh": "setopt beep; bindkey -e; fpath=({folder} $fpath); autoload -U compinit; "
            "compinit -u -D; compdef _sparqctl sparqctl\n",
 }
 
@@ -27,7 +27,7 @@ class Terminal:
     def __init__(self, argv):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ.update(TERM="dumb", PS1="", PROMPT_COMMAND="")
+            os.environ.update(TERM="dumb", PS1="@> ", PROMPT_COMMAND="")
             os.execvp(argv[0], argv)
         self.got = ""
 
@@ -44,6 +44,14 @@ class Terminal:
         before, self.got = self.got.split(wanted, 1)
         return before
 
+    def settle(self):
+        """Waits for the answer to what was typed, a bell at the least, and for its end: a shell
+        that sees more typed meanwhile does not complete."""
+        seconds = 10
+        while select.select([self.fd], [], [], seconds)[0]:
+            self.got += os.read(self.fd, 4096).decode(errors="replace")
+            seconds = 0.4
+
     def close(self):
         os.close(self.fd)
         os.waitpid(self.pid, 0)
@@ -55,8 +63,11 @@ def complete(shell, file, line):
     # Words are typed in two parts, so that what the terminal echoes is not taken for the answer.
     t.type("echo rea''dy\n")
     t.read_until("ready\r\n")
-    t.type(line + "\t")
-    time.sleep(1)  # Tab is answered in the shell's own time
+    t.read_until("@> ")
+    t.type(line)
+    t.settle()
+    t.type("\t")
+    t.settle()
     t.type("\x01printf '%s\\n' be''gin \x05 e''nd\n")
     t.read_until("begin\r\n")
     words = t.read_until("end\r\n").split("\r\n")

@@ -22,9 +22,19 @@ try() {
 	becomes 'sparqctl help selft' sparqctl help selftest
 	becomes "sparqctl load $scratch/mu" sparqctl load "$scratch/much text.seq"
 	becomes "sparqctl load --socket=$scratch/mu" sparqctl load "--socket=$scratch/much text.seq"
+	# What the daemon knows, by the socket on the line.
+	becomes "sparqctl drop --control $control --cache cha" \
+		sparqctl drop --control "$control" --cache chat
+	becomes "sparqctl drop --control $control --cache chat s" \
+		sparqctl drop --control "$control" --cache chat s0
+	becomes 'sparqctl drop --cache chat s' sparqctl drop --cache chat s # nobody answers
 	echo "ok: $shell"
 }
 
+start_daemon
+control=$scratch/control.sock
+export SPARQ_CONTROL=$scratch/nosuch.sock
+"$build/tests/system/crowd" "$socket" chat 1 8 0 </dev/null >/dev/null || fail "no sequence"
 touch "$scratch/much text.seq"
 shell=bash file=$build/client/completion/sparqctl
 try
