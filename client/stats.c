@@ -13,7 +13,7 @@
 #include "shm/atomic.h"
 #include "shm/clock.h"
 
-#define LIMIT_NS (10 * NS_PER_S)
+#define LIMIT_NS (5 * NS_PER_S) /* a scrape has ten, and is to say that the daemon is away */
 /* A writer is at work for less than a microsecond, unless its thread loses the CPU. */
 #define COPY_TRIES 1000u
 

@@ -16,6 +16,7 @@ build=(
 	libsystemd-dev     # the journal
 	libjson-c-dev      # varlink, --json
 	libxxhash-dev      # checksums of the catalogue
+	libmicrohttpd-dev  # sparqd-exporter
 	systemtap-sdt-dev  # probes, of a header alone
 	libopenblas-pthread-dev # the example's matrix products, not the daemon's
 )
@@ -33,6 +34,7 @@ tests=(
 	strace             # io_uring refused
 	zsh                # sparqctl's completion for it
 	bpftrace           # its examples are parsed
+	curl               # scrapes
 	prometheus         # promtool: names and format of the metrics
 	python3-prometheus-client # the reference parser of OpenMetrics
 	# The kernels of other processors, and of this one with less than it has.

@@ -14,7 +14,7 @@ sparqctl=$(realpath "${2:?$usage}")
 sparqd=$(realpath "${3:?$usage}")
 names=$(realpath "${4:?$usage}")
 # Pages that others refer to and that are still to be written.
-awaited='sparqd-exporter.8'
+awaited=''
 
 command -v mandoc >/dev/null || { echo "no mandoc: skipped"; exit 77; }
 scratch=$(mktemp -d)

@@ -90,7 +90,7 @@ rm -r "$scratch/sparqd.service.d"
 documented
 for unit in "$scratch"/*.service; do
 	case ${unit##*/} in
-	sparqd.service) exposed sparqd.service 5 ;;
+	sparqd.service | sparqd-exporter.service) exposed "${unit##*/}" 5 ;;
 	# What it must do as root is in its page; what it may do is that alone.
 	sparqd-hugepages.service) exposed sparqd-hugepages.service 15 ;;
 	*) exposed "${unit##*/}" 10 ;;
