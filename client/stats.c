@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "client/private.h"
+#include "client/socket-why.h"
 #include "shm/atomic.h"
 #include "shm/clock.h"
 
@@ -119,8 +120,10 @@ static int connect_page(struct stats *s, char *why)
 	CLOSE_FD int fd = -1;
 	int r = socket_connect(s->path, SOCK_SEQPACKET, LIMIT_NS, &socket);
 
-	if (r < 0)
-		return fail(why, r, "%s: %s", s->path, strerror(-r));
+	if (r < 0) {
+		socket_why(s->path, r, why, SPARQ_ERROR_TEXT);
+		return r;
+	}
 	r = ask(socket, &reply, &fd, why);
 	if (r == 0)
 		r = map_page(&fd, reply.bytes, &page, why);

@@ -4,6 +4,7 @@
  *
  *   stats SOCKET sums       bytes and steps, by who counted them: these agree
  *   stats SOCKET watch      a line for each line of input: what a refresh said, and the generation
+ *   stats SOCKET sources    what the hardware of each node counts, or why not
  *   stats SOCKET write      tries to write what it was given; 0: it could not
  *
  * Exit: 0, 1 with the daemon's sentence on stderr.
@@ -82,6 +83,17 @@ static int print_sums(const struct stats *s)
 	return 0;
 }
 
+static int print_sources(const struct stats *s)
+{
+	struct stats_node n;
+
+	for (uint32_t i = 0; stats_copy(s, STATS_NODE, i, &n) == 0; i++)
+		for (unsigned k = 0; k < STATS_SOURCES; k++)
+			printf("node %d %s: %s\n", n.node, n.source[k].name,
+			       n.source[k].why[0] ? n.source[k].why : "counts");
+	return 0;
+}
+
 static int watch(struct stats *s)
 {
 	char line[16], why[SPARQ_ERROR_TEXT] = "";
@@ -144,12 +156,15 @@ int main(int argc, char **argv)
 	int r;
 
 	if (argc != 3)
-		return complain("SOCKET and sums, watch or write are expected");
+		return complain("SOCKET and sums, sources, watch or write are expected");
 	if (!strcmp(argv[2], "write"))
 		return try_to_write(argv[1]);
 	if (stats_open(argv[1], &s, why) < 0)
 		return complain(why);
-	r = strcmp(argv[2], "watch") ? print_sums(s) : watch(s);
+	if (!strcmp(argv[2], "watch"))
+		r = watch(s);
+	else
+		r = strcmp(argv[2], "sums") ? print_sources(s) : print_sums(s);
 	stats_close(s);
 	return r;
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,6 +103,62 @@ static void test_a_user_keeps_its_slot_while_there_is_room(void **state)
 	assert_ptr_equal(stats_page_user(p, 400), a);
 	assert_int_equal(a->steps, 0); /* nothing of another user */
 	assert_int_equal(a->uid, 400);
+}
+
+/* ---- who may see it ------------------------------------------------------------- */
+
+#define ADMINS 54321
+#define EXPORTER 54322
+#define SOMEBODY 54323
+
+/* What is said of a process with these ids and groups that connects. */
+static int check_as(uid_t uid, gid_t gid, const gid_t *groups, size_t n)
+{
+	const struct stats_readers r = {
+		.exporter = EXPORTER, .admins = ADMINS, .has_exporter = true, .has_admins = true
+	};
+	int end[2], error;
+
+	/* The kernel takes them down when the pair is made. */
+	assert_int_equal(setgroups(n, groups), 0);
+	assert_int_equal(setegid(gid), 0);
+	assert_int_equal(seteuid(uid), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, end), 0);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(setegid(0), 0);
+	error = stats_readers_check(&r, end[0]);
+	close(end[0]);
+	close(end[1]);
+	return error;
+}
+
+static void test_few_may_see_it(void **state)
+{
+	const struct stats_readers none = { .has_admins = false };
+	gid_t before[256], many[200];
+	int n = getgroups(256, before), end[2];
+
+	if (geteuid() != 0)
+		skip();
+	for (unsigned i = 0; i < 200; i++)
+		many[i] = 60000 + i;
+	assert_int_equal(check_as(0, 0, NULL, 0), 0);
+	assert_int_equal(check_as(EXPORTER, SOMEBODY, NULL, 0), 0);
+	assert_int_equal(check_as(SOMEBODY, ADMINS, NULL, 0), 0);
+	assert_int_equal(check_as(SOMEBODY, SOMEBODY, NULL, 0), -EACCES);
+	assert_int_equal(check_as(SOMEBODY, SOMEBODY, many, 200), -EACCES);
+	assert_int_equal(check_as(SOMEBODY, SOMEBODY, many, 0), -EACCES);
+	many[199] = ADMINS;
+	assert_int_equal(check_as(SOMEBODY, SOMEBODY, many, 200), 0);
+	/* A machine without that group: its number, 0 here, is nobody's way in. */
+	assert_int_equal(setegid(0), 0);
+	assert_int_equal(seteuid(SOMEBODY), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, end), 0);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(stats_readers_check(&none, end[0]), -EACCES);
+	close(end[0]);
+	close(end[1]);
+	assert_int_equal(setgroups((size_t)n, before), 0);
 }
 
 /* ---- nobody writes it ----------------------------------------------------------- */
@@ -299,6 +356,7 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_a_user_keeps_its_slot_while_there_is_room,
 						set_up, tear_down),
+		cmocka_unit_test(test_few_may_see_it),
 		cmocka_unit_test_setup_teardown(test_the_descriptor_cannot_write, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_a_client_reads_what_was_written, set_up,
