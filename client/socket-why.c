@@ -27,7 +27,7 @@ static void name_group(gid_t gid, char *ret, size_t n)
 static void say_closed(const char *path, char *ret, size_t n)
 {
 	struct stat at;
-	char group[64];
+	char group[40];
 
 	if (stat(path, &at) < 0) {
 		snprintf(ret, n, "a directory on the way to it is closed to uid %u", geteuid());
