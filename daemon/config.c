@@ -15,12 +15,13 @@
 
 #include "daemon/config.h"
 #include "daemon/log.h"
+#include "numa/reserve.h"
 #include "shm/base.h"
 #include "shm/sparq-abi.h"
 
 #define FILE_BYTES_MAX (64 * KIB)
 
-enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL, KEY_PAGES };
+enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL, KEY_PAGES, KEY_RESERVE };
 
 struct key {
 	const char *name;
@@ -50,6 +51,8 @@ static const struct key keys[] = {
 	    "memory for KV rows, over all nodes; 0: a quarter of the machine's"),
 	KEY(FIELD(huge_pages), KEY_PAGES, 0, HUGE_1G, "yes", FIXED,
 	    "take the pool from reserved huge pages where there are enough: yes, no, 2M, 1G"),
+	KEY(FIELD(reserve_huge_pages), KEY_RESERVE, 1, CONFIG_TEXT_MAX - 1, "auto", FIXED,
+	    "huge pages that sparqd-hugepages sets aside: auto, no, or node0:2M:4096,..."),
 	KEY(FIELD(catalogue_bytes), KEY_BYTES, MIB, 64 * GIB, "64M", FIXED,
 	    "memory for the tables that say what is in the pool"),
 	KEY(FIELD(workers), KEY_U32, 0, 64, "0", FIXED, "threads that compute; 0: one per CPU"),
@@ -211,6 +214,14 @@ static int store_text(const struct key *k, const char *text, void *field)
 	return 0;
 }
 
+static int store_reserve(const struct key *k, const char *text, void *field)
+{
+	struct reserve unused;
+	int r = reserve_parse(text, &unused);
+
+	return r < 0 ? r : store_text(k, text, field);
+}
+
 static int store_value(const struct key *k, const char *text, void *field)
 {
 	int level;
@@ -222,6 +233,8 @@ static int store_value(const struct key *k, const char *text, void *field)
 		return parse_bool(text, field);
 	case KEY_PAGES:
 		return parse_pages(text, field);
+	case KEY_RESERVE:
+		return store_reserve(k, text, field);
 	case KEY_LEVEL:
 		level = log_level_parse(text);
 		if (level >= 0)
@@ -250,6 +263,7 @@ static const char *format_value(const struct key *k, const void *field, char *re
 {
 	switch (k->type) {
 	case KEY_TEXT:
+	case KEY_RESERVE:
 		return field;
 	case KEY_BOOL:
 		return *(const bool *)field ? "yes" : "no";
@@ -282,6 +296,9 @@ static const char *describe(const struct key *k, char *ret, size_t size)
 		break;
 	case KEY_PAGES:
 		snprintf(ret, size, "yes, no, 2M or 1G");
+		break;
+	case KEY_RESERVE:
+		snprintf(ret, size, "auto, no, or a list such as node0:2M:4096,node1:1G:16");
 		break;
 	case KEY_LEVEL:
 		snprintf(ret, size, "error, warning, notice, info or debug");

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define CONFIG_PATH_MAX 108
+#define CONFIG_TEXT_MAX 256
 #define CONFIG_WHY_BYTES 240 /* of every `why` below */
 
 /* Of which reserved pages the pool is wanted. Not 0: of some. */
@@ -20,6 +21,7 @@ struct config {
 	char control[CONFIG_PATH_MAX]; /* varlink */
 	uint64_t pool_bytes;           /* over all nodes; 0: a quarter of memory */
 	enum huge_pages huge_pages;    /* HUGE_YES: the largest that lie ready */
+	char reserve_huge_pages[CONFIG_TEXT_MAX]; /* by sparqd-hugepages(8) */
 	uint64_t catalogue_bytes;
 	uint32_t workers; /* 0: one per usable CPU */
 	bool pin_workers;

@@ -187,7 +187,7 @@ void doctor_tell(const struct server *s)
 
 		if (c->said || (c->verdict != CHECK_WARNING && c->verdict != CHECK_WRONG))
 			continue;
-		log_warning("%s: %s%s%s", c->name, c->text, c->remedy[0] ? "; to mend it: " : "",
-			    c->remedy);
+		log_event(EVENT_MACHINE, NULL, "%s: %s%s%s", c->name, c->text,
+			  c->remedy[0] ? "; to mend it: " : "", c->remedy);
 	}
 }

@@ -13,7 +13,6 @@
 #include "shm/base.h"
 #include "shm/clock.h"
 
-#define ARENA_ALIGN (2 * MIB)
 #define FILL_USEC 30000000 /* what has to come of the filling within it is one page */
 
 /* How the filling goes, for the manager; and whether anybody wants an end of it. */
@@ -46,22 +45,6 @@ static int on_progress(void *arg, size_t done, size_t total)
 		      (double)total / (double)GIB,
 		      seconds > 0 ? (double)done / (double)GIB / seconds : 0);
 	return 0;
-}
-
-/* What every part is a multiple of. */
-static size_t page_bytes(const struct config *c)
-{
-	return c->huge_pages == HUGE_1G ? GIB : ARENA_ALIGN;
-}
-
-uint64_t placement_wanted(const struct topo *t, const struct config *c)
-{
-	uint64_t total = c->pool_bytes;
-
-	for (unsigned i = 0; i < t->n_nodes && c->pool_bytes == 0; i++)
-		total += t->node[i].memory_bytes / 4;
-	/* An equal part on each node, since KV heads are spread over all. */
-	return ALIGN_UP(MAX(total / t->n_nodes, 1u), page_bytes(c));
 }
 
 static bool in_huge_pages(const struct arena *a)

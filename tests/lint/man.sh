@@ -2,17 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # The man pages: well formed, and true as far as a machine can tell.
 #
-#   man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES
+#   man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES HUGEPAGES
 #
 # NAMES is the program of names.c. Skipped without mandoc.
 set -euo pipefail
 export LC_ALL=C
 
-usage='usage: man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES'
+usage='usage: man.sh SOURCE-DIRECTORY SPARQCTL SPARQD NAMES HUGEPAGES'
 source=${1:?$usage}
 sparqctl=$(realpath "${2:?$usage}")
 sparqd=$(realpath "${3:?$usage}")
 names=$(realpath "${4:?$usage}")
+hugepages=$(realpath "${5:?$usage}")
 # Pages that others refer to and that are still to be written.
 awaited=''
 
@@ -117,14 +118,14 @@ ctl_is_explained() {
 	done
 }
 
-# Each option of sparqd --help has its paragraph in sparqd(8), and none has one that is not there.
+# options_agree PROGRAM PAGE: each option that it helps with has its paragraph, and none has one that
+# is not there.
 options_agree() {
-	"$sparqd" --help | grep -oE '^ +(-h, )?--[a-z-]+' | grep -oE -- '--[a-z-]+' |
-		sort >"$scratch/help"
-	sed -n 's/^\.It Fl \(-[a-z-]*\).*/-\1/p' sparqd.8 | sort >"$scratch/page"
-	[ -s "$scratch/help" ] || complain "sparqd --help says nothing"
+	"$1" --help | grep -oE '(^| |\[)--[a-z-]+' | grep -oE -- '--[a-z-]+' | sort -u >"$scratch/help"
+	sed -n 's/^\.It Fl \(-[a-z-]*\).*/-\1/p' "$2" | sort >"$scratch/page"
+	[ -s "$scratch/help" ] || complain "$1 --help says nothing"
 	diff "$scratch/help" "$scratch/page" >"$scratch/differs" ||
-		complain "sparqd --help (<) and sparqd(8) (>): $(cat "$scratch/differs")"
+		complain "$1 --help (<) and $2 (>): $(cat "$scratch/differs")"
 }
 
 # example_is_the_file PAGE FILE: the example of a page is the file that is compiled.
@@ -154,7 +155,8 @@ references
 synopses_compile
 usage_agrees
 ctl_is_explained
-options_agree
+options_agree "$sparqd" sparqd.8
+options_agree "$hugepages" sparqd-hugepages.8
 example_is_the_file libsparq.3 hello.c
 example_is_the_file sparq_queue_resume.3 resume.c
 words_are_explained

@@ -65,6 +65,9 @@ static void test_errors(void **state)
 		  "f:1: catalogue_bytes = \"1\": a size from 1MiB to 64GiB is expected" },
 		{ "huge_pages = maybe",
 		  "f:1: huge_pages = \"maybe\": yes, no, 2M or 1G is expected" },
+		{ "reserve_huge_pages = node0:4M:1",
+		  "f:1: reserve_huge_pages = \"node0:4M:1\": auto, no, or a list such as "
+		  "node0:2M:4096,node1:1G:16 is expected" },
 		{ "pin_workers = maybe", "f:1: pin_workers = \"maybe\": yes or no is expected" },
 		{ "log_level = loud",
 		  "f:1: log_level = \"loud\": error, warning, notice, info or debug is expected" },

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How large the pool is to be: for the daemon, its checks, and who sets pages aside for it. */
+#include "daemon/placement.h"
+#include "shm/base.h"
+
+/* What every part is a multiple of. */
+static size_t part_align(const struct config *c)
+{
+	return c->huge_pages == HUGE_1G ? GIB : 2 * MIB;
+}
+
+uint64_t placement_wanted(const struct topo *t, const struct config *c)
+{
+	uint64_t total = c->pool_bytes;
+
+	for (unsigned i = 0; i < t->n_nodes && c->pool_bytes == 0; i++)
+		total += t->node[i].memory_bytes / 4;
+	/* An equal part on each node, since KV heads are spread over all. */
+	return ALIGN_UP(MAX(total / t->n_nodes, 1u), part_align(c));
+}
