@@ -73,7 +73,7 @@ static bool print_node(json_object *node)
 		printf("not measured: %s\n", reason ? json_object_get_string(reason) : "-");
 		return false;
 	}
-	format_time(number(node, "taken_at"), taken, sizeof(taken));
+	format_time(number(node, "measured_at"), taken, sizeof(taken));
 	printf("%8.1f GB/s read by %lld threads, %s\n",
 	       (double)number(node, "read_bytes_per_second") / 1e9,
 	       (long long)number(node, "threads"), taken);

@@ -91,12 +91,18 @@ static void add_worker(const struct stats_worker *w, struct top_counts *sum,
 			node_bytes[n] += w->read_node_bytes[n][p];
 }
 
+/* Reads, or both ways where the source does not tell them apart. */
+static uint64_t traffic(const struct stats_source *s)
+{
+	return s->read_bytes != STATS_UNKNOWN ? s->read_bytes : s->total_bytes;
+}
+
 /* The first source that counts. */
 static const struct stats_source *find_source(const struct top_node *n)
 {
 	for (unsigned i = 0; i < STATS_SOURCES; i++)
 		if (n->sources[i].name[0] && !n->sources[i].why[0] &&
-		    n->sources[i].read_bytes != STATS_UNKNOWN)
+		    traffic(&n->sources[i]) != STATS_UNKNOWN)
 			return &n->sources[i];
 	return NULL;
 }
@@ -115,8 +121,8 @@ static void look_at_node(struct top *t, struct top_node *n, const struct stats_n
 	memcpy(n->sources, now->source, sizeof(n->sources));
 	n->source = find_source(n);
 	if (n->source) {
-		n->dram_rate = rate(t, n->source->read_bytes, n->dram_bytes);
-		n->dram_bytes = n->source->read_bytes;
+		n->dram_rate = rate(t, traffic(n->source), n->dram_bytes);
+		n->dram_bytes = traffic(n->source);
 	}
 }
 

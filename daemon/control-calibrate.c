@@ -87,7 +87,7 @@ static json_object *node_object(const struct server *s, unsigned index)
 	}
 	if (c.bytes_s)
 		json_add_number(o, "read_bytes_per_second", c.bytes_s);
-	json_add_number(o, "taken_at", c.taken_s);
+	json_add_number(o, "measured_at", c.taken_s);
 	json_add_number(o, "threads", c.n_threads);
 	if (c.why[0])
 		json_add_text(o, "reason", c.why);

@@ -2,6 +2,7 @@
 /* How the daemon is: one sentence, and the figures behind it. */
 #include <string.h>
 
+#include "daemon/calibrate.h"
 #include "daemon/control-json.h"
 #include "daemon/control.h"
 #include "daemon/server.h"
@@ -10,19 +11,25 @@
 #include "shm/base.h"
 #include "shm/clock.h"
 
-static json_object *pools(const struct placement *p)
+static json_object *pools(const struct server *s)
 {
+	const struct placement *p = &s->placement;
 	json_object *all = json_object_new_array();
 
 	for (unsigned i = 0; i < p->n; i++) {
 		const struct arena *a = &p->arena[i];
 		json_object *o = json_object_new_object();
+		struct calibrated measured;
 
 		json_object_object_add(o, "node", json_object_new_int(a->node));
 		json_add_text(o, "pages", arena_pages_name(a->pages));
 		json_add_number(o, "page_bytes", a->page_bytes);
 		json_add_number(o, "bytes", a->bytes);
 		json_add_number(o, "misplaced_pages", a->misplaced_pages);
+		if (calibrate_get(s->calibration, i, &measured) && measured.bytes_s) {
+			json_add_number(o, "read_bytes_per_second", measured.bytes_s);
+			json_add_number(o, "measured_at", measured.taken_s);
+		}
 		json_object_array_add(all, o);
 	}
 	return all;
@@ -154,7 +161,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	add_memory(s, out);
 	json_add_text(out, "kept_by", keep_kind_name(server_is_kept(s) ? keep_kind() : KEEP_NONE));
 	json_object_object_add(out, "recovery", recovery(&s->recovered));
-	json_object_object_add(out, "pools", pools(&s->placement));
+	json_object_object_add(out, "pools", pools(s));
 	json_object_object_add(out, "spill", spill(s->spill));
 	add_list(out, "users", control_users(s));
 	add_list(out, "caches", control_caches(s));

@@ -37,7 +37,7 @@ static uint64_t read_sum(const struct stats_read *r)
 	return sum;
 }
 
-static void add_worker(const struct stats_worker *w, uint64_t *ops, uint64_t *nodes,
+static void add_worker(const struct stats_worker *w, uint64_t *ops, uint64_t nodes[STATS_NODES],
 		       uint64_t *steps)
 {
 	for (unsigned op = 0; op < STATS_OPS; op++) {
@@ -47,21 +47,38 @@ static void add_worker(const struct stats_worker *w, uint64_t *ops, uint64_t *no
 	}
 	for (unsigned node = 0; node < STATS_NODES; node++)
 		for (unsigned p = 0; p < SPARQ_PLANES; p++)
-			*nodes += w->read_node_bytes[node][p];
+			nodes[node] += w->read_node_bytes[node][p];
+}
+
+/* What each has, and the sum over all that were read. */
+static uint64_t print_nodes(const struct stats *s, const uint64_t bytes[STATS_NODES])
+{
+	uint64_t sum = 0, roofline = 0;
+	struct stats_node n;
+
+	for (uint32_t i = 0; stats_copy(s, STATS_NODE, i, &n) == 0; i++) {
+		printf("read-%d %" PRIu64 "\nused-%d %" PRIu64 "\n", n.node, bytes[i], n.node,
+		       n.pool_used_bytes);
+		roofline += n.roofline_bytes_s;
+	}
+	for (unsigned i = 0; i < STATS_NODES; i++)
+		sum += bytes[i];
+	printf("roofline %" PRIu64 "\n", roofline);
+	return sum;
 }
 
 static int print_sums(const struct stats *s)
 {
+	uint64_t node_bytes[STATS_NODES] = { 0 };
 	uint64_t ops = 0, nodes = 0, steps = 0, users = 0, sequences = 0, n = 0, rows = 0;
 	struct stats_sequence q;
-	struct stats_node node = { 0 };
 	struct stats_control c;
 	struct stats_worker w;
 	struct stats_user u;
 
 	for (uint32_t i = 0; i < stats_count(s, STATS_WORKER); i++)
 		if (stats_copy(s, STATS_WORKER, i, &w) == 0)
-			add_worker(&w, &ops, &nodes, &steps);
+			add_worker(&w, &ops, node_bytes, &steps);
 	for (uint32_t i = 0; i < stats_count(s, STATS_USER); i++)
 		if (stats_copy(s, STATS_USER, i, &u) == 0 && u.used)
 			users += read_sum(&u.read);
@@ -74,8 +91,7 @@ static int print_sums(const struct stats *s)
 	}
 	if (stats_copy(s, STATS_CONTROL, 0, &c) < 0)
 		return complain("the control block is never still");
-	stats_copy(s, STATS_NODE, 0, &node);
-	printf("roofline %" PRIu64 "\n", node.roofline_bytes_s);
+	nodes = print_nodes(s, node_bytes);
 	printf("ops %" PRIu64 "\nnodes %" PRIu64 "\nusers %" PRIu64 "\nsequences %" PRIu64
 	       "\nsteps %" PRIu64 "\nthere %" PRIu64 "\nrows %" PRIu64 "\ncounted %" PRIu64
 	       "\nsessions %u\nparked %" PRIu64 "\n",
