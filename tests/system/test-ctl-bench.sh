@@ -14,6 +14,7 @@ ctl bench --rows 4096 --seconds 0.3 --json >"$scratch/result" || fail "bench: $(
 jq -e '.rows as $n | .policies[0] as $d | .policies[1] as $s
 	| $d.policy == "dense" and $s.policy == "sparq"
 	and $d.bytes_per_step >= $n * 4096 and $d.bytes_per_step <= ($n + 256) * 4096
+	and ($d.bytes_per_step | . == floor) # every step reads the same
 	and $s.bytes_per_step < $d.bytes_per_step and $s.bytes_per_step > 0
 	and ([$d, $s] | all(.steps > 0 and .median_ms > 0 and .median_ms <= .slow_ms
 		and (.read_bytes_per_s / .steps_per_s / .bytes_per_step - 1 | fabs) < 1e-9))
