@@ -300,6 +300,38 @@ static void test_caches_and_users(void **state)
 	json_object_put(reply);
 }
 
+/* A message that was damaged under way gets an answer, and whom it did not name keeps what he has.
+ */
+static void test_damage(void **state)
+{
+	static const char *const messages[] = {
+		"{\"method\":\"io.sparqd.Control.ListSequences\",\"parameters\":{\"uid\":1000,"
+		"\"cache\":\"chat\",\"parked\":true,\"after\":3,\"limit\":2}}",
+		"{\"method\":\"io.sparqd.Control.Drop\",\"parameters\":{\"id\":\"0x1ffffffff\"}}",
+		"{\"method\":\"io.sparqd.Control.Pin\",\"parameters\":{\"cache\":\"chat\","
+		"\"sequence\":\"absent\",\"uid\":1001}}",
+	};
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
+		size_t n = strlen(messages[i]);
+
+		for (size_t bit = 0; bit < 8 * n; bit++) {
+			char message[256], *text = NULL;
+
+			memcpy(message, messages[i], n);
+			message[bit / 8] ^= (char)(1u << bit % 8);
+			assert_int_equal(varlink_answer(&control_service, &w->server, message, n,
+							&text),
+					 0);
+			assert_non_null(text);
+			free(text);
+		}
+	}
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(w->seq[i]->cache == w->c || w->seq[i]->cache == w->other, 1);
+}
+
 #define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -314,6 +346,7 @@ int main(void)
 		IN_WORLD(test_ambiguous),
 		IN_WORLD(test_pin),
 		IN_WORLD(test_caches_and_users),
+		IN_WORLD(test_damage),
 	};
 
 	log_open(LOG_ERR);
