@@ -48,7 +48,7 @@ tests=(
 # apt installs them without a network.
 machine=(
 	systemd-sysv dbus
-	procps             # ps
+	procps jq          # ps; the journal's fields
 	curl               # reads what the exporter says
 	libjson-c5 libnuma1 liburing2 libsystemd0 libxxhash0
 	libopenblas0       # sparq-generate
