@@ -57,9 +57,9 @@ documented() {
 	done
 }
 
-# exposed UNIT TENTHS [DROP-IN]: at most so many tenths of exposure.
+# exposed UNIT TENTHS [DROP-IN]: at most so many tenths of exposure, and sparq-security(7) says how much.
 exposed() {
-	local root
+	local root value entry=".It Pa $1 ${3:+No with Pa ${3##*/} }Pq"
 	root=$(mktemp -d "$scratch/root.XXXXXX")
 	mkdir -p "$root/etc/systemd/system/$1.d"
 	cp "$scratch/$1" "$root/etc/systemd/system/"
@@ -68,6 +68,9 @@ exposed() {
 		"$1" >"$scratch/exposure" 2>&1; then
 		complain "$(grep -v '✓' "$scratch/exposure")"
 	fi
+	value=$(awk '/Overall exposure/ { print $(NF - 2) }' "$scratch/exposure")
+	grep -qxF "$entry $value" "$source/../man/sparq-security.7" ||
+		complain "sparq-security.7 has no \"$entry $value\""
 	echo "$(grep 'Overall exposure' "$scratch/exposure") ${3:+with ${3##*/}}"
 }
 
@@ -91,8 +94,6 @@ documented
 for unit in "$scratch"/*.service; do
 	case ${unit##*/} in
 	sparqd.service | sparqd-exporter.service) exposed "${unit##*/}" 5 ;;
-	# What it must do as root is in its page; what it may do is that alone.
-	sparqd-hugepages.service) exposed sparqd-hugepages.service 15 ;;
 	*) exposed "${unit##*/}" 10 ;;
 	esac
 done
