@@ -7,6 +7,7 @@
 #   stage_installed    $stage/tree: what "meson install" installs; $stage/lib: libraries of ours and
 #                      those that a bare system lacks
 #   stage_program NAME...   programs of the build directory
+#   example PAGE MARK  prints the example of a man page that stands below the comment "MARK: ..."
 #   machine SECONDS    runs $stage/inside in a machine, whose functions are those of inside.sh
 #
 # $NSPAWN_RUN, where it is set, is used in the place of tests/machine/nspawn: it takes the options
@@ -42,6 +43,14 @@ stage_program() {
 		cp "$build/$program" "$stage/"
 		stage_libraries "$build/$program"
 	done
+}
+
+example() {
+	local text
+	text=$(awk -v mark="$2:" 'index($0, ".\\\" " mark) == 1 { found = 1 } /^\.Ed/ { found = block = 0 }
+		block; found && /^\.Bd/ { block = 1 }' "$source/man/$1" | sed 's/^\\&//; s/\\e/\\/g')
+	[ -n "$text" ] || { echo "$1 has no example \"$2\"" >&2; return 1; }
+	printf 'set -e\n%s\n' "$text"
 }
 
 machine() {

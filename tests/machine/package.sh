@@ -43,6 +43,10 @@ find "$packages" -name '*.deb' ! -name '*dbgsym*' -exec cp -t "$stage/debs" {} +
 later
 stage_program tests/system/probe # with the library of the package, not with $stage/lib
 cp -r "$source/client/examples/model" "$stage/model"
+example sparqd.8 'quick start' >"$stage/quick-start"
+for mark in groups limit exposure; do
+	example sparq-security.7 "$mark" >"$stage/$mark"
+done
 
 cat >"$stage/inside" <<'SCRIPT'
 . /build/inside.sh
@@ -57,7 +61,7 @@ printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod +x /usr/sbin/policy-rc.d
 apt install /build/debs/*.deb
 [ "$(sockets)" = "inactive inactive" ] || fail "policy-rc.d says no, and the sockets are $(sockets)"
-apt purge sparqd libsparq0
+apt purge sparqd sparqd-exporter libsparq0
 rm /usr/sbin/policy-rc.d
 echo "ok: started nothing against policy-rc.d"
 
@@ -73,6 +77,17 @@ make_users
 configure pool_bytes=256M catalogue_bytes=16M
 echo "ok: installed; sockets wait, the daemon does not run"
 
+# The first page that anybody reads, to the letter.
+useradd -m alice && useradd -m bob
+bash -x /build/quick-start >/tmp/said 2>&1 || fail "the quick start of sparqd(8): $(cat /tmp/said)"
+as alice sparqctl status >/dev/null || fail "alice may not control it"
+echo "ok: the quick start of sparqd(8): $(tail -n 1 /tmp/said)"
+for page in groups limit exposure; do
+	bash /build/$page >/tmp/said 2>&1 || fail "sparq-security(7), $page: $(cat /tmp/said)"
+done
+sed -i '/^user_bytes/d' /etc/sparqd/sparqd.conf
+echo "ok: the examples of sparq-security(7): $(tail -n 1 /tmp/said)"
+
 # What a new user does: a language model, as a member of sparq and of nothing else.
 as user sparq-generate --model /build/model --prompt /build/model/prompt.txt \
 	--check /build/model/reference.json --held-out /build/model/text-c.txt --compare --short \
@@ -82,6 +97,14 @@ echo "ok: a language model as an unprivileged user: $(grep -c . /tmp/said) lines
 as admin sparqctl status >/tmp/said || fail "sparqctl status"
 echo "ok: $(head -n 1 /tmp/said)"
 as user /build/hello >/tmp/said || fail "the example: $(cat /tmp/said)"
+# Figures: nothing is there before somebody asks for it.
+exporter=/run/sparqd-exporter/metrics.sock
+[ ! -e $exporter ] || fail "the exporter was started by its installation"
+systemctl enable --now sparqd-exporter.socket 2>/dev/null
+as admin curl -sf --unix-socket $exporter http://localhost/metrics >/tmp/said || fail "no metrics"
+grep -q '^sparq_build_info' /tmp/said || fail "metrics: $(head /tmp/said)"
+as user curl -sf --unix-socket $exporter http://localhost/metrics >/dev/null && fail "a user reads all figures"
+echo "ok: metrics: $(grep -vc '^#' /tmp/said) lines"
 
 whole
 begin upgraded
@@ -107,11 +130,11 @@ begin removed
 [ -d /var/lib/sparqd ] || fail "no state"
 touch /var/lib/sparqd/something
 pid=$(show MainPID)
-apt remove sparqd
+apt remove sparqd sparqd-exporter
 [ ! -d "/proc/$pid" ] || fail "the removal left the daemon running"
 [ ! -e /run/sparqd/sparqd.sock ] || fail "the removal left the socket"
 [ -e /var/lib/sparqd/something ] || fail "the removal took the state"
-apt purge sparqd
+apt purge sparqd sparqd-exporter
 [ ! -e /var/lib/sparqd ] || fail "the purge left the state"
 [ -z "$(find /etc/systemd -name 'sparqd*')" ] || fail "the purge left: $(find /etc/systemd -name 'sparqd*')"
 [ -e /etc/sparqd/sparqd.conf ] || fail "the purge took a file that is the administrator's"
