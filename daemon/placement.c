@@ -88,35 +88,42 @@ static struct arena_params params_of(const struct topo_node *n, size_t bytes,
 	};
 }
 
-static bool told_before(char (*why)[ARENA_WHY_BYTES], unsigned i)
+/* Once, whatever the number of nodes: the reason of the first stands for all. `why` for each; NULL:
+ * an earlier daemon's. */
+static void tell_shortfall(const struct placement *p, const struct config *c,
+			   char (*why)[ARENA_WHY_BYTES])
 {
-	for (unsigned k = 0; k < i; k++)
-		if (strcmp(why[k], why[i]) == 0)
-			return true;
-	return false;
+	const char *pages = c->huge_pages == HUGE_1G ? "pages of 1 GiB" : "huge pages";
+	unsigned first = 0, n = 0;
+	char more[32] = "";
+
+	for (unsigned i = p->n; i-- > 0;) {
+		if (!fell_short(&p->arena[i], c))
+			continue;
+		first = i;
+		n++;
+	}
+	if (n == 0)
+		return;
+	if (n > 1)
+		snprintf(more, sizeof(more), " and %u other%s", n - 1, n > 2 ? "s" : "");
+	log_event(EVENT_SMALL_PAGES, NULL, "pool: %" PRIu64 " MiB on node %d%s are not in %s%s%s%s",
+		  p->shortfall_bytes / MIB, p->arena[first].node, more, pages,
+		  why ? ": "
+		      : ", as the daemon before had them; a stop and a start look for some "
+			"again, and drop the KV",
+		  why ? why[first] : "", n > 1 ? "; sparqctl doctor tells of each" : "");
 }
 
-/* What an administrator must know: where it is, and what it lacks. `why` for each, or NULL. */
+/* What an administrator must know: where it is, and what it lacks. */
 static void report(const struct placement *p, const struct config *c, char (*why)[ARENA_WHY_BYTES])
 {
 	uint64_t misplaced = placement_misplaced(p);
 
-	for (unsigned i = 0; i < p->n; i++) {
-		const struct arena *a = &p->arena[i];
-
-		log_info("pool: %zu MiB on node %d in %s", a->bytes / MIB, a->node,
-			 arena_pages_name(a->pages));
-		if (fell_short(a, c) && !why)
-			log_event(EVENT_SMALL_PAGES, NULL,
-				  "pool: %zu MiB on node %d are not in huge pages, as the daemon "
-				  "before had them; a stop and a start look for some again, and "
-				  "drop the KV",
-				  a->bytes / MIB, a->node);
-		else if (fell_short(a, c) && !told_before(why, i))
-			log_event(EVENT_SMALL_PAGES, NULL,
-				  "pool: %zu MiB on node %d are not in huge pages: %s",
-				  a->bytes / MIB, a->node, why[i]);
-	}
+	for (unsigned i = 0; i < p->n; i++)
+		log_info("pool: %zu MiB on node %d in %s", p->arena[i].bytes / MIB,
+			 p->arena[i].node, arena_pages_name(p->arena[i].pages));
+	tell_shortfall(p, c, why);
 	if (misplaced > 0)
 		log_event(EVENT_MISPLACED, NULL,
 			  "%" PRIu64 " pages of the pool are not on their node", misplaced);
