@@ -34,9 +34,15 @@ static bool is_member(gid_t gid)
 	return false;
 }
 
-static void check_groups(json_object *checks)
+const char *ctl_caller_name(void)
 {
 	const struct passwd *me = getpwuid(geteuid());
+
+	return me ? me->pw_name : "$USER";
+}
+
+static void check_groups(json_object *checks)
+{
 	const struct group *g = getgrnam("sparq");
 	char remedy[128];
 
@@ -49,8 +55,7 @@ static void check_groups(json_object *checks)
 	} else if (is_member(g->gr_gid)) {
 		ctl_check_add(checks, "groups", "ok", NULL, "the caller is in group sparq");
 	} else {
-		snprintf(remedy, sizeof(remedy), "usermod -aG sparq %s",
-			 me ? me->pw_name : "$USER");
+		snprintf(remedy, sizeof(remedy), "usermod -aG sparq %s", ctl_caller_name());
 		ctl_check_add(
 			checks, "groups", "warning", remedy,
 			"the caller is not in group sparq (as of its login): it may not connect");

@@ -194,8 +194,7 @@ static void tell_absence(const char *path, const char *why, json_object *checks)
 	char join[128];
 
 	if (!strcmp(why, strerror(EACCES))) {
-		snprintf(join, sizeof(join), "usermod -aG sparq-admin %s",
-			 getenv("USER") ?: "$USER");
+		snprintf(join, sizeof(join), "usermod -aG sparq-admin %s", ctl_caller_name());
 		remedy = join;
 	}
 	ctl_check_add(checks, "daemon", "warning", remedy,

@@ -14,3 +14,5 @@ char *ctl_output_of(const char *const *argv, int *ret_status);
 void ctl_check_caller(const struct ctl_options *o, json_object *checks);
 /* What starts a daemon here. */
 const char *ctl_start_command(void);
+/* Who asks, as a word for a command. */
+const char *ctl_caller_name(void);

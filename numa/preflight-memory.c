@@ -20,6 +20,8 @@
 #define HUGE_PATH "/sys/devices/system/node/node%d/hugepages/hugepages-%zukB"
 #define FLAT_PATH "/sys/kernel/mm/hugepages/hugepages-%zukB"
 
+#define GROUP_SLACK_BYTES (16 * MIB)
+
 struct need {
 	uint64_t ordinary;  /* bytes still to be taken of ordinary memory */
 	uint64_t swappable; /* bytes that lie there or will */
@@ -238,7 +240,10 @@ static void check_group(const struct group_need *need, const struct cgroup_room 
 			 "the control group leaves %" PRIu64 " MiB of %s, %" PRIu64
 			 " are wanted: %s",
 			 room->left / MIB, need->of, need->bytes / MIB, need->else_what);
-	mend_group(one, room, room->limit - room->left + need->bytes);
+	/* What the group uses moves while this is read. */
+	mend_group(one, room,
+		   ALIGN_UP(room->limit - room->left + need->bytes + GROUP_SLACK_BYTES,
+			    GROUP_SLACK_BYTES));
 }
 
 static void check_groups(const struct preflight *p, const struct need *need, struct checks *c)

@@ -77,7 +77,7 @@ if [ "$(id -u)" = 0 ]; then
 	start_daemon
 	chmod 600 "$scratch/control.sock" "$socket"
 	echo 'pool_bytes = 16M' >"$scratch/check.conf"
-	said=$(USER=nobody setpriv --reuid nobody --clear-groups "$build/client/sparqctl" doctor \
+	said=$(setpriv --reuid nobody --clear-groups "$build/client/sparqctl" doctor \
 		--control "$scratch/control.sock" --socket "$socket") || fail "as nobody: $said"
 	grep -A1 'daemon .*Permission denied' <<<"$said" | grep -q 'usermod -aG sparq-admin nobody' ||
 		fail "no word of the group: $said"
