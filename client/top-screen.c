@@ -69,7 +69,7 @@ static void draw_foot(const struct screen *s)
 	char text[TOP_TEXT];
 
 	if (s->why[0])
-		snprintf(text, sizeof(text), "%s; trying again", s->why);
+		snprintf(text, sizeof(text), "trying again: %s", s->why);
 	else
 		snprintf(text, sizeof(text), "q end  p %s  h help  order: %s%s",
 			 s->paused ? "go on" : "pause", top_order_name[s->order],

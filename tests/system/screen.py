@@ -3,6 +3,7 @@
 """sparqctl top in a terminal: what stands on its screen, as a terminal would show it.
 
     screen.py SPARQCTL BYTES-PER-STEP USER
+    screen.py SPARQCTL away         prints "up", "away" when the daemon is gone, "back"
 
 The daemon is at work on sequences s0, s1, ... Each figure of the screen is compared with the others
 and with what a step reads, so it does not matter how fast the machine is.
@@ -100,7 +101,20 @@ def working(text):
     return bool(found) and int(found[1]) > 0 and "q end" in text and "second look" not in text
 
 
+def watch_it_go(ctl):
+    t = Terminal([ctl, "top", "--interval", "0.5"], 80, 24, TERM="linux")
+    t.wait("figures", working)
+    print("up", flush=True)
+    t.wait("away", lambda s: "trying again" in s.split("\n")[-1])
+    print("away", flush=True)
+    t.wait("back", working)
+    print("back", flush=True)
+    return t.end()
+
+
 def main():
+    if sys.argv[2] == "away":
+        return watch_it_go(sys.argv[1])
     ctl, per_step, user = sys.argv[1], float(sys.argv[2]), sys.argv[3]
     argv = [ctl, "top", "--interval", "1"]
     t = Terminal(argv, 80, 24, TERM="linux")
@@ -131,8 +145,8 @@ def main():
     t.wait("without colour", working)
     if any(c.fg != "default" for line in t.screen.buffer.values() for c in line.values()):
         sys.exit("colours on a terminal without")
-    t.end()
+    return t.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
