@@ -358,6 +358,12 @@ static void copy(void *arg, void *memory, size_t n)
 	c->from += n;
 }
 
+/* Of the sinks or of a chunk. */
+static const struct kv_parts *parts_of(const struct kv_view *v, uint32_t bit)
+{
+	return v->parted & bit ? v->parts : NULL;
+}
+
 static void write_part(struct image_build *b, struct cursor *c, size_t n)
 {
 	const struct kv_space *space = cache_layer(b->seq->cache, b->layer);
@@ -370,15 +376,16 @@ static void write_part(struct image_build *b, struct cursor *c, size_t n)
 		copy(c, b->index + b->part_at, n);
 		break;
 	case PART_EXTENT:
-		kv_image_tiles(space, channels_of(b), &b->x, b->part_at, n, copy, c);
+		kv_image_tiles(space, channels_of(b), NULL, &b->x, b->part_at, n,
+			       copy, c);
 		break;
 	case PART_SINKS:
-		kv_image_rows(space, b->view.sinks, KV_MAX_SINKS, b->view.n_sinks, b->part_at, n,
-			      copy, c);
+		kv_image_rows(space, parts_of(&b->view, KV_PARTED_SINKS), b->view.sinks,
+			      KV_MAX_SINKS, b->view.n_sinks, b->part_at, n, copy, c);
 		break;
 	default:
-		kv_image_rows(space, b->view.chunk[b->i], KV_CHUNK_ROWS, chunk_rows(b), b->part_at,
-			      n, copy, c);
+		kv_image_rows(space, parts_of(&b->view, 1u << b->i), b->view.chunk[b->i],
+			      KV_CHUNK_ROWS, chunk_rows(b), b->part_at, n, copy, c);
 	}
 	b->part_at += n;
 	b->at += n;

@@ -248,15 +248,15 @@ static size_t share(struct cursor *c, uint64_t bytes)
 	return 0;
 }
 
-static void read_rows(const struct image *im, struct cursor *c, void *chunk, unsigned room,
-		      uint32_t rows)
+static void read_rows(const struct image *im, struct cursor *c, void *chunk, bool parted,
+		      unsigned room, uint32_t rows)
 {
 	const struct kv_space *shape = cache_shape(im->seq->cache);
 	size_t n = share(c, rows * kv_image_row_bytes(shape));
 
 	if (!n)
 		return;
-	kv_image_rows(shape, chunk, room, rows, c->at, n, copy, c);
+	kv_image_rows(shape, parted ? im->view.parts : NULL, chunk, room, rows, c->at, n, copy, c);
 	c->at = 0;
 }
 
@@ -273,14 +273,14 @@ static void read_layer(struct image *im, uint32_t layer, struct cursor *c)
 
 		if (!n)
 			continue;
-		kv_image_tiles(space, v->channels, &v->extent[i], c->at, n, copy, c);
+		kv_image_tiles(space, v->channels, v->parts, &v->extent[i], c->at, n, copy, c);
 		c->at = 0;
 	}
 	if (c->n)
-		read_rows(im, c, v->sinks, KV_MAX_SINKS, v->n_sinks);
-	for (uint32_t row = 0; row < v->tail_rows && c->n; row += KV_CHUNK_ROWS)
-		read_rows(im, c, v->chunk[row / KV_CHUNK_ROWS], KV_CHUNK_ROWS,
-			  MIN(v->tail_rows - row, KV_CHUNK_ROWS));
+		read_rows(im, c, v->sinks, v->parted & KV_PARTED_SINKS, KV_MAX_SINKS, v->n_sinks);
+	for (uint32_t i = 0; i * KV_CHUNK_ROWS < v->tail_rows && c->n; i++)
+		read_rows(im, c, v->chunk[i], v->parted >> i & 1, KV_CHUNK_ROWS,
+			  MIN(v->tail_rows - i * KV_CHUNK_ROWS, KV_CHUNK_ROWS));
 }
 
 void image_read(struct image *im, uint64_t offset, void *buf, size_t n, uint64_t *ret_checksum)

@@ -209,7 +209,7 @@ uint64_t kv_exec_scratch_bytes(const struct kv_space *s, const struct kv_plan *p
 {
 	struct state state;
 
-	state_init(&state, s, plan, view, query, view->head_first);
+	state_init(&state, s, plan, view, query, 0);
 	return exec_lay_out(&state, plan, NULL);
 }
 

@@ -134,29 +134,32 @@ uint32_t kv_image_needs(const struct kv_space *s)
 }
 
 void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *channels,
-		    const struct kv_extent *x, size_t at, size_t n, kv_visit_fn *visit, void *arg)
+		    const struct kv_parts *parts, const struct kv_extent *x, size_t at, size_t n,
+		    kv_visit_fn *visit, void *arg)
 {
 	struct range r = { at, n, visit, arg };
-	size_t stride = kv_extent_bytes(s, x->tiles);
-	char *base = x->base;
+	size_t bytes = kv_extent_bytes(s, x->tiles);
 
-	for (uint32_t h = 0; h < s->kv_heads && r.n; h++, base += stride) {
+	for (uint32_t h = 0; h < s->kv_heads && r.n; h++) {
 		struct parts p = parts_of_tiles(s, table_of(channels, h), x->tiles, x->used);
+		const struct kv_place of_head = kv_place_of(s, x->parted ? parts : NULL, h);
 
-		visit_block(&p, base, &r);
+		visit_block(&p, kv_block_of(&of_head, x->base, bytes), &r);
 	}
 	assert(!r.n);
 }
 
-void kv_image_rows(const struct kv_space *s, void *chunk, unsigned room, unsigned rows, size_t at,
-		   size_t n, kv_visit_fn *visit, void *arg)
+void kv_image_rows(const struct kv_space *s, const struct kv_parts *parts, void *chunk,
+		   unsigned room, unsigned rows, size_t at, size_t n, kv_visit_fn *visit, void *arg)
 {
 	struct range r = { at, n, visit, arg };
-	size_t stride = kv_chunk_bytes(s, room);
+	size_t bytes = kv_chunk_bytes(s, room);
 	struct parts p = parts_of_rows(s, room, rows);
-	char *base = chunk;
 
-	for (uint32_t h = 0; h < s->kv_heads && r.n; h++, base += stride)
-		visit_block(&p, base, &r);
+	for (uint32_t h = 0; h < s->kv_heads && r.n; h++) {
+		const struct kv_place of_head = kv_place_of(s, parts, h);
+
+		visit_block(&p, kv_block_of(&of_head, chunk, bytes), &r);
+	}
 	assert(!r.n);
 }

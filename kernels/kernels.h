@@ -115,28 +115,43 @@ int kv_channels_check(const struct kv_space *s, const struct kv_channels *t, cha
 
 /* ---- rows of one (sequence, layer) ------------------------------------------- */
 
+/* Pages may be in parts, each with an equal number of KV heads but for one more or less. Within a
+ * part, and in a page that is whole, the heads' blocks follow one another. */
+#define KV_MAX_PARTS 64u
+struct kv_parts {
+	uint32_t n;
+	ptrdiff_t shift[KV_MAX_PARTS]; /* from the page's pointer to each part, bytes */
+};
+static inline uint32_t kv_part_of(uint32_t kv_heads, uint32_t parts, uint32_t head)
+{
+	return (uint32_t)((uint64_t)head * parts / kv_heads);
+}
+
 struct kv_extent {
-	void *base;         /* block of KV head `head_first` of the view */
+	void *base;         /* block of KV head 0 */
 	uint32_t first_row; /* number of its first row */
 	uint16_t tiles;     /* slots it has: decides its layout */
 	uint16_t used;      /* sealed tiles that count, from slot 0 */
 	uint32_t last_rows; /* rows that count of the last of them, 1..KV_TILE_ROWS */
+	uint32_t parted;    /* 1: in the view's parts; 0: whole */
 };
 
+#define KV_PARTED_SINKS (1u << 31)
 struct kv_view {
-	uint32_t head_first; /* KV head that the pointers are of */
-	uint32_t rows;       /* all that is visible: n_sinks + sealed + tail_rows */
+	uint32_t rows; /* all that is visible: n_sinks + sealed + tail_rows */
 	uint32_t n_sinks, tail_first, tail_rows; /* tail_first: number of the tail's first row */
 	uint32_t n_extents;
 	const struct kv_extent *extent; /* by first_row */
 	void *sinks;                    /* one chunk of KV_MAX_SINKS rows, NULL if none */
 	void *chunk[KV_MAX_CHUNKS];     /* rows tail_first + 64 i ... */
-	/* Tables by KV head of the cache, whatever head_first is; NULL, or an entry that is:
-	 * channels as they come. The same for every view of a layer. */
+	uint32_t parted;                /* bit i: chunk i is; KV_PARTED_SINKS */
+	const struct kv_parts *parts;   /* NULL: every page is whole */
+	/* Tables by KV head; NULL, or an entry that is: channels as they come. The same for every
+	 * view of a layer. */
 	const struct kv_channels *const *channels;
 };
 
-/* Copies n rows of all the view's heads into sinks and tail from `row` = view->rows on; every chunk
+/* Copies n rows of all heads into sinks and tail from `row` = view->rows on; every chunk
  * needed must be in the view. `kv`: k[kv_heads][k_dim] then v[kv_heads][v_dim], `stride` bytes from
  * row to row. Does not change the view. */
 void kv_write(const struct kv_space *s, const struct kv_view *view, uint32_t row, uint32_t n,
@@ -167,11 +182,14 @@ size_t kv_image_row_bytes(const struct kv_space *s);
  * anyway do without. */
 uint32_t kv_image_needs(const struct kv_space *s);
 /* Calls `visit` for where the bytes [at, at + n) of the extent's first x->used tiles, or of the
- * first `rows` of a chunk of `room` rows, lie in memory, in their order. */
+ * first `rows` of a chunk of `room` rows, lie in memory, in their order. `parts`: the
+ * view's; for a chunk NULL if it is whole. */
 void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *channels,
-		    const struct kv_extent *x, size_t at, size_t n, kv_visit_fn *visit, void *arg);
-void kv_image_rows(const struct kv_space *s, void *chunk, unsigned room, unsigned rows, size_t at,
-		   size_t n, kv_visit_fn *visit, void *arg);
+		    const struct kv_parts *parts, const struct kv_extent *x, size_t at, size_t n,
+		    kv_visit_fn *visit, void *arg);
+void kv_image_rows(const struct kv_space *s, const struct kv_parts *parts, void *chunk,
+		   unsigned room, unsigned rows, size_t at, size_t n, kv_visit_fn *visit,
+		   void *arg);
 
 /* ---- one step ------------------------------------------------------------------ */
 

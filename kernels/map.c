@@ -17,6 +17,19 @@
 
 /* ---- finding --------------------------------------------------------------- */
 
+struct kv_place kv_place_of(const struct kv_space *s, const struct kv_parts *parts, uint32_t head)
+{
+	uint32_t part;
+
+	if (!parts)
+		return (struct kv_place){ .at = head };
+	part = kv_part_of(s->kv_heads, parts->n, head);
+	return (struct kv_place){
+		.shift = parts->shift[part],
+		.at = head - (uint32_t)DIV_UP((uint64_t)part * s->kv_heads, parts->n),
+	};
+}
+
 void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_view *view,
 		 uint32_t head)
 {
@@ -24,6 +37,7 @@ void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_vie
 		.space = s,
 		.view = view,
 		.head = head,
+		.place = { kv_place_of(s, NULL, head), kv_place_of(s, view->parts, head) },
 		.short_extent = kv_extent_layout(s, 1),
 		.long_extent = kv_extent_layout(s, KV_EXTENT_TILES),
 		.sinks = kv_chunk_layout(s, KV_MAX_SINKS),
@@ -86,18 +100,12 @@ static struct kv_block tiles_block(const struct kv_space *s, void *base, uint32_
 				  .needs = s->needs };
 }
 
-static char *tiles_of_head(const struct kv_view *view, const struct kv_extent *extent,
-			   const struct kv_layout *l, uint32_t head)
-{
-	return (char *)extent->base + (head - view->head_first) * l->bytes;
-}
-
 static void find_tiles(const struct kv_map *r, uint32_t row, struct kv_piece *ret)
 {
 	const struct kv_space *s = r->space;
 	const struct kv_extent *x = find_extent(r->view, row);
 	struct kv_layout l = layout_of(r, x->tiles);
-	char *base = tiles_of_head(r->view, x, &l, r->head);
+	char *base = kv_block_of(&r->place[x->parted], x->base, l.bytes);
 
 	assert(row - x->first_row < extent_rows(x));
 	*ret = (struct kv_piece){
@@ -113,11 +121,11 @@ static void find_tiles(const struct kv_map *r, uint32_t row, struct kv_piece *re
 	};
 }
 
-static void find_chunk(const struct kv_map *r, void *chunk, uint16_t rows,
+static void find_chunk(const struct kv_map *r, void *chunk, bool parted, uint16_t rows,
 		       const struct kv_layout *l, struct kv_piece *ret)
 {
 	const struct kv_space *s = r->space;
-	char *base = (char *)chunk + (r->head - r->view->head_first) * l->bytes;
+	char *base = kv_block_of(&r->place[parted], chunk, l->bytes);
 
 	*ret = (struct kv_piece){
 		.k = { .base = base, .dim = s->k_dim, .tiles = 1, .tile_rows = rows },
@@ -127,9 +135,19 @@ static void find_chunk(const struct kv_map *r, void *chunk, uint16_t rows,
 	};
 }
 
+static bool sinks_are_parted(const struct kv_view *view)
+{
+	return view->parted & KV_PARTED_SINKS;
+}
+
+static bool chunk_is_parted(const struct kv_view *view, uint32_t i)
+{
+	return view->parted >> i & 1;
+}
+
 static void find_sinks(const struct kv_map *r, struct kv_piece *ret)
 {
-	find_chunk(r, r->view->sinks, KV_MAX_SINKS, &r->sinks, ret);
+	find_chunk(r, r->view->sinks, sinks_are_parted(r->view), KV_MAX_SINKS, &r->sinks, ret);
 	ret->block_rows = r->view->n_sinks;
 }
 
@@ -137,7 +155,8 @@ static void find_tail(const struct kv_map *r, uint32_t row, struct kv_piece *ret
 {
 	uint32_t chunk = (row - r->view->tail_first) / KV_CHUNK_ROWS;
 
-	find_chunk(r, r->view->chunk[chunk], KV_CHUNK_ROWS, &r->chunk, ret);
+	find_chunk(r, r->view->chunk[chunk], chunk_is_parted(r->view, chunk), KV_CHUNK_ROWS,
+		   &r->chunk, ret);
 	ret->block_first = r->view->tail_first + chunk * KV_CHUNK_ROWS;
 	ret->block_rows = MIN(KV_CHUNK_ROWS, r->view->rows - ret->block_first);
 }
@@ -161,8 +180,9 @@ void kv_map_find(const struct kv_map *r, uint32_t row, uint32_t end, struct kv_p
 
 /* ---- writing --------------------------------------------------------------- */
 
-struct place { /* a row as sent: in the sinks or a chunk, head 0 of the view */
+struct place { /* a row as sent: in the sinks or a chunk */
 	char *base;
+	const struct kv_parts *parts; /* NULL: a whole page's */
 	uint32_t rows, at;
 };
 
@@ -172,11 +192,20 @@ static struct place place_of(const struct kv_space *s, const struct kv_view *vie
 	uint32_t tail_first = MAX(view->tail_first, s->sinks), i;
 
 	if (row < s->sinks)
-		return (struct place){ view->sinks, KV_MAX_SINKS, row };
+		return (struct place){ view->sinks, sinks_are_parted(view) ? view->parts : NULL,
+				       KV_MAX_SINKS, row };
 	assert(row >= tail_first);
-	i = row - tail_first;
-	assert(i / KV_CHUNK_ROWS < KV_MAX_CHUNKS);
-	return (struct place){ view->chunk[i / KV_CHUNK_ROWS], KV_CHUNK_ROWS, i % KV_CHUNK_ROWS };
+	i = (row - tail_first) / KV_CHUNK_ROWS;
+	assert(i < KV_MAX_CHUNKS);
+	return (struct place){ view->chunk[i], chunk_is_parted(view, i) ? view->parts : NULL,
+			       KV_CHUNK_ROWS, (row - tail_first) % KV_CHUNK_ROWS };
+}
+
+static char *block_in(const struct kv_space *s, const struct place *p, uint32_t head, size_t bytes)
+{
+	const struct kv_place place = kv_place_of(s, p->parts, head);
+
+	return kv_block_of(&place, p->base, bytes);
 }
 
 static void write_row(const struct kv_space *s, struct place to, const struct kv_view *view,
@@ -185,11 +214,11 @@ static void write_row(const struct kv_space *s, struct place to, const struct kv
 	size_t e = kv_dtype_bytes(s->dtype), k_bytes = s->k_dim * e, v_bytes = s->v_dim * e;
 	struct kv_layout l = kv_chunk_layout(s, to.rows);
 	const char *v = kv + s->kv_heads * k_bytes;
-	char *block = to.base;
 
-	for (uint32_t h = view->head_first; h < s->kv_heads; h++, block += l.bytes) {
+	for (uint32_t h = 0; h < s->kv_heads; h++) {
 		const struct kv_channels *t = kv_channels_of(view, h);
-		char *k_to = block + to.at * k_bytes, *v_to = block + l.v + to.at * v_bytes;
+		char *block = block_in(s, &to, h, l.bytes), *k_to = block + to.at * k_bytes,
+		     *v_to = block + l.v + to.at * v_bytes;
 
 		if (unlikely(t)) {
 			kv_channels_store(t->k, s->k_dim, e, kv + h * k_bytes, k_to);
@@ -208,14 +237,15 @@ void kv_write(const struct kv_space *s, const struct kv_view *view, uint32_t row
 		write_row(s, place_of(s, view, row + i), view, (const char *)kv + i * stride);
 }
 
-static void copy_row(const struct kv_space *s, struct place from, struct place to, uint32_t heads)
+static void copy_row(const struct kv_space *s, struct place from, struct place to)
 {
 	size_t e = kv_dtype_bytes(s->dtype), k_bytes = s->k_dim * e, v_bytes = s->v_dim * e;
 	struct kv_layout lf = kv_chunk_layout(s, from.rows), lt = kv_chunk_layout(s, to.rows);
-	const char *f = from.base;
-	char *t = to.base;
 
-	for (uint32_t h = 0; h < heads; h++, f += lf.bytes, t += lt.bytes) {
+	for (uint32_t h = 0; h < s->kv_heads; h++) {
+		const char *f = block_in(s, &from, h, lf.bytes);
+		char *t = block_in(s, &to, h, lt.bytes);
+
 		memcpy(t + to.at * k_bytes, f + from.at * k_bytes, k_bytes);
 		memcpy(t + lt.v + to.at * v_bytes, f + lf.v + from.at * v_bytes, v_bytes);
 	}
@@ -224,10 +254,8 @@ static void copy_row(const struct kv_space *s, struct place from, struct place t
 void kv_copy(const struct kv_space *s, const struct kv_view *from, const struct kv_view *to,
 	     uint32_t first, uint32_t n)
 {
-	assert(from->head_first == to->head_first);
 	for (uint32_t row = first; row < first + n; row++)
-		copy_row(s, place_of(s, from, row), place_of(s, to, row),
-			 s->kv_heads - from->head_first);
+		copy_row(s, place_of(s, from, row), place_of(s, to, row));
 }
 
 /* ---- sums of V ------------------------------------------------------------- */
@@ -306,19 +334,27 @@ static void flush_sum(const struct kv_map *r, const float *x, float *ret)
 		ret[c] = (float)sum[c];
 }
 
+static char *tiles_of_head(const struct kv_space *s, const struct kv_view *view,
+			   const struct kv_extent *x, const struct kv_layout *l, uint32_t head)
+{
+	const struct kv_place place = kv_place_of(s, x->parted ? view->parts : NULL, head);
+
+	return kv_block_of(&place, x->base, l->bytes);
+}
+
 const void *kv_flush_at(const struct kv_space *s, const struct kv_view *view,
 			const struct kv_extent *extent, uint32_t head)
 {
 	struct kv_layout l = kv_extent_layout(s, extent->tiles);
 
-	return tiles_of_head(view, extent, &l, head);
+	return tiles_of_head(s, view, extent, &l, head);
 }
 
 void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct kv_extent *extent,
 	      unsigned slot, uint32_t head)
 {
 	struct kv_layout l = kv_extent_layout(s, extent->tiles);
-	char *base = tiles_of_head(view, extent, &l, head);
+	char *base = tiles_of_head(s, view, extent, &l, head);
 	const struct kv_block k = tiles_block(s, base, s->k_dim, extent->tiles);
 	const struct kv_block v = tiles_block(s, base + l.v, s->v_dim, extent->tiles);
 	float x[KV_TILE_ROWS * KV_MAX_DIM]; /* 128 KiB: the largest stack use of this folder */

@@ -34,15 +34,31 @@ struct kv_layout {
 struct kv_layout kv_extent_layout(const struct kv_space *s, unsigned tiles);
 struct kv_layout kv_chunk_layout(const struct kv_space *s, unsigned rows);
 
+/* Where the block of a KV head is: number `at` of those that begin `shift` bytes behind the page's
+ * pointer. */
+struct kv_place {
+	ptrdiff_t shift;
+	uint32_t at;
+};
+
 struct kv_map { /* one KV head of a view */
 	const struct kv_space *space;
 	const struct kv_view *view;
 	uint32_t head;
+	struct kv_place place[2]; /* of the head: in pages that are whole, and in parts */
 	struct kv_layout short_extent, long_extent; /* a choice of rows looks up hundreds */
 	struct kv_layout sinks, chunk;
 	const struct kv_channels *channels; /* of the head; NULL: as they come */
 	uint32_t n_outliers;                /* that its tiles hold apart */
 };
+/* In a page of `parts` (NULL: whole). */
+struct kv_place kv_place_of(const struct kv_space *s, const struct kv_parts *parts, uint32_t head);
+/* The head's block in a page whose blocks have `bytes`. */
+static inline char *kv_block_of(const struct kv_place *place, void *page, size_t bytes)
+{
+	return (char *)page + place->shift + place->at * bytes;
+}
+
 void kv_map_init(struct kv_map *r, const struct kv_space *s, const struct kv_view *view,
 		 uint32_t head);
 

@@ -93,7 +93,7 @@ static void transfer(struct image *im, const struct kv_extent *x, bool restore)
 		size_t n = MIN(lengths[i], im->n - at);
 		struct copy c = { im->bytes + at, 0, restore };
 
-		kv_image_tiles(im->space, im->channels, x, at, n, copy, &c);
+		kv_image_tiles(im->space, im->channels, NULL, x, at, n, copy, &c);
 		assert_int_equal(c.done, n);
 		at += n;
 	}
@@ -225,7 +225,7 @@ static void test_rows(void **state)
 	for (size_t i = 0; i < bytes; i++)
 		chunk[i] = (char)(i * 31 / 7);
 	for (size_t at = 0; at < n; at += 101)
-		kv_image_rows(&s, chunk, KV_CHUNK_ROWS, 37, at, MIN(101, n - at), copy, &c);
+		kv_image_rows(&s, NULL, chunk, KV_CHUNK_ROWS, 37, at, MIN(101, n - at), copy, &c);
 	assert_int_equal(c.done, n);
 	for (unsigned h = 0; h < KV_HEADS; h++) {
 		const char *block = chunk + h * kv_chunk_bytes(&s, KV_CHUNK_ROWS);
@@ -234,10 +234,10 @@ static void test_rows(void **state)
 		assert_memory_equal(image + h * head + head / 2, block + 64 * 64 * 4, head / 2);
 	}
 	c = (struct copy){ image, 0, true };
-	kv_image_rows(&s, back, KV_CHUNK_ROWS, 37, 0, n, copy, &c);
+	kv_image_rows(&s, NULL, back, KV_CHUNK_ROWS, 37, 0, n, copy, &c);
 	memset(image, 0, n);
 	c = (struct copy){ image, 0, false };
-	kv_image_rows(&s, chunk, KV_CHUNK_ROWS, 37, 0, n, copy, &c);
+	kv_image_rows(&s, NULL, chunk, KV_CHUNK_ROWS, 37, 0, n, copy, &c);
 	for (unsigned h = 0; h < KV_HEADS; h++)
 		assert_memory_equal(back + h * kv_chunk_bytes(&s, KV_CHUNK_ROWS), image + h * head,
 				    head / 2);
