@@ -33,8 +33,7 @@ static const char *const share_names[] = { "off", "on" };
 
 /* Parts of the design that this build does not have: ignored, they would change results. */
 static const char *const unsupported[] = {
-	"window",    "softcap", "alibi",    "sink_logits",
-	"placement", "v_in_k",  "volatile", "audit_max_error",
+	"window", "softcap", "alibi", "sink_logits", "v_in_k", "volatile", "audit_max_error",
 };
 
 /* ---- options ------------------------------------------------------------------- */
@@ -55,19 +54,17 @@ static int parse_number(const char *key, const char *value, uint32_t most, uint3
 	return 0;
 }
 
-/* One of the words of a table; the message lists them: "a, b and c". */
+/* Which of the words of a table; the message lists them: "a, b and c". */
 static int parse_word(const char *key, const char *const *words, uint32_t n, const char *value,
-		      uint32_t *ret, char *why)
+		      char *why)
 {
 	char list[80] = "";
 
 	for (uint32_t i = 0; i < n; i++) {
 		size_t at = strlen(list);
 
-		if (!strcmp(value, words[i])) {
-			*ret = i;
-			return 0;
-		}
+		if (!strcmp(value, words[i]))
+			return (int)i;
 		snprintf(list + at, sizeof(list) - at, "%s%s",
 			 i == 0      ? ""
 			 : i + 1 < n ? ", "
@@ -97,7 +94,7 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 		append(takes, sizeof(takes), policy->params[i].name);
 	return why_fail(why, EINVAL,
 			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
-			"on_disconnect, evict, share; policy \"%s\" takes %s",
+			"on_disconnect, evict, share, placement; policy \"%s\" takes %s",
 			key, policy->name, *takes ? takes : "none");
 }
 
@@ -110,7 +107,14 @@ int cache_params_set(struct cache_record *r, const char *key, const char *value,
 	return error == -ENOENT ? fail_unknown(policy, key, why) : error;
 }
 
-#define PARSE_WORD(of) parse_word(#of, of##_names, ARRAY_SIZE(of##_names), value, &r->of, why)
+/* The field gets the word's number. */
+#define PARSE_WORD(of)                                                                             \
+	({                                                                                         \
+		int word = parse_word(#of, of##_names, ARRAY_SIZE(of##_names), value, why);        \
+		if (word >= 0)                                                                     \
+			r->of = (typeof(r->of))word;                                               \
+		MIN(word, 0);                                                                      \
+	})
 
 static int set_option(struct cache_record *r, const char *key, const char *value, char *why)
 {
@@ -126,6 +130,8 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 		return PARSE_WORD(evict);
 	if (!strcmp(key, "share"))
 		return PARSE_WORD(share);
+	if (!strcmp(key, "placement"))
+		return PARSE_WORD(placement);
 	return cache_params_set(r, key, value, why);
 }
 
@@ -219,6 +225,7 @@ int cache_params_parse(const struct sparq_msg_cache_create *m, struct cache_reco
 		.timeout_us = m->timeout_us,
 		.on_disconnect = ON_DISCONNECT_DROP,
 		.evict = EVICT_NONE,
+		.placement = SPREAD_UNASKED,
 		.share = 1,
 		.budget_bytes = m->budget_bytes,
 	};
@@ -379,6 +386,9 @@ static int compare_words(const struct cache_record *a, const struct cache_record
 		  on_disconnect_names[b->on_disconnect] },
 		{ "evict", evict_names[a->evict], evict_names[b->evict] },
 		{ "share", share_names[a->share], share_names[b->share] },
+		/* Whoever does not ask is content with what it has. */
+		{ "placement", placement_names[a->placement],
+		  placement_names[b->placement == SPREAD_UNASKED ? a->placement : b->placement] },
 		{ "policy", a->policy, b->policy },
 	};
 

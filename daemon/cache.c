@@ -38,6 +38,8 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 		.prefixes = prefixes,
 		.max_sequences = h->n_sequences,
 		.max_rows = MIN(max_rows, SPARQ_ROW_LIMIT),
+		.spread = SPREAD_HEADS,
+		.parts = spread_parts(pool),
 		.room_fd = -1,
 	};
 	return 0;
@@ -85,22 +87,23 @@ static int attach(struct cache *c, const struct cache_record *wanted, struct cac
 }
 
 /* Could its largest page ever be taken? */
-static int check_fits(const struct store *s, const struct spaces *spaces, char *why)
+static int check_fits(const struct cache *c, char *why)
 {
-	uint64_t bytes = 0;
+	const struct pool *pool = c->store->pool;
 
-	for (uint32_t i = 0; i < spaces->n; i++) {
-		const struct kv_space *space = &spaces->space[i];
-		size_t page = kv_extent_bytes(space, KV_EXTENT_TILES) * space->kv_heads;
+	for (uint32_t i = 0; i < c->spaces.n; i++) {
+		size_t head = kv_extent_bytes(&c->spaces.space[i], KV_EXTENT_TILES);
+		struct page_size size = spread_size(c, head);
 
-		bytes = MAX(bytes, pool_charge(s->pool, page));
+		if (!pool_could_take(pool, size))
+			return why_fail(why, ENOSPC,
+					"%u rows of a layer take %llu bytes at once, the pool has "
+					"%llu on %u nodes",
+					KV_EXTENT_TILES * KV_TILE_ROWS,
+					(unsigned long long)pool_charge(pool, size),
+					(unsigned long long)pool->bytes, pool->n_nodes);
 	}
-	if (bytes <= s->pool->bytes)
-		return 0;
-	return why_fail(why, ENOSPC,
-			"%u rows of a layer take %llu bytes at once, the pool has %llu",
-			KV_EXTENT_TILES * KV_TILE_ROWS, (unsigned long long)bytes,
-			(unsigned long long)s->pool->bytes);
+	return 0;
 }
 
 /* Its place in the header of the stats page. */
@@ -133,12 +136,15 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 
 	if (!c)
 		return why_fail(why, ENOMEM, "out of memory");
+	c->store = s;
+	c->spread = (enum spread)params->placement;
+	if (c->spread == SPREAD_HEADS && s->parts.n > 1)
+		c->parts = &s->parts;
 	r = cache_params_settle(params, c->args, &c->spaces, why);
 	if (r == 0)
-		r = check_fits(s, &c->spaces, why);
+		r = check_fits(c, why);
 	if (r < 0)
 		return r;
-	c->store = s;
 	c->budget_bytes = params->budget_bytes;
 	c->rollback = params->rollback;
 	c->timeout_us = params->timeout_us;
@@ -191,6 +197,17 @@ static int take_slot(struct store *s, struct user *user, uint32_t *ret_slot, cha
 	return 0;
 }
 
+static int settle_placement(const struct store *s, struct cache_record *params, char *why)
+{
+	enum spread spread;
+	int r = spread_settle(s->pool, (enum spread)params->placement, s->spread, params->kv_heads,
+			      &spread, why);
+
+	if (r == 0)
+		params->placement = (uint16_t)spread;
+	return r;
+}
+
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why)
 {
@@ -205,7 +222,9 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 	c = cache_find_named(s, user, params.name);
 	if (c)
 		return attach(c, &params, ret, why);
-	r = build(s, user->uid, &params, &c, why);
+	r = settle_placement(s, &params, why);
+	if (r == 0)
+		r = build(s, user->uid, &params, &c, why);
 	if (r < 0)
 		return r;
 	r = take_slot(s, user, &slot, why);
@@ -236,7 +255,8 @@ static int check_record(const struct cache_record *r, char *why)
 			return why_fail(why, EUCLEAN, "a text of it has no end");
 	if (!r->layers || r->layers > MAX_LAYERS || r->sinks > KV_MAX_SINKS ||
 	    r->rollback > KV_MAX_ROLLBACK || r->outliers > KV_MAX_OUTLIERS ||
-	    r->on_disconnect > ON_DISCONNECT_PARK || r->evict > EVICT_LFU)
+	    r->on_disconnect > ON_DISCONNECT_PARK || r->evict > EVICT_LFU ||
+	    r->placement > SPREAD_ROWS)
 		return why_fail(why, EUCLEAN, "a parameter of it is out of range");
 	return 0;
 }
@@ -261,6 +281,8 @@ int cache_revive(struct store *s, uint32_t slot, struct cache **ret, char *why)
 	int r;
 
 	r = check_record(record, why);
+	if (r == 0 && record->placement == SPREAD_HEADS && record->kv_heads < s->pool->n_nodes)
+		r = why_fail(why, EUCLEAN, "its KV heads do not reach all nodes");
 	if (r == 0)
 		r = build(s, record->uid, record, &c, why);
 	if (r < 0)

@@ -14,6 +14,7 @@
 #include "daemon/channels.h"
 #include "daemon/prefix.h"
 #include "daemon/shortage.h"
+#include "daemon/spread.h"
 #include "daemon/user.h"
 #include "kernels/kernels.h"
 #include "shm/sparq-abi.h"
@@ -47,6 +48,8 @@ struct cache {
 	uint64_t rows_walked; /* control thread: of layer 0, by the walk that is under way */
 	enum on_disconnect on_disconnect;
 	enum evict_policy evict;
+	enum spread spread;
+	const struct kv_parts *parts; /* of striped pages; NULL: it has none */
 	struct pressure pressure; /* on its budget */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */
 	struct seq *first;
@@ -78,7 +81,9 @@ struct store {
 	struct prefixes prefixes;
 	uint32_t max_sequences;
 	uint32_t max_rows;        /* of one sequence: configuration */
-	unsigned next_node;       /* round robin for new sequences */
+	unsigned next_node;       /* whose turn it is to have a new sequence */
+	enum spread spread;       /* of caches that do not say: configuration */
+	struct kv_parts parts;    /* of striped pages */
 	struct shortage shortage; /* of the last control call that found no room */
 	const struct stats_page *stats; /* where sequences are counted; NULL: nowhere */
 	int room_fd;              /* eventfd: workers ask for room (evict.h); -1: in vain */
@@ -90,8 +95,8 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 void store_deinit(struct store *s);
 
 /* Creates, or attaches to an equal one of the same uid and name. The options text of the message is
- * "key=value" words: those of the policy, and sinks, rollback, outliers, on_disconnect. -EINVAL,
- * -EOPNOTSUPP, -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter,
+ * "key=value" words: those of the policy, and those of cache-params.c. -EINVAL, -EOPNOTSUPP,
+ * -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter,
  * its value and what is allowed, or the first one that differs. */
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why);

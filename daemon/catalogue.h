@@ -26,7 +26,7 @@
 #include "kernels/kernels.h"
 
 #define CATALOGUE_MAGIC 0x474f4c4154414353ull
-#define CATALOGUE_LAYOUT 3u
+#define CATALOGUE_LAYOUT 4u
 #define CATALOGUE_BLOCK 4096u
 
 enum record_state { RECORD_FREE, RECORD_BUILDING, RECORD_LIVE, RECORD_DYING };
@@ -55,7 +55,8 @@ struct cache_record {
 	uint32_t uid;
 	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
 	uint32_t sinks, rollback, timeout_us, on_disconnect;
-	uint32_t evict, share;
+	uint16_t evict, placement; /* placement: enum spread */
+	uint32_t share;
 	float scale;
 	uint32_t outliers, channels; /* most of a table; first block of the tables (channels.h) */
 	uint64_t budget_bytes;

@@ -30,35 +30,40 @@ void charge_refund(struct seq *s, uint64_t bytes)
 	cache_refund(s->cache, bytes);
 }
 
-int charge_page_swap(struct seq *s, size_t bytes, page_ref *ret)
+static int take_page(struct seq *s, struct page_size size, unsigned node, page_ref *ret)
 {
 	struct pool *pool = s->cache->store->pool;
 
-	if (pool_take(pool, s->node, bytes, s->cache->user->uid, ret) < 0)
-		return lack(s, LIMIT_POOL, pool_charge(pool, bytes));
+	if (pool_take(pool, node, size, s->cache->user->uid, ret) < 0)
+		return lack(s, LIMIT_POOL, pool_charge(pool, size));
 	return 0;
 }
 
-int charge_page(struct seq *s, size_t bytes, page_ref *ret)
+int charge_page_swap(struct seq *s, struct page_size size, page_ref *ret)
 {
-	uint64_t stride = pool_charge(s->cache->store->pool, bytes);
+	return take_page(s, size, s->node, ret);
+}
+
+int charge_page(struct seq *s, struct page_size size, unsigned node, page_ref *ret)
+{
+	uint64_t stride = pool_charge(s->cache->store->pool, size);
 	int r;
 
 	r = charge_bytes(s, stride);
 	if (r < 0)
 		return r;
-	r = charge_page_swap(s, bytes, ret);
+	r = take_page(s, size, node, ret);
 	if (r < 0)
 		charge_refund(s, stride);
 	return r;
 }
 
-void charge_page_put(struct seq *s, size_t bytes, page_ref page)
+void charge_page_put(struct seq *s, struct page_size size, page_ref page)
 {
 	struct pool *pool = s->cache->store->pool;
 
 	pool_put(pool, page);
-	charge_refund(s, pool_charge(pool, bytes));
+	charge_refund(s, pool_charge(pool, size));
 }
 
 int charge_block(struct seq *s, uint32_t *ret)

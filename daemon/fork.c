@@ -79,8 +79,8 @@ static void fork_layer(struct seq *parent, struct seq *child, uint32_t layer, ui
 static uint64_t fork_bytes(const struct seq *parent, uint32_t rows)
 {
 	const struct pool *pool = parent->cache->store->pool;
-	uint64_t chunk = pool_charge(pool, layer_chunk_bytes(parent)), bytes = 0;
-	uint64_t sinks = pool_charge(pool, layer_sinks_bytes(parent));
+	uint64_t chunk = pool_charge(pool, layer_chunk_size(parent)), bytes = 0;
+	uint64_t sinks = pool_charge(pool, layer_sinks_size(parent));
 
 	for (uint32_t i = 0; i < parent->cache->record->layers; i++) {
 		const struct seq_layer *l = &parent->layer[i];

@@ -376,7 +376,7 @@ static void write_part(struct image_build *b, struct cursor *c, size_t n)
 		copy(c, b->index + b->part_at, n);
 		break;
 	case PART_EXTENT:
-		kv_image_tiles(space, channels_of(b), NULL, &b->x, b->part_at, n,
+		kv_image_tiles(space, channels_of(b), b->seq->cache->parts, &b->x, b->part_at, n,
 			       copy, c);
 		break;
 	case PART_SINKS:

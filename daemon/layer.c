@@ -22,18 +22,14 @@
 
 #define TILE_CHUNKS (KV_TILE_ROWS / KV_CHUNK_ROWS)
 
-size_t layer_chunk_bytes(const struct seq *s)
+struct page_size layer_chunk_size(const struct seq *s)
 {
-	const struct kv_space *shape = cache_shape(s->cache);
-
-	return kv_chunk_bytes(shape, KV_CHUNK_ROWS) * shape->kv_heads;
+	return spread_size(s->cache, kv_chunk_bytes(cache_shape(s->cache), KV_CHUNK_ROWS));
 }
 
-size_t layer_sinks_bytes(const struct seq *s)
+struct page_size layer_sinks_size(const struct seq *s)
 {
-	const struct kv_space *shape = cache_shape(s->cache);
-
-	return kv_chunk_bytes(shape, KV_MAX_SINKS) * shape->kv_heads;
+	return spread_size(s->cache, kv_chunk_bytes(cache_shape(s->cache), KV_MAX_SINKS));
 }
 
 page_ref *layer_chunk(struct seq_layer *l, uint32_t i)
@@ -72,11 +68,25 @@ static int take_chunk(struct seq *s, struct seq_layer *l)
 
 	if (l->n_chunks == KV_MAX_CHUNKS)
 		return l->flush_error ? l->flush_error : -ENOSPC;
-	r = charge_page(s, layer_chunk_bytes(s), &page);
+	r = charge_page(s, layer_chunk_size(s), s->node, &page);
 	if (r < 0)
 		return r;
 	*layer_chunk(l, l->n_chunks++) = page;
 	return 0;
+}
+
+static void show_sinks(const struct pool *pool, page_ref page, struct kv_view *ret)
+{
+	ret->sinks = pool_data(pool, page);
+	ret->parted &= ~KV_PARTED_SINKS;
+	ret->parted |= pool_is_striped(page) ? KV_PARTED_SINKS : 0;
+}
+
+static void show_chunk(const struct pool *pool, page_ref page, uint32_t i, struct kv_view *ret)
+{
+	ret->chunk[i] = pool_data(pool, page);
+	ret->parted &= ~(1u << i);
+	ret->parted |= (uint32_t)pool_is_striped(page) << i;
 }
 
 /* A page that nobody else reads, in the place of one that `s` shares: with the rows of it that
@@ -91,15 +101,15 @@ static int own_page(struct seq *s, struct seq_layer *l, page_ref *at, uint32_t f
 
 	if (!pool_is_shared(pool, old))
 		return 0;
-	r = charge_page_swap(s, is_sinks ? layer_sinks_bytes(s) : layer_chunk_bytes(s), &copy);
+	r = charge_page_swap(s, is_sinks ? layer_sinks_size(s) : layer_chunk_size(s), &copy);
 	if (r < 0)
 		return r;
 	layer_view(s, l, layer_commit(l).rows, &from);
 	to = from;
 	if (is_sinks)
-		to.sinks = pool_data(pool, copy);
+		show_sinks(pool, copy, &to);
 	else
-		to.chunk[(first - l->tail_first) / KV_CHUNK_ROWS] = pool_data(pool, copy);
+		show_chunk(pool, copy, (first - l->tail_first) / KV_CHUNK_ROWS, &to);
 	kv_copy(cache_shape(s->cache), &from, &to, first, n);
 	POINT(append_copied);
 	/* Either page says the same of the rows that count; a crash leaves one of them. */
@@ -139,7 +149,7 @@ int seq_reserve(struct seq *s, uint32_t layer, uint32_t n)
 	if (end && cache_shape(s->cache)->sinks && !l->record->sinks) {
 		page_ref page;
 
-		r = charge_page(s, layer_sinks_bytes(s), &page);
+		r = charge_page(s, layer_sinks_size(s), s->node, &page);
 		if (r < 0)
 			return r;
 		l->record->sinks = page;
@@ -183,8 +193,9 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
 	*ret = (struct kv_view){ .rows = rows, .n_sinks = MIN(rows, sinks) };
 	ret->channels = channels_layer(s->cache, (uint32_t)(l - s->layer));
+	ret->parts = s->cache->parts;
 	if (l->record->sinks)
-		ret->sinks = pool_data(pool, l->record->sinks);
+		show_sinks(pool, l->record->sinks, ret);
 	/* Fewer rows than are sealed: there is no tail, and nothing is written through this view.
 	 */
 	ret->tail_first = MIN(MAX(rows, sinks), l->tail_first);
@@ -192,7 +203,7 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 		return;
 	ret->tail_rows = rows > l->tail_first ? rows - l->tail_first : 0;
 	for (uint32_t i = 0; i < l->n_chunks; i++)
-		ret->chunk[i] = pool_data(pool, *layer_chunk(l, i));
+		show_chunk(pool, *layer_chunk(l, i), i, ret);
 }
 
 int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,
@@ -275,7 +286,7 @@ void seq_flush_commit(struct seq *s, uint32_t layer)
 	for (uint32_t i = 0; i < TILE_CHUNKS; i++) {
 		/* The slots before the ring's beginning are its last ones now. */
 		*layer_chunk(l, KV_MAX_CHUNKS - TILE_CHUNKS + i) = 0;
-		charge_page_put(s, layer_chunk_bytes(s), old[i]);
+		charge_page_put(s, layer_chunk_size(s), old[i]);
 	}
 	POINT(flush_end);
 	PROBE3(flush, s->id, layer, c.tiles + 1);
@@ -290,11 +301,11 @@ void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows)
 	while (l->n_chunks > need) {
 		page_ref *at = layer_chunk(l, --l->n_chunks);
 
-		charge_page_put(s, layer_chunk_bytes(s), *at);
+		charge_page_put(s, layer_chunk_size(s), *at);
 		*at = 0;
 	}
 	if (rows == 0 && l->record->sinks) {
-		charge_page_put(s, layer_sinks_bytes(s), l->record->sinks);
+		charge_page_put(s, layer_sinks_size(s), l->record->sinks);
 		l->record->sinks = 0;
 	}
 }

@@ -32,8 +32,8 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows);
 
 /* Of the pages of a chunk and of the sinks. */
-size_t layer_chunk_bytes(const struct seq *s);
-size_t layer_sinks_bytes(const struct seq *s);
+struct page_size layer_chunk_size(const struct seq *s);
+struct page_size layer_sinks_size(const struct seq *s);
 /* Where the record has chunk i of the tail. */
 page_ref *layer_chunk(struct seq_layer *l, uint32_t i);
 

@@ -24,14 +24,24 @@ static bool slab_noted(const struct pool_node *n, uint32_t unit, struct unit_not
 	return true;
 }
 
+/* In all arenas that it takes them from: those of a note are in its own. */
+static bool has_units(const struct pool *p, const struct pool_node *n, uint32_t head,
+		      struct unit_note note)
+{
+	uint32_t n_units = class_is_striped(note.class) ? p->stripe_units : n->n_units;
+
+	return head < n_units && note.units <= n_units - head;
+}
+
 /* A slab of which no page is out yet; false if its units are another's. */
-static bool slab_restore(struct pool_node *n, uint32_t head, struct unit_note note)
+static bool slab_restore(struct pool *p, struct pool_node *n, uint32_t head, struct unit_note note)
 {
 	uint32_t pages = slab_capacity(note.class, note.units);
 	struct pool_hint *h = pool_hint_of(n, note.class);
 	bool busy = false;
 
-	if (pages == 0 || pages > SLAB_PAGES || pool_run_claim(n, head, note.units, &busy) != 0)
+	if (pages == 0 || pages > SLAB_PAGES || !has_units(p, n, head, note) ||
+	    pool_run_claim(p, n, note.class, head, note.units, &busy) != 0)
 		return false;
 	for (uint32_t i = 0; i < note.units; i++)
 		n->head[head + i] = head;
@@ -55,7 +65,7 @@ static bool page_in_slab(size_t at, struct unit_note note, uint32_t head, uint32
 	return true;
 }
 
-static int node_mark(struct pool_node *n, size_t at, uint32_t class, uint32_t uid)
+static int node_mark(struct pool *p, struct pool_node *n, size_t at, uint32_t class, uint32_t uid)
 {
 	struct slab_state s;
 	struct unit_note note;
@@ -66,7 +76,7 @@ static int node_mark(struct pool_node *n, size_t at, uint32_t class, uint32_t ui
 	    !slab_noted(n, (uint32_t)(at / UNIT_BYTES), &note, &head) || note.class != class ||
 	    !page_in_slab(at, note, head, &page))
 		return -EUCLEAN;
-	if (n->state[head] == 0 && !slab_restore(n, head, note))
+	if (n->state[head] == 0 && !slab_restore(p, n, head, note))
 		return -EUCLEAN;
 	s = state_unpack(n->state[head]);
 	if (s.class != class || s.units != note.units)
@@ -81,18 +91,17 @@ static int node_mark(struct pool_node *n, size_t at, uint32_t class, uint32_t ui
 	n->last[(size_t)head * SLAB_PAGES + page] = uid + 1;
 	n->refs[(size_t)head * SLAB_PAGES + page] = 1;
 	hint_add(pool_hint_of(n, class), -1);
+	pool_count_bytes(p, n, class, 1);
 	return 0;
 }
 
-int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid)
+int pool_mark(struct pool *p, page_ref page, struct page_size size, uint32_t uid)
 {
-	uint32_t class = class_of(bytes);
-	int r;
+	bool striped = pool_is_striped(page);
+	uint32_t class = striped ? class_of_part(p, size) : class_of(size.whole);
+	unsigned node = striped ? 0 : pool_node_of(page);
 
-	if (!(page & REF_OFFSET_MASK) || pool_node_of(page) >= p->n_nodes || class == CLASS_MORE)
+	if (!(page & REF_OFFSET_MASK) || node >= p->n_nodes || class == CLASS_MORE)
 		return -EUCLEAN;
-	r = node_mark(&p->node[pool_node_of(page)], (page & REF_OFFSET_MASK) - 1, class, uid);
-	if (r == 0)
-		p->used_bytes += class_stride(class);
-	return r;
+	return node_mark(p, &p->node[node], (page & REF_OFFSET_MASK) - 1, class, uid);
 }

@@ -18,6 +18,7 @@
 #define CLASS_FREE 0u
 #define CLASS_BUSY UINT32_MAX
 #define CLASS_MORE (UINT32_MAX - 1)
+#define CLASS_STRIPED (1u << 31) /* of slabs in all arenas; the two above are none of those */
 
 /* Owners: 0 nobody yet, uid + 1, or a mixture. */
 #define OWNER_NONE 0u
@@ -38,6 +39,9 @@ struct pool_node {
 	char *base;
 	uint32_t n_units;
 	uint32_t first_free; /* hint: units below are taken */
+	uint32_t end_free;   /* hint: units from here on are taken */
+	uint64_t used_bytes; /* atomic; of pages and parts that are out */
+	uint64_t strayed;    /* atomic; see pool_node_strayed */
 	uint64_t *state;     /* [n_units] */
 	uint32_t *head;      /* [n_units] of its slab; valid while a page in it is out */
 	uint32_t *owner;     /* [n_units] OWNER_* or uid + 1 */
@@ -86,9 +90,15 @@ static inline struct unit_note note_unpack(uint64_t word)
 	};
 }
 
+static inline bool class_is_striped(uint32_t class)
+{
+	return class & CLASS_STRIPED && class < CLASS_MORE;
+}
+
+/* Of a striped one: of a part. */
 static inline size_t class_stride(uint32_t class)
 {
-	return (size_t) class * GRAIN;
+	return (size_t)(class & ~CLASS_STRIPED) * GRAIN;
 }
 
 static inline uint32_t slab_capacity(uint32_t class, uint32_t units)
@@ -109,17 +119,44 @@ static inline uint32_t class_of(size_t bytes)
 {
 	size_t grains = DIV_UP(MAX(bytes, LEAST_BYTES), GRAIN) | 1;
 
-	return grains < CLASS_MORE ? (uint32_t)grains : CLASS_MORE;
+	return grains < CLASS_STRIPED / 2 ? (uint32_t)grains : CLASS_MORE;
 }
 
+/* CLASS_MORE: it cannot be had striped. */
+static inline uint32_t class_of_part(const struct pool *p, struct page_size size)
+{
+	uint32_t class = class_of(size.part);
+
+	return size.part && p->n_nodes > 1 && class != CLASS_MORE ? class | CLASS_STRIPED
+								  : CLASS_MORE;
+}
+
+/* Of how many arenas a slab takes its units, from its own node on. */
+static inline unsigned class_arenas(const struct pool *p, uint32_t class)
+{
+	return class_is_striped(class) ? p->n_nodes : 1;
+}
+
+/* ---- page-slab.c ------------------------------------------------------------ */
+
+/* `n` is the node of the slab; of a striped one the first. */
+
+/* Makes a run of free units BUSY. 0, or how far from `head` on a unit was not free, plus one;
+ * *busy if a state between states was met. */
+uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uint32_t head,
+			uint32_t units, bool *busy);
+void pool_run_release(struct pool *p, struct pool_node *n, uint32_t class, uint32_t head,
+		      uint32_t units);
+/* A slab with one page counted, for the caller. */
+bool pool_slab_make(struct pool *p, struct pool_node *n, uint32_t class, bool *busy,
+		    uint32_t *ret_head);
+uint32_t pool_owner_merge(uint32_t a, uint32_t b);
 
 /* ---- page.c ---------------------------------------------------------------- */
 
-/* Makes a run of free units BUSY. 0, or how far from `head` the next run may begin; *busy if a
- * state between states was met. */
-uint32_t pool_run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy);
 /* NULL: there are more classes than hints. */
 struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class);
+void pool_count_bytes(struct pool *p, struct pool_node *n, uint32_t class, int pages);
 
 static inline void hint_add(struct pool_hint *h, int64_t open)
 {

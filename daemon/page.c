@@ -54,7 +54,7 @@ static int node_init(struct pool_node *n, const struct arena *a, uint64_t *note,
 
 	assert(a->bytes % UNIT_BYTES == 0 && units < UINT32_MAX);
 	n->base = a->base;
-	n->n_units = (uint32_t)units;
+	n->n_units = n->end_free = (uint32_t)units;
 	/* calloc maps the large ones lazily: a slab of large pages touches little of its part. */
 	n->state = calloc(units, sizeof(*n->state));
 	n->head = calloc(units, sizeof(*n->head));
@@ -80,11 +80,13 @@ int pool_init(struct pool *p, struct arena *arenas, unsigned n, uint64_t *notes,
 	if (!pool.node)
 		return -ENOMEM;
 	pool.n_nodes = n;
+	pool.stripe_units = UINT32_MAX;
 	for (unsigned i = 0; i < n && r == 0; i++) {
 		r = node_init(&pool.node[i], &arenas[i], notes, adopted);
 		if (notes)
 			notes += arenas[i].bytes / UNIT_BYTES;
 		order_nodes(&pool, arenas, i);
+		pool.stripe_units = MIN(pool.stripe_units, pool.node[i].n_units);
 		pool.bytes += arenas[i].bytes;
 	}
 	if (r < 0) {
@@ -112,121 +114,6 @@ void pool_deinit(struct pool *p)
 }
 
 /* ---- slabs ----------------------------------------------------------------- */
-
-static uint32_t owner_merge(uint32_t a, uint32_t b)
-{
-	if (a == b || b == OWNER_NONE)
-		return a;
-	return a == OWNER_NONE ? b : OWNER_MIXED;
-}
-
-static void run_release(struct pool_node *n, uint32_t head, uint32_t units)
-{
-	uint32_t first = load_relaxed(&n->first_free);
-
-	/* The head last: until then nobody begins a run here that ends in units still MORE. */
-	for (uint32_t i = units; i-- > 0;)
-		store_release(&n->state[head + i], state_pack((struct slab_state){ CLASS_FREE }));
-	while (head < first && !compare_exchange(&n->first_free, &first, head))
-		;
-}
-
-static bool state_is_busy(uint64_t word)
-{
-	return state_unpack(word).class == CLASS_BUSY;
-}
-
-uint32_t pool_run_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
-{
-	struct slab_state mine = { CLASS_BUSY, units, 0 };
-
-	for (uint32_t i = 0; i < units; i++) {
-		uint64_t expected = state_pack((struct slab_state){ CLASS_FREE });
-
-		if (!compare_exchange(&n->state[head + i], &expected, state_pack(mine))) {
-			*busy |= state_is_busy(expected);
-			if (i > 0)
-				run_release(n, head, i);
-			return i + 1;
-		}
-		mine = (struct slab_state){ CLASS_MORE, 0, 0 };
-	}
-	return 0;
-}
-
-static bool run_find_in(struct pool_node *n, uint32_t from, uint32_t to, uint32_t units, bool *busy,
-			uint32_t *ret_head)
-{
-	for (uint32_t u = from; u < to && units <= n->n_units - u;) {
-		uint64_t word = load_relaxed(&n->state[u]);
-		uint32_t skip = 1;
-
-		*busy |= state_is_busy(word);
-		if (!word)
-			skip = pool_run_claim(n, u, units, busy);
-		if (!skip) {
-			*ret_head = u;
-			return true;
-		}
-		u += skip;
-	}
-	return false;
-}
-
-/* Lowest first, which leaves the free units together for larger runs. */
-static bool run_find(struct pool_node *n, uint32_t units, bool *busy, uint32_t *ret_head)
-{
-	uint32_t first = load_relaxed(&n->first_free);
-
-	if (units > n->n_units)
-		return false;
-	if (run_find_in(n, first, n->n_units, units, busy, ret_head)) {
-		if (units == 1)
-			compare_exchange(&n->first_free, &first, *ret_head + 1);
-		return true;
-	}
-	return run_find_in(n, 0, MIN(first, n->n_units), units, busy, ret_head);
-}
-
-/* Units of a run that wastes at most an eighth. */
-static uint32_t run_units(uint32_t class)
-{
-	uint32_t units = (uint32_t)DIV_UP(class_stride(class), UNIT_BYTES);
-
-	while (slab_capacity(class, units) * class_stride(class) < units * UNIT_BYTES / 8 * 7)
-		units++;
-	return units;
-}
-
-/* A slab with one page counted, for the caller. */
-static bool slab_make(struct pool_node *n, uint32_t class, bool *busy, uint32_t *ret_head)
-{
-	uint32_t units = run_units(class),
-		 least = (uint32_t)DIV_UP(class_stride(class), UNIT_BYTES);
-	uint32_t head, pages, owner = OWNER_NONE;
-
-	if (least > MAX_UNITS)
-		return false;
-	if (units > MAX_UNITS || !run_find(n, units, busy, &head)) {
-		units = least;
-		if (!run_find(n, units, busy, &head))
-			return false;
-	}
-	for (uint32_t i = 0; i < units; i++) {
-		n->head[head + i] = head;
-		owner = owner_merge(owner, load_relaxed(&n->owner[head + i]));
-		/* Before the catalogue names a page of it, by whoever stores that name. */
-		if (n->note)
-			n->note[head + i] = note_pack((struct unit_note){ class, units, i });
-	}
-	pages = slab_capacity(class, units);
-	for (uint32_t i = 0; i < pages; i++)
-		n->last[(size_t)head * SLAB_PAGES + i] = owner;
-	/* Whoever takes a page of it sees the above. */
-	store_release(&n->state[head], state_pack((struct slab_state){ class, units, 1 }));
-	*ret_head = head;
-	return true;
-}
 
 static bool slab_count(struct pool_node *n, uint32_t head, uint32_t class, uint32_t *ret_units)
 {
@@ -299,14 +186,14 @@ static bool slab_find(struct pool_node *n, struct pool_hint *h, uint32_t class, 
 }
 
 /* A counted page of some slab. */
-static bool node_count(struct pool_node *n, uint32_t class, bool *busy, uint32_t *ret_head,
-		       uint32_t *ret_units)
+static bool node_count(struct pool *p, struct pool_node *n, uint32_t class, bool *busy,
+		       uint32_t *ret_head, uint32_t *ret_units)
 {
 	struct pool_hint *h = pool_hint_of(n, class);
 
 	if ((!h || load_relaxed(&h->open) > 0) && slab_find(n, h, class, ret_head, ret_units))
 		return true;
-	if (slab_make(n, class, busy, ret_head)) {
+	if (pool_slab_make(p, n, class, busy, ret_head)) {
 		*ret_units = state_unpack(load_relaxed(&n->state[*ret_head])).units;
 		if (h)
 			store_relaxed(&h->unit, *ret_head);
@@ -316,61 +203,121 @@ static bool node_count(struct pool_node *n, uint32_t class, bool *busy, uint32_t
 	return slab_find(n, h, class, ret_head, ret_units);
 }
 
-/* Another uid's bytes, or nobody knows whose. */
-static void page_own(struct pool_node *n, size_t at, size_t bytes, uint32_t *last, uint32_t uid)
+static void units_own(struct pool_node *n, size_t at, size_t bytes, uint32_t owner)
 {
-	uint32_t owner = uid + 1;
-
-	if (*last != OWNER_NONE && (*last != owner || owner == OWNER_MIXED))
-		memset(n->base + at, 0, bytes);
-	*last = owner;
 	for (size_t u = at / UNIT_BYTES; u <= (at + bytes - 1) / UNIT_BYTES; u++) {
 		uint32_t was = load_relaxed(&n->owner[u]);
 
-		while (owner_merge(was, owner) != was &&
-		       !compare_exchange(&n->owner[u], &was, owner_merge(was, owner)))
+		while (pool_owner_merge(was, owner) != was &&
+		       !compare_exchange(&n->owner[u], &was, pool_owner_merge(was, owner)))
 			;
 	}
 }
 
-static bool node_take(struct pool_node *n, uint32_t class, uint32_t uid, bool *busy, size_t *ret_at)
+/* Another uid's bytes, or nobody knows whose, go from all parts. */
+static void page_own(struct pool *p, struct pool_node *n, uint32_t class, size_t at, uint32_t *last,
+		     uint32_t uid)
+{
+	uint32_t owner = uid + 1;
+	bool zero = *last != OWNER_NONE && (*last != owner || owner == OWNER_MIXED);
+
+	*last = owner;
+	for (unsigned i = 0; i < class_arenas(p, class); i++) {
+		if (zero)
+			memset(n[i].base + at, 0, class_stride(class));
+		units_own(&n[i], at, class_stride(class), owner);
+	}
+}
+
+void pool_count_bytes(struct pool *p, struct pool_node *n, uint32_t class, int pages)
+{
+	/* Modulo 2^64, as the counters are: fewer is a number too. */
+	uint64_t bytes = class_stride(class) * (uint64_t)(int64_t)pages;
+	unsigned arenas = class_arenas(p, class);
+
+	for (unsigned i = 0; i < arenas; i++)
+		fetch_add(&n[i].used_bytes, bytes);
+	fetch_add(&p->used_bytes, bytes * arenas);
+}
+
+static bool node_take(struct pool *p, struct pool_node *n, uint32_t class, uint32_t uid, bool *busy,
+		      size_t *ret_at)
 {
 	uint32_t head, units, page;
 	size_t at;
 
-	if (!node_count(n, class, busy, &head, &units))
+	if (!node_count(p, n, class, busy, &head, &units))
 		return false;
 	page = slab_pick(n, head, slab_capacity(class, units));
 	at = head * UNIT_BYTES + slab_colour(class, units, head) + page * class_stride(class);
-	page_own(n, at, class_stride(class), &n->last[(size_t)head * SLAB_PAGES + page], uid);
+	page_own(p, n, class, at, &n->last[(size_t)head * SLAB_PAGES + page], uid);
 	store_relaxed(&n->refs[(size_t)head * SLAB_PAGES + page], 1u);
+	pool_count_bytes(p, n, class, 1);
 	*ret_at = at;
 	return true;
 }
 
-uint64_t pool_charge(const struct pool *p, size_t bytes)
+uint64_t pool_charge(const struct pool *p, struct page_size size)
 {
-	return class_stride(class_of(bytes));
+	uint32_t whole = class_of(size.whole), part = class_of_part(p, size);
+	uint64_t parts = part == CLASS_MORE ? 0 : p->n_nodes * (uint64_t)class_stride(part);
+
+	/* There is no such page: no pool has room for it either. */
+	if (whole == CLASS_MORE)
+		return size.whole;
+	return MAX(class_stride(whole), parts);
 }
 
-int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret)
+/* On the nearest node that has room, this one first. */
+static bool take_whole(struct pool *p, unsigned node, struct page_size size, uint32_t uid,
+		       bool *busy, page_ref *ret)
 {
-	uint32_t class = class_of(bytes);
-	bool busy = class != CLASS_MORE;
+	uint32_t class = class_of(size.whole);
 	size_t at;
+
+	for (unsigned i = 0; class != CLASS_MORE && i < p->n_nodes; i++) {
+		unsigned from = p->node[node].near[i];
+
+		if (!node_take(p, &p->node[from], class, uid, busy, &at))
+			continue;
+		if (i > 0)
+			fetch_add(&p->node[node].strayed, 1);
+		*ret = (page_ref)from << REF_NODE_SHIFT | (at + 1);
+		return true;
+	}
+	return false;
+}
+
+static bool take_striped(struct pool *p, struct page_size size, uint32_t uid, bool *busy,
+			 page_ref *ret)
+{
+	uint32_t class = class_of_part(p, size);
+	size_t at;
+
+	if (class == CLASS_MORE || !node_take(p, &p->node[0], class, uid, busy, &at))
+		return false;
+	*ret = (page_ref)POOL_STRIPED << REF_NODE_SHIFT | (at + 1);
+	return true;
+}
+
+int pool_take(struct pool *p, unsigned node, struct page_size size, uint32_t uid, page_ref *ret)
+{
+	bool stripes = class_of_part(p, size) != CLASS_MORE, busy = stripes;
 
 	assert(node < p->n_nodes);
 	/* Two that claim runs at once can be in each other's way, and a slab is between states
 	 * for an instant: neither is a full pool, so look again, but not for ever. */
 	for (unsigned try = 0; busy && try < RETRIES; try++) {
 		busy = false;
-		for (unsigned i = 0; i < p->n_nodes; i++) {
-			unsigned from = p->node[node].near[i];
-
-			if (!node_take(&p->node[from], class, uid, &busy, &at))
-				continue;
-			fetch_add(&p->used_bytes, class_stride(class));
-			*ret = (page_ref)from << REF_NODE_SHIFT | (at + 1);
+		if (take_striped(p, size, uid, &busy, ret))
+			return 0;
+		cpu_pause();
+	}
+	busy = true;
+	for (unsigned try = 0; busy && try < RETRIES; try++) {
+		busy = false;
+		if (take_whole(p, node, size, uid, &busy, ret)) {
+			fetch_add(&p->unstriped, (uint64_t)stripes);
 			return 0;
 		}
 		cpu_pause();
@@ -378,7 +325,18 @@ int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_re
 	return -ENOSPC;
 }
 
-static void slab_uncount(struct pool_node *n, uint32_t head)
+bool pool_could_take(const struct pool *p, struct page_size size)
+{
+	uint32_t part = class_of_part(p, size), whole = class_of(size.whole);
+	uint64_t stripe = p->stripe_units * (uint64_t)UNIT_BYTES, node = 0;
+
+	for (unsigned i = 0; i < p->n_nodes; i++)
+		node = MAX(node, pool_node_bytes(p, i));
+	return (part != CLASS_MORE && class_stride(part) <= stripe) ||
+	       (whole != CLASS_MORE && class_stride(whole) <= node);
+}
+
+static void slab_uncount(struct pool *p, struct pool_node *n, uint32_t head)
 {
 	uint64_t word = load_relaxed(&n->state[head]);
 	struct pool_hint *h = pool_hint_of(n, state_unpack(word).class);
@@ -399,28 +357,32 @@ static void slab_uncount(struct pool_node *n, uint32_t head)
 		return;
 	}
 	hint_add(h, 1 - (int64_t)slab_capacity(s.class, s.units));
-	run_release(n, head, s.units);
+	pool_run_release(p, n, s.class, head, s.units);
 }
 
 /* Where a page that is out is counted. */
 struct page_place {
 	struct pool_node *node;
-	uint32_t head, index; /* its slab, its number in it */
-	size_t stride;
+	uint32_t class, head, index; /* its slab, its number in it */
 };
+
+static struct pool_node *node_of(const struct pool *p, page_ref page)
+{
+	return &p->node[pool_is_striped(page) ? 0 : pool_node_of(page)];
+}
 
 static struct page_place page_find(const struct pool *p, page_ref page)
 {
-	struct page_place f = { .node = &p->node[pool_node_of(page)] };
+	struct page_place f = { .node = node_of(p, page) };
 	size_t at = (page & REF_OFFSET_MASK) - 1;
 	struct slab_state s;
 
 	f.head = f.node->head[at / UNIT_BYTES];
 	s = state_unpack(load_relaxed(&f.node->state[f.head]));
-	f.stride = class_stride(s.class);
+	f.class = s.class;
 	at -= f.head * UNIT_BYTES + slab_colour(s.class, s.units, f.head);
-	assert(at % f.stride == 0);
-	f.index = (uint32_t)(at / f.stride);
+	assert(at % class_stride(s.class) == 0);
+	f.index = (uint32_t)(at / class_stride(s.class));
 	return f;
 }
 
@@ -454,19 +416,19 @@ void pool_put(struct pool *p, page_ref page)
 	/* Releases this holder's reads of it to who is left. */
 	if (fetch_sub(page_refs(&f), 1u) > 1)
 		return;
-	fetch_sub(&p->used_bytes, f.stride);
+	pool_count_bytes(p, f.node, f.class, -1);
 	before = fetch_and(&f.node->bits[(size_t)f.head * SLAB_WORDS + f.index / 64], ~bit);
 	assert(before & bit);
 	(void)before;
-	slab_uncount(f.node, f.head);
+	slab_uncount(p, f.node, f.head);
 }
 
 /* ---- asking ---------------------------------------------------------------- */
 
 void *pool_data(const struct pool *p, page_ref page)
 {
-	assert(page && pool_node_of(page) < p->n_nodes);
-	return p->node[pool_node_of(page)].base + ((page & REF_OFFSET_MASK) - 1);
+	assert(page && (pool_is_striped(page) || pool_node_of(page) < p->n_nodes));
+	return node_of(p, page)->base + ((page & REF_OFFSET_MASK) - 1);
 }
 
 unsigned pool_node_of(page_ref page)
@@ -479,4 +441,52 @@ uint64_t pool_free_bytes(const struct pool *p)
 	uint64_t used = load_relaxed(&p->used_bytes);
 
 	return used < p->bytes ? p->bytes - used : 0;
+}
+
+bool pool_is_striped(page_ref page)
+{
+	return pool_node_of(page) == POOL_STRIPED;
+}
+
+ptrdiff_t pool_shift(const struct pool *p, unsigned node)
+{
+	return (ptrdiff_t)((uintptr_t)p->node[node].base - (uintptr_t)p->node[0].base);
+}
+
+uint64_t pool_node_bytes(const struct pool *p, unsigned node)
+{
+	return p->node[node].n_units * (uint64_t)UNIT_BYTES;
+}
+
+uint64_t pool_node_used_bytes(const struct pool *p, unsigned node)
+{
+	return load_relaxed(&p->node[node].used_bytes);
+}
+
+uint64_t pool_node_strayed(const struct pool *p, unsigned node)
+{
+	return load_relaxed(&p->node[node].strayed);
+}
+
+static uint64_t node_free(const struct pool *p, unsigned node)
+{
+	uint64_t used = pool_node_used_bytes(p, node), bytes = pool_node_bytes(p, node);
+
+	return used < bytes ? bytes - used : 0;
+}
+
+unsigned pool_node_choose(const struct pool *p, unsigned turn)
+{
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < p->n_nodes; i++)
+		most = MAX(most, node_free(p, i));
+	/* What was chosen of late has no rows yet: the emptiest alone would get them all. */
+	for (unsigned i = 0; i < p->n_nodes; i++) {
+		unsigned node = (turn + i) % p->n_nodes;
+
+		if (node_free(p, node) >= most - most / 8)
+			return node;
+	}
+	return turn % p->n_nodes;
 }

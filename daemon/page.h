@@ -9,6 +9,16 @@
  * compare-and-exchange. Strides are odd multiples of 64 bytes, so that equal
  * planes of successive pages never fall into one cache set.
  *
+ * A striped page lies in the arenas of all nodes, its parts at the same offset in each: so it has
+ * one name, and one distance leads from a part to the next for all of them. A slab of such
+ * pages is a run of the same units in every arena; its state, bitmap and owners are those of
+ * arena 0. Stripes are cut from the lower ends of the arenas, pages of one node from their upper
+ * ends, so that what is free of one kind stays free for the other. Arenas of unequal size have
+ * stripes as far as the smallest one reaches.
+ *
+ * Who finds his node full gets the page from the nearest one with room, and who finds no room for
+ * all parts gets them side by side on one node: slower memory, no error. Both are counted.
+ *
  * A page may have several holders; it comes back when the last one puts it. Who
  * shares a page does not write it: see pool_is_shared.
  *
@@ -30,15 +40,23 @@
 #define POOL_UNIT_BYTES ((size_t)2 << 20)
 
 /* A page: node << 56 | byte offset in its arena + 1; 0 is no page. Position-independent: it
- * stands in the catalogue. */
+ * stands in the catalogue. Of a striped one the node is POOL_STRIPED. */
 typedef uint64_t page_ref;
+#define POOL_STRIPED 255u
+
+/* What is asked for: `whole` bytes on one node, or `part` on every node. */
+struct page_size {
+	size_t whole, part; /* part 0: not to be striped */
+};
 
 struct pool_node;
 struct pool {
 	struct pool_node *node; /* n_nodes */
 	unsigned n_nodes;
-	uint64_t bytes;      /* of all arenas */
-	uint64_t used_bytes; /* atomic; strides of pages out */
+	uint32_t stripe_units; /* of each arena, from its beginning: where stripes may be */
+	uint64_t bytes;        /* of all arenas */
+	uint64_t used_bytes;   /* atomic; strides of pages out, all their parts */
+	uint64_t unstriped;    /* atomic; pages that had to lie on one node, since the start */
 };
 #define POOL_NULL ((struct pool){ 0 })
 
@@ -49,11 +67,14 @@ struct pool {
 int pool_init(struct pool *p, struct arena *arenas, unsigned n, uint64_t *notes, bool adopted);
 void pool_deinit(struct pool *p);
 
-/* What a page of `bytes` occupies: its stride. */
-uint64_t pool_charge(const struct pool *p, size_t bytes);
-/* A page of at least `bytes` on `node` (index; the nearest other one if it is full). -ENOSPC.
- * Zeroed if it last belonged to another uid. Never blocks. */
-int pool_take(struct pool *p, unsigned node, size_t bytes, uint32_t uid, page_ref *ret);
+/* What such a page occupies at most, striped or not: the same for all of one size, so that what is
+ * charged does not depend on where there was room. */
+uint64_t pool_charge(const struct pool *p, struct page_size size);
+/* Is there room for one if nothing else is out? */
+bool pool_could_take(const struct pool *p, struct page_size size);
+/* A page of at least that size: striped, or on `node` (index), or on the nearest other one if there
+ * is no room for that. -ENOSPC. Zeroed if it last belonged to another uid. Never blocks. */
+int pool_take(struct pool *p, unsigned node, struct page_size size, uint32_t uid, page_ref *ret);
 /* One more holder of a page that the caller holds. */
 void pool_ref(struct pool *p, page_ref page);
 /* Is there a holder besides the caller? While the answer is no it stays no: only a holder makes
@@ -64,13 +85,24 @@ void pool_put(struct pool *p, page_ref page);
 /* Recovery: the page is out again, to this uid. -EUCLEAN if there is no such page, by its place,
  * its size or the note of its slab; or if it is another's; -EEXIST if it is out already, to this
  * uid (pool_ref, if it may have several holders). One thread. */
-int pool_mark(struct pool *p, page_ref page, size_t bytes, uint32_t uid);
+int pool_mark(struct pool *p, page_ref page, struct page_size size, uint32_t uid);
+/* Of a striped one: its part on node 0. */
 void *pool_data(const struct pool *p, page_ref page);
-unsigned pool_node_of(page_ref page);
+unsigned pool_node_of(page_ref page); /* or POOL_STRIPED */
+bool pool_is_striped(page_ref page);
+/* From a striped page's part on node 0 to that on `node`. */
+ptrdiff_t pool_shift(const struct pool *p, unsigned node);
 /* Index of the node whose arena has this address, UINT32_MAX: none has. */
 uint32_t pool_node_at(const struct pool *p, const void *address);
 /* All nodes, this one first, then by distance. */
 const uint8_t *pool_order(const struct pool *p, unsigned node);
 uint64_t pool_free_bytes(const struct pool *p);
-/* Strides of pages out of one node; looks at each 2 MiB of it: a millisecond for a terabyte. */
+
+/* ---- one node ---- */
+
+uint64_t pool_node_bytes(const struct pool *p, unsigned node);
 uint64_t pool_node_used_bytes(const struct pool *p, unsigned node);
+/* Pages that were wanted there and found no room, since the start. */
+uint64_t pool_node_strayed(const struct pool *p, unsigned node);
+/* One with much room: another one at every turn, while they are about equally full. */
+unsigned pool_node_choose(const struct pool *p, unsigned turn);

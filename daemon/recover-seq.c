@@ -198,16 +198,16 @@ int recover_reaches(struct recovery *rc, uint32_t slot, char *why)
 /* ---- building ------------------------------------------------------------------------- */
 
 /* Of sinks or tail: those may have several holders, each of whom is charged the whole page. */
-static int mark_page(struct recovery *rc, struct seq *s, page_ref page, size_t bytes)
+static int mark_page(struct recovery *rc, struct seq *s, page_ref page, struct page_size size)
 {
-	int r = pool_mark(rc->st->pool, page, bytes, s->cache->user->uid);
+	int r = pool_mark(rc->st->pool, page, size, s->cache->user->uid);
 
 	if (r == -EEXIST) {
 		pool_ref(rc->st->pool, page);
 		r = 0;
 	}
 	if (r == 0)
-		charge_restore(s, pool_charge(rc->st->pool, bytes));
+		charge_restore(s, pool_charge(rc->st->pool, size));
 	return r;
 }
 
@@ -223,7 +223,7 @@ static int mark_rows(struct recovery *rc, struct seq *s, struct seq_layer *l)
 
 	record->sinks = 0;
 	if (c.rows && shape->sinks) {
-		r = mark_page(rc, s, sinks, layer_sinks_bytes(s));
+		r = mark_page(rc, s, sinks, layer_sinks_size(s));
 		if (r == 0)
 			record->sinks = sinks;
 	}
@@ -234,7 +234,7 @@ static int mark_rows(struct recovery *rc, struct seq *s, struct seq_layer *l)
 		*at = 0;
 		if (r < 0 || i >= n)
 			continue;
-		r = mark_page(rc, s, chunk, layer_chunk_bytes(s));
+		r = mark_page(rc, s, chunk, layer_chunk_size(s));
 		if (r == 0) {
 			*at = chunk;
 			l->n_chunks++;

@@ -151,11 +151,9 @@ int recover_reach(struct recovery *rc, struct reach r, uint32_t tiles, char *why
 
 /* ---- marking -------------------------------------------------------------------- */
 
-static size_t page_bytes(const struct found_table *f, uint32_t tiles)
+static struct page_size page_size(const struct found_table *f, uint32_t tiles)
 {
-	const struct kv_space *space = cache_layer(f->cache, f->layer);
-
-	return kv_extent_bytes(space, tiles) * space->kv_heads;
+	return spread_size(f->cache, kv_extent_bytes(cache_layer(f->cache, f->layer), tiles));
 }
 
 static int mark_block(struct recovery *rc, struct table *t, uint32_t block)
@@ -170,14 +168,14 @@ static int mark_block(struct recovery *rc, struct table *t, uint32_t block)
 static int mark_entry(struct recovery *rc, const struct found_table *f, struct table *t,
 		      const struct table_entry *e, uint32_t row)
 {
-	size_t bytes = page_bytes(f, extent_tiles(f->cache, row));
+	struct page_size size = page_size(f, extent_tiles(f->cache, row));
 	int r;
 
 	if (e->first_row != row || e->tiles != extent_tiles(f->cache, row))
 		return -EUCLEAN;
-	r = pool_mark(rc->st->pool, e->page, bytes, f->cache->record->uid);
+	r = pool_mark(rc->st->pool, e->page, size, f->cache->record->uid);
 	if (r == 0)
-		t->bytes += pool_charge(rc->st->pool, bytes);
+		t->bytes += pool_charge(rc->st->pool, size);
 	return r;
 }
 

@@ -236,7 +236,7 @@ int seq_check_new(struct cache *c, const char *name, char *why)
 int seq_make_next(struct cache *c, const char *name, struct seq **ret, char *why)
 {
 	struct store *st = c->store;
-	int r = seq_make(c, name, st->next_node % st->pool->n_nodes, ret, why);
+	int r = seq_make(c, name, pool_node_choose(st->pool, st->next_node), ret, why);
 
 	st->next_node += r == 0;
 	return r;

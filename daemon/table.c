@@ -88,11 +88,9 @@ static uint32_t entries_of(const struct store *st, uint32_t table, uint32_t tile
 }
 
 /* Of an extent: by the formats of the table's layer. */
-static size_t page_bytes(const struct table *t, unsigned tiles)
+static struct page_size page_size(const struct table *t, unsigned tiles)
 {
-	const struct kv_space *space = cache_layer(t->cache, t->layer);
-
-	return kv_extent_bytes(space, tiles) * space->kv_heads;
+	return spread_size(t->cache, kv_extent_bytes(cache_layer(t->cache, t->layer), tiles));
 }
 
 /* ---- owner -------------------------------------------------------------------- */
@@ -168,7 +166,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 		if (r < 0)
 			return r;
 	}
-	r = charge_page(s, page_bytes(t, tiles), &page);
+	r = charge_page(s, page_size(t, tiles), spread_row_node(s, row), &page);
 	if (r < 0) {
 		if (block) {
 			put_block(s, t, block);
@@ -184,7 +182,7 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 	*entry_at(st, t, table, t->n_entries) =
 		(struct table_entry){ page, row, (uint16_t)tiles, 0 };
 	POINT(flush_extent);
-	t->bytes += pool_charge(st->pool, page_bytes(t, tiles));
+	t->bytes += pool_charge(st->pool, page_size(t, tiles));
 	t->n_entries++;
 	t->last_used = 0;
 	return 0;
@@ -211,6 +209,7 @@ int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *re
 		.tiles = e->tiles,
 		.used = (uint16_t)t->last_used,
 		.last_rows = t->last_used ? KV_TILE_ROWS : 0,
+		.parted = pool_is_striped(e->page),
 	};
 	*ret_slot = t->last_used;
 	return 0;
@@ -244,9 +243,9 @@ void table_share(struct store *st, uint32_t table, uint32_t limit)
 
 static void drop_entry(struct seq *s, struct table *t, struct table_entry *e)
 {
-	uint64_t stride = pool_charge(s->cache->store->pool, page_bytes(t, e->tiles));
+	uint64_t stride = pool_charge(s->cache->store->pool, page_size(t, e->tiles));
 
-	charge_page_put(s, page_bytes(t, e->tiles), e->page);
+	charge_page_put(s, page_size(t, e->tiles), e->page);
 	t->bytes -= stride;
 	*e = (struct table_entry){ 0 };
 }
@@ -389,6 +388,7 @@ static uint32_t extents_of(const struct store *st, uint32_t table, uint32_t end,
 			.tiles = e->tiles,
 			.used = (uint16_t)used,
 			.last_rows = rows - (used - 1) * KV_TILE_ROWS,
+			.parted = pool_is_striped(e->page),
 		};
 		row += rows;
 	}

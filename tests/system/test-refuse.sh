@@ -88,8 +88,8 @@ got=0
 probe --name kept --park --tokens 400 --die-at 200 run >/dev/null 2>&1 || got=$?
 [ "$got" = 137 ] || fail "the client ended with $got"
 patch 8 11
-refused 'has layout 9\.1, this sparqd .* reads 3\..*end sparqd --keeper'
-patch 8 3
+refused 'has layout 9\.1, this sparqd .* reads 4\..*end sparqd --keeper'
+patch 8 4
 cp -f "$(catalogue)" "$scratch/before"
 patch 40 377 # a size: now the checksum does not agree
 refused 'all is kept; to drop it: end sparqd --keeper'

@@ -189,7 +189,7 @@ void assert_same(struct seq *a, struct seq *b)
 		look(a, i, ea, &va);
 		look(b, i, eb, &vb);
 		assert_same_shape(&va, &vb);
-		for (uint32_t h = 0; h < 2; h++)
+		for (uint32_t h = 0; h < fixture_kv_heads(); h++)
 			assert_same_rows(cache_layer(a->cache, i), cache_layer(b->cache, i), &va,
 					 &vb, h);
 	}

@@ -9,7 +9,7 @@
 #include "kernels/map.h"
 #include "shm/base.h"
 
-enum { HEADS = 2, DIM = 64, EXTENTS = 512 };
+enum { HEADS = FIXTURE_PARTS_MOST, DIM = 64, EXTENTS = 512 }; /* at most HEADS KV heads */
 
 static uint32_t mix(uint32_t tag, uint32_t head, uint32_t channel)
 {
@@ -32,9 +32,11 @@ static float v_of(uint32_t tag, uint32_t head, uint32_t channel)
 
 static void fill(float *kv, uint32_t tag)
 {
-	for (uint32_t i = 0; i < HEADS * DIM; i++) {
+	uint32_t n = fixture_kv_heads() * DIM;
+
+	for (uint32_t i = 0; i < n; i++) {
 		kv[i] = k_of(tag, i / DIM, i % DIM);
-		kv[HEADS * DIM + i] = v_of(tag, i / DIM, i % DIM);
+		kv[n + i] = v_of(tag, i / DIM, i % DIM);
 	}
 }
 
@@ -87,7 +89,7 @@ static int flush(struct model *m, uint32_t layer)
 		r = seq_view(m->seq, layer, seq_rows(m->seq, layer), all, EXTENTS, &view);
 		if (r < 0)
 			return r;
-		for (uint32_t head = 0; head < HEADS; head++)
+		for (uint32_t head = 0; head < fixture_kv_heads(); head++)
 			kv_flush(space, &view, &extent, slot, head);
 		seq_flush_commit(m->seq, layer);
 	}
@@ -226,7 +228,7 @@ static const char *check_layer(struct model *m, uint32_t layer, uint32_t rows)
 	if (view.rows != rows)
 		return "rows of the view";
 	what = check_view(&view);
-	for (uint32_t head = 0; !what && head < HEADS; head++)
+	for (uint32_t head = 0; !what && head < fixture_kv_heads(); head++)
 		what = check_head(cache_layer(m->seq->cache, layer), &view, head, m->tag[layer]);
 	return what;
 }

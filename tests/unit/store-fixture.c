@@ -17,8 +17,7 @@ static void open_users(struct store_fixture *f)
 {
 	static const uint64_t limits[USER_WHATS] = {
 		[USER_BYTES] = UINT64_MAX, [USER_SESSIONS] = 4,   [USER_QUEUES] = 4,
-		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24,
-		[USER_SPILLED] = UINT64_MAX,
+		[USER_CACHES] = 4,         [USER_SEQUENCES] = 24, [USER_SPILLED] = UINT64_MAX,
 	};
 
 	users_limit(&f->users, limits);
@@ -33,26 +32,61 @@ static void close_users(struct store_fixture *f)
 	users_deinit(&f->users);
 }
 
+unsigned fixture_parts(void)
+{
+	const char *parts = getenv("FIXTURE_PARTS");
+	unsigned n = parts ? (unsigned)strtoul(parts, NULL, 10) : 1;
+
+	assert_true(n >= 1 && n <= FIXTURE_PARTS_MOST);
+	return n;
+}
+
+uint32_t fixture_kv_heads(void)
+{
+	return MAX(2u, fixture_parts());
+}
+
+/* The first has what is left when it is cut into equal parts. */
+static void map_arenas(struct store_fixture *f, size_t pool_bytes, struct catalogue_pool *ret)
+{
+	size_t units = pool_bytes / POOL_UNIT_BYTES, n = f->n_arenas;
+
+	for (size_t i = 0; i < n; i++) {
+		struct arena *a = &f->arena[i];
+
+		ret[i] = (struct catalogue_pool){ -1, (uint32_t)(units / n + !i * (units % n)) };
+		*a = ARENA_NULL;
+		a->bytes = ret[i].units * POOL_UNIT_BYTES;
+		a->base = mmap(NULL, a->bytes, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		assert_ptr_not_equal(a->base, MAP_FAILED);
+	}
+}
+
+static void open_pool(struct store_fixture *f, bool adopted)
+{
+	assert_int_equal(pool_init(&f->pool, f->arena, f->n_arenas, catalogue_notes(f->catalogue),
+				   adopted),
+			 0);
+}
+
 void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_bytes)
 {
-	const struct catalogue_pool pool = { -1, (uint32_t)(pool_bytes / POOL_UNIT_BYTES) };
+	struct catalogue_pool pool[FIXTURE_PARTS_MOST];
 	const struct catalogue_params catalogue = {
 		.bytes = catalogue_bytes,
 		.max_caches = 6,
 		.max_sequences = 32,
-		.pool = &pool,
-		.n_pools = 1,
+		.pool = pool,
+		.n_pools = fixture_parts(),
 	};
 
 	memset(f, 0, sizeof(*f));
-	f->arena = ARENA_NULL;
-	f->arena.bytes = pool_bytes;
-	f->arena.base = mmap(NULL, pool_bytes, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	assert_ptr_not_equal(f->arena.base, MAP_FAILED);
+	f->n_arenas = fixture_parts();
+	pool_bytes *= fixture_kv_heads() / 2; /* as many rows for more heads */
+	map_arenas(f, pool_bytes, pool);
 	assert_int_equal(catalogue_create(&catalogue, &f->catalogue), 0);
-	assert_int_equal(pool_init(&f->pool, &f->arena, 1, catalogue_notes(f->catalogue), false),
-			 0);
+	open_pool(f, false);
 	open_users(f);
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
 }
@@ -64,6 +98,8 @@ void fixture_assert_empty(struct store_fixture *f)
 
 	assert_null(f->store.caches);
 	assert_int_equal(f->pool.used_bytes, 0);
+	for (unsigned i = 0; i < f->n_arenas; i++)
+		assert_int_equal(pool_node_used_bytes(&f->pool, i), 0);
 	for (unsigned i = 0; i < USER_WHATS; i++)
 		assert_int_equal(f->user->charged[i], 0);
 	for (uint32_t i = 0; i < h->n_caches; i++)
@@ -87,7 +123,8 @@ void fixture_close(struct store_fixture *f)
 	f->catalogue = catalogue_free(f->catalogue);
 	pool_deinit(&f->pool);
 	close_users(f);
-	munmap(f->arena.base, f->arena.bytes);
+	for (unsigned i = 0; i < f->n_arenas; i++)
+		munmap(f->arena[i].base, f->arena[i].bytes);
 }
 
 void fixture_restart(struct store_fixture *f, struct recovered *ret)
@@ -101,8 +138,7 @@ void fixture_restart(struct store_fixture *f, struct recovered *ret)
 	if (catalogue_adopt(catalogue_fd(left), &f->catalogue, why) < 0)
 		fail_msg("%s", why);
 	catalogue_free(left);
-	assert_int_equal(pool_init(&f->pool, &f->arena, 1, catalogue_notes(f->catalogue), true),
-			 0);
+	open_pool(f, true);
 	open_users(f);
 	assert_int_equal(store_init(&f->store, &f->pool, f->catalogue, &f->users, 1u << 20), 0);
 	if (f->opened)
@@ -115,7 +151,7 @@ struct sparq_msg_cache_create fixture_request(const char *name, const char *opti
 	struct sparq_msg_cache_create m = {
 		.layers = 2,
 		.heads = 4,
-		.kv_heads = 2,
+		.kv_heads = fixture_kv_heads(),
 		.k_dim = 64,
 		.v_dim = 64,
 		.dtype = SPARQ_DTYPE_F32,

@@ -5,8 +5,15 @@
 #include "daemon/cache.h"
 #include "daemon/recover.h"
 
+/* Arenas that the pool has, as if each were a node: $FIXTURE_PARTS, or one. */
+#define FIXTURE_PARTS_MOST 4u
+unsigned fixture_parts(void);
+/* Of caches that fixture_request asks for: enough to be spread over all parts. */
+uint32_t fixture_kv_heads(void);
+
 struct store_fixture {
-	struct arena arena;
+	struct arena arena[FIXTURE_PARTS_MOST];
+	unsigned n_arenas;
 	struct pool pool;
 	struct catalogue *catalogue;
 	struct users users;
@@ -25,5 +32,6 @@ void fixture_close(struct store_fixture *f);
 /* Another daemon over the same catalogue and pool: the heap's part is gone, `ret` what came back.
  * FIXTURE_UID has its user again. */
 void fixture_restart(struct store_fixture *f, struct recovered *ret);
-/* A small valid request: f32, 2 layers, 4 heads over 2 KV heads, 64 channels, dense. */
+/* A small valid request: f32, 2 layers, 4 heads over 2 KV heads (or fixture_kv_heads), 64 channels,
+ * dense. */
 struct sparq_msg_cache_create fixture_request(const char *name, const char *options);

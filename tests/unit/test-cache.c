@@ -184,7 +184,7 @@ static void refused_options(void **state)
 		{ "=1", "key=value", EINVAL },
 		{ "rr=3",
 		  "unknown option \"rr\": cache options are sinks, rollback, outliers, "
-		  "on_disconnect, evict, share; "
+		  "on_disconnect, evict, share, placement; "
 		  "policy \"sparq\" takes r, k, l",
 		  EINVAL },
 		{ "r=0", "r", EINVAL },

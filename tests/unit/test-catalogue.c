@@ -257,7 +257,7 @@ static void headers_refused(void **state)
 	(void)state;
 	h->layout++;
 	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EPROTONOSUPPORT);
-	assert_non_null(strstr(why, "layout 4."));
+	assert_non_null(strstr(why, "layout 5."));
 	*h = saved;
 	h->tiles_layout++;
 	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EPROTONOSUPPORT);

@@ -63,11 +63,16 @@ static int teardown(void **state)
 	return 0;
 }
 
+static struct page_size whole(size_t bytes)
+{
+	return (struct page_size){ .whole = bytes };
+}
+
 static page_ref take(struct pool *p, size_t bytes, uint32_t uid)
 {
 	page_ref page = 0;
 
-	assert_int_equal(pool_take(p, 0, bytes, uid, &page), 0);
+	assert_int_equal(pool_take(p, 0, whole(bytes), uid, &page), 0);
 	assert_true(page != 0);
 	return page;
 }
@@ -80,7 +85,7 @@ static void strides(void **state)
 	struct fixture *f = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
-		uint64_t stride = pool_charge(&f->pool, sizes[i]);
+		uint64_t stride = pool_charge(&f->pool, whole(sizes[i]));
 		page_ref a = take(&f->pool, sizes[i], 1), b = take(&f->pool, sizes[i], 1);
 		uintptr_t at = (uintptr_t)pool_data(&f->pool, a),
 			  bt = (uintptr_t)pool_data(&f->pool, b);
@@ -106,11 +111,11 @@ static void all_comes_back(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		size_t n = 0;
 
-		while (pool_take(&f->pool, 0, sizes[i], 1, &page[n]) == 0)
+		while (pool_take(&f->pool, 0, whole(sizes[i]), 1, &page[n]) == 0)
 			n++;
 		/* Three quarters at least are pages, of whatever size; runs that are not full
 		 * are what is left. */
-		assert_true(n * pool_charge(&f->pool, sizes[i]) >= 16 * UNIT / 4 * 3);
+		assert_true(n * pool_charge(&f->pool, whole(sizes[i])) >= 16 * UNIT / 4 * 3);
 		assert_true(pool_free_bytes(&f->pool) <= 16 * UNIT / 4);
 		while (n)
 			pool_put(&f->pool, page[--n]);
@@ -124,8 +129,8 @@ static void too_large(void **state)
 	struct fixture *f = *state;
 	page_ref page = 77;
 
-	assert_int_equal(pool_take(&f->pool, 0, 16 * UNIT + 1, 1, &page), -ENOSPC);
-	assert_int_equal(pool_take(&f->pool, 0, SIZE_MAX / 2, 1, &page), -ENOSPC);
+	assert_int_equal(pool_take(&f->pool, 0, whole(16 * UNIT + 1), 1, &page), -ENOSPC);
+	assert_int_equal(pool_take(&f->pool, 0, whole(SIZE_MAX / 2), 1, &page), -ENOSPC);
 	assert_int_equal(page, 77);
 	assert_int_equal(f->pool.used_bytes, 0);
 }
@@ -136,10 +141,10 @@ static void other_node(void **state)
 	page_ref page[8];
 
 	for (unsigned i = 0; i < 8; i++) {
-		assert_int_equal(pool_take(&f->pool, 1, UNIT - 64, 1, &page[i]), 0);
+		assert_int_equal(pool_take(&f->pool, 1, whole(UNIT - 64), 1, &page[i]), 0);
 		assert_int_equal(pool_node_of(page[i]), i < 4);
 	}
-	assert_int_equal(pool_take(&f->pool, 1, UNIT - 64, 1, &page[0]), -ENOSPC);
+	assert_int_equal(pool_take(&f->pool, 1, whole(UNIT - 64), 1, &page[0]), -ENOSPC);
 	for (unsigned i = 0; i < 8; i++)
 		pool_put(&f->pool, page[i]);
 }
@@ -191,7 +196,7 @@ static void zeroed_across_classes(void **state)
 		page_ref passing;
 
 		while (n < ARRAY_SIZE(page) &&
-		       pool_take(&f->pool, 0, bytes, uids[round % 4], &page[n]) == 0) {
+		       pool_take(&f->pool, 0, whole(bytes), uids[round % 4], &page[n]) == 0) {
 			uint8_t *data = pool_data(&f->pool, page[n++]);
 
 			/* 0, or what this very uid left. */
@@ -199,7 +204,8 @@ static void zeroed_across_classes(void **state)
 				assert_true(data[i] == 0 || data[i] == 0x40 + round % 4);
 			memset(data, 0x40 + (int)(round % 4), bytes);
 			/* Most slabs are this uid's alone; some are mixed. */
-			if (n % 50 == 25 && pool_take(&f->pool, 0, bytes, 99, &passing) == 0) {
+			if (n % 50 == 25 &&
+			    pool_take(&f->pool, 0, whole(bytes), 99, &passing) == 0) {
 				memset(pool_data(&f->pool, passing), 0x99, bytes);
 				pool_put(&f->pool, passing);
 			}
@@ -291,8 +297,8 @@ static void *stress(void *arg)
 		} else if (round < ROUNDS) {
 			held[i].bytes =
 				(sizes[next(w) % ARRAY_SIZE(sizes)] + next(w) % 3 * 128) / 8 * 8;
-			if (pool_take(w->pool, next(w) % w->pool->n_nodes, held[i].bytes, w->uid,
-				      &held[i].page) < 0) {
+			if (pool_take(w->pool, next(w) % w->pool->n_nodes, whole(held[i].bytes),
+				      w->uid, &held[i].page) < 0) {
 				w->refused++;
 				continue;
 			}
@@ -326,7 +332,7 @@ static void no_overlap(void **state)
 	assert_true(refused > 0); /* else the pool was too large to be contended */
 	assert_int_equal(f->pool.used_bytes, 0);
 	/* And all of it is one free run again. */
-	assert_int_equal(pool_take(&f->pool, 0, f->arena[0].bytes - 4096, 1, &page), 0);
+	assert_int_equal(pool_take(&f->pool, 0, whole(f->arena[0].bytes - 4096), 1, &page), 0);
 	pool_put(&f->pool, page);
 }
 
@@ -339,7 +345,7 @@ static void *one_each(void *arg)
 	for (unsigned i = 0; i < 20000; i++) {
 		page_ref page;
 
-		if (pool_take(w->pool, 0, 700000, w->uid, &page) < 0)
+		if (pool_take(w->pool, 0, whole(700000), w->uid, &page) < 0)
 			return w;
 		pool_put(w->pool, page);
 	}
@@ -385,7 +391,7 @@ static void leave(struct fixture *f, struct kept *k, unsigned seed)
 
 		if (rand_r(&seed) % 3 == 0 && k->n > 0)
 			pool_put(&f->pool, k->page[--k->n]);
-		else if (pool_take(&f->pool, 0, bytes, 7, &k->page[k->n]) == 0)
+		else if (pool_take(&f->pool, 0, whole(bytes), 7, &k->page[k->n]) == 0)
 			k->bytes[k->n++] = bytes;
 	}
 	assert_true(k->n > 10);
@@ -408,11 +414,12 @@ static void found_again(void **state)
 		assert_int_equal(pool_init(&f->pool, f->arena, 1, k.notes, true), 0);
 		for (unsigned i = 0; i < k.n; i++) {
 			memset(pool_data(&f->pool, k.page[i]), (int)i + 1, k.bytes[i]);
-			assert_int_equal(pool_mark(&f->pool, k.page[i], k.bytes[i], 7), 0);
-			assert_int_equal(pool_mark(&f->pool, k.page[i], k.bytes[i], 7), -EEXIST);
+			assert_int_equal(pool_mark(&f->pool, k.page[i], whole(k.bytes[i]), 7), 0);
+			assert_int_equal(pool_mark(&f->pool, k.page[i], whole(k.bytes[i]), 7),
+					 -EEXIST);
 		}
 		assert_int_equal(f->pool.used_bytes, used);
-		while (pool_take(&f->pool, 0, 4096, 8, &page) == 0) {
+		while (pool_take(&f->pool, 0, whole(4096), 8, &page) == 0) {
 			const uint8_t *bytes = pool_data(&f->pool, page);
 
 			for (unsigned i = 0; i < 4096; i++)
@@ -439,12 +446,12 @@ static void not_found(void **state)
 	leave(f, &k, 3);
 	pool_deinit(&f->pool);
 	assert_int_equal(pool_init(&f->pool, f->arena, 1, k.notes, true), 0);
-	assert_int_equal(pool_mark(&f->pool, 0, 4096, 7), -EUCLEAN);
-	assert_int_equal(pool_mark(&f->pool, 1ull << 56 | 1, 4096, 7), -EUCLEAN);
-	assert_int_equal(pool_mark(&f->pool, k.page[0] + 64, k.bytes[0], 7), -EUCLEAN);
-	assert_int_equal(pool_mark(&f->pool, k.page[0], k.bytes[0] + 4096, 7), -EUCLEAN);
-	assert_int_equal(pool_mark(&f->pool, 16 * UNIT + 1, k.bytes[0], 7), -EUCLEAN);
-	assert_int_equal(pool_mark(&f->pool, k.page[0], SIZE_MAX, 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, 0, whole(4096), 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, 1ull << 56 | 1, whole(4096), 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0] + 64, whole(k.bytes[0]), 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0], whole(k.bytes[0] + 4096), 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, 16 * UNIT + 1, whole(k.bytes[0]), 7), -EUCLEAN);
+	assert_int_equal(pool_mark(&f->pool, k.page[0], whole(SIZE_MAX), 7), -EUCLEAN);
 	assert_int_equal(f->pool.used_bytes, 0);
 	/* Notes of anything: marks end, and what they took can be put back. */
 	for (unsigned round = 0; round < 200000; round++) {
@@ -452,7 +459,7 @@ static void not_found(void **state)
 		page_ref page = k.page[i] ^ 1ull << rand_r(&seed) % 30;
 
 		k.notes[rand_r(&seed) % 16] ^= 1ull << rand_r(&seed) % 64;
-		if (pool_mark(&f->pool, page, k.bytes[i], 7) == 0)
+		if (pool_mark(&f->pool, page, whole(k.bytes[i]), 7) == 0)
 			pool_put(&f->pool, page);
 	}
 	assert_int_equal(f->pool.used_bytes, 0);

@@ -22,6 +22,7 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 
+#define CHUNK_BYTES (fixture_kv_heads() * 35000ull) /* and a bit: f32, 64 channels */
 #define N 8 /* sequences at once */
 
 static char why[SPARQ_ERROR_TEXT];
@@ -391,11 +392,11 @@ static void long_table(void **state)
 		assert_int_equal(append_bare(s, 128), 0);
 	at_full = s->bytes;
 	/* The next extent needs a block and a page; there is room for the block alone. */
-	x->cache->budget_bytes = x->cache->charged_bytes + CATALOGUE_BLOCK + 3 * 70000;
+	x->cache->budget_bytes = x->cache->charged_bytes + CATALOGUE_BLOCK + 3 * CHUNK_BYTES;
 	while (append_bare(s, 16) == 0)
 		;
 	assert_int_equal(seq_extents(s, 0), 254);
-	assert_true(s->bytes - at_full < CATALOGUE_BLOCK + 3 * 70000);
+	assert_true(s->bytes - at_full < CATALOGUE_BLOCK + 3 * CHUNK_BYTES);
 	at_full = s->bytes;
 	assert_true(seq_flush_due(s, 0));
 	assert_int_equal(append_bare(s, 0), -ENOSPC);
@@ -599,7 +600,7 @@ static void stat(void **state)
 	assert_int_equal(cst.sequences, 1);
 	assert_int_equal(cst.rows, 30);
 	assert_int_equal(cst.bytes, st.bytes);
-	assert_int_equal(cst.dense_row_bytes, 2 * 2 * 128 * 2);
+	assert_int_equal(cst.dense_row_bytes, 2 * fixture_kv_heads() * 128 * 2);
 }
 
 /* ---- quotas ---------------------------------------------------------------------------- */
@@ -625,7 +626,7 @@ static void sequence_quota(void **state)
 static void tail_waits_for_room(void **state)
 {
 	struct single *x = *state;
-	struct cache *c = make_cache(&x->f, "tight", "", 2 * MIB);
+	struct cache *c = make_cache(&x->f, "tight", "", fixture_kv_heads() * MIB);
 	struct model m, other;
 	int r = 0;
 
