@@ -130,6 +130,21 @@ static int read_backing(int fd, struct arena *a)
 	return 0;
 }
 
+/* The pages are there: what is filled is the page table, by all who may. */
+static int enter_pages(struct arena *a)
+{
+	struct fill_range range = { .base = a->base,
+				    .bytes = a->bytes,
+				    .page_bytes = a->page_bytes };
+	cpu_set_t cpus;
+	int r;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		range.cpus = &cpus;
+	r = fill_ranges(&range, 1, NULL, NULL);
+	return r < 0 ? r : range.error;
+}
+
 int arena_adopt(int fd, int node, struct arena *ret)
 {
 	struct arena a = ARENA_NULL;
@@ -140,8 +155,8 @@ int arena_adopt(int fd, int node, struct arena *ret)
 	a.node = node;
 	a.fd = fd;
 	r = arena_map(&a);
-	if (r == 0) /* the pages are there: this enters them into the page table */
-		r = fill_here(a.base, a.bytes);
+	if (r == 0)
+		r = enter_pages(&a);
 	if (r == 0)
 		r = arena_look(&a);
 	if (r < 0) {

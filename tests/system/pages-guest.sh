@@ -215,4 +215,4 @@ echo 'reserve_huge_pages = node0:1G:8' >>/usr/local/etc/sparqd/sparqd.conf
 echo "ok: sparqd-hugepages.service"
 SCRIPT
 chmod +x "$stage/run"
-"$GUEST_RUN" -n 2 -m 2304 -p 0 -g 1:1 -t 400 -b "$stage" -- /build/run
+"$GUEST_RUN" -n 2 -m 2304 -p 0 -g 1:1 -t 600 -b "$stage" -- /build/run
