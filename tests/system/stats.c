@@ -5,7 +5,8 @@
  *   stats SOCKET sums       bytes and steps, by who counted them: these agree
  *   stats SOCKET watch      a line for each line of input: what a refresh said, and the generation
  *   stats SOCKET sources    what the hardware of each node counts, or why not
- *   stats SOCKET write      tries to write what it was given; 0: it could not
+ *   stats SOCKET order      requests in an order that no program of ours uses, and too many
+ * watchers stats SOCKET write      tries to write what it was given; 0: it could not
  *
  * Exit: 0, 1 with the daemon's sentence on stderr.
  */
@@ -148,21 +149,98 @@ static bool can_write(int fd, size_t bytes)
 			      pwrite(again, &byte, 1, 0) >= 0);
 }
 
-static int try_to_write(const char *path)
+static int connect_to(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	CLOSE_FD int socket_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	char why[SPARQ_ERROR_TEXT] = "";
-	CLOSE_FD int fd = -1;
-	union message m;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	if (connect(socket_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return complain(strerror(errno));
+	return connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : fd;
+}
+
+/* The page's size, -errno with the daemon's sentence; its descriptor is *ret_fd. */
+static int64_t ask(int socket, int *ret_fd, char *why)
+{
+	union message m;
+	int fd = -1, r;
+
 	message_init(&m, SPARQ_MSG_STATS);
-	if (message_call(socket_fd, &m, &fd, 1, -1, why) < 0)
+	r = message_call(socket, &m, &fd, 1, -1, why);
+	*ret_fd = fd;
+	return r < 0 ? r : (int64_t)m.stats.bytes;
+}
+
+static int try_to_write(const char *path)
+{
+	CLOSE_FD int socket = connect_to(path);
+	char why[SPARQ_ERROR_TEXT] = "";
+	CLOSE_FD int fd = -1;
+	int64_t bytes = ask(socket, &fd, why);
+
+	if (bytes < 0)
 		return complain(why);
-	return can_write(fd, m.stats.bytes) ? complain("it can be written") : 0;
+	return can_write(fd, (size_t)bytes) ? complain("it can be written") : 0;
+}
+
+/* ---- what the daemon must take ------------------------------------------------------ */
+
+#define WATCHERS 64
+
+static int say_hello(int socket, int fds[3], char *why)
+{
+	union message m;
+
+	message_init(&m, SPARQ_MSG_HELLO);
+	m.hello.magic = SPARQ_MAGIC;
+	m.hello.abi = SPARQ_ABI_MAJOR;
+	m.hello.node = -1;
+	return message_call(socket, &m, fds, 3, -1, why);
+}
+
+static int expect(int64_t have, int64_t want, const char *what, const char *why)
+{
+	if (have == want)
+		return 0;
+	fprintf(stderr, "stats: %s: %" PRId64 ", not %" PRId64 ": %s\n", what, have, want, why);
+	return 1;
+}
+
+/* A watcher can become no session, and stays what it is; a session can become no watcher. */
+static int try_both(const char *path)
+{
+	CLOSE_FD int watcher = connect_to(path), session = connect_to(path), page = -1;
+	char why[SPARQ_ERROR_TEXT] = "";
+	int fds[3] = { -1, -1, -1 }, wrong;
+	int64_t bytes = ask(watcher, &page, why);
+
+	wrong = expect(say_hello(watcher, fds, why), -EPROTO, "HELLO of a watcher", why);
+	close_fd(&page);
+	wrong |= expect(ask(watcher, &page, why), bytes, "STATS after that", why);
+	wrong |= expect(say_hello(session, fds, why), 0, "HELLO", why);
+	close_fd(&page);
+	wrong |= expect(ask(session, &page, why), -EPROTO, "STATS after HELLO", why);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		close_fd(&fds[i]);
+	return wrong;
+}
+
+static int try_many(const char *path)
+{
+	int socket[WATCHERS + 1], page, wrong = 0;
+	char why[SPARQ_ERROR_TEXT] = "";
+
+	for (unsigned i = 0; i < WATCHERS + 1; i++) {
+		int64_t r;
+
+		socket[i] = connect_to(path);
+		r = ask(socket[i], &page, why);
+		close_fd(&page);
+		wrong |= expect(r < 0 ? r : 0, i < WATCHERS ? 0 : -EMFILE, "a watcher", why);
+	}
+	wrong |= expect(strstr(why, "end one") != NULL, 1, "the refusal", why);
+	for (unsigned i = 0; i < WATCHERS + 1; i++)
+		close_fd(&socket[i]);
+	return wrong;
 }
 
 int main(int argc, char **argv)
@@ -172,9 +250,11 @@ int main(int argc, char **argv)
 	int r;
 
 	if (argc != 3)
-		return complain("SOCKET and sums, sources, watch or write are expected");
+		return complain("SOCKET and sums, sources, watch, order or write are expected");
 	if (!strcmp(argv[2], "write"))
 		return try_to_write(argv[1]);
+	if (!strcmp(argv[2], "order"))
+		return try_both(argv[1]) | try_many(argv[1]);
 	if (stats_open(argv[1], &s, why) < 0)
 		return complain(why);
 	if (!strcmp(argv[2], "watch"))

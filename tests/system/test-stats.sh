@@ -15,6 +15,10 @@ has() { [ "$(sum "$1")" = "$2" ]; }
 start_daemon
 stats write || fail "whoever may read the page can write it"
 
+stats order || fail "requests in another order"
+# Those have all gone: there is room for as many again.
+eventually stats order || fail "watchers that went away still count"
+
 # One client after another: what the first two have read stays in the sums when they are gone.
 probe --tokens 300 --policy sparq run >/dev/null
 probe --tokens 40 --seed 5 --format hier4 run >/dev/null
@@ -68,6 +72,7 @@ fi
 
 # Who watches is a session to nobody, and hears of another daemon.
 coproc watch { stats watch; }
+# shellcheck disable=SC2154 # coproc sets it
 watcher=$watch_PID
 cleanup_fn "kill -KILL $watcher 2>/dev/null"
 ask() { echo >&"${watch[1]}"; read -r said generation <&"${watch[0]}"; }
@@ -80,6 +85,6 @@ ask
 [ "$said" = new ] || fail "after a restart it says $said"
 [ "$generation" != "$before" ] || fail "the generation is still $before"
 [ "$(sum ops)" = 0 ] || fail "counters of a new daemon begin at $(sum ops)"
-exec {watch[1]}>&-
+eval "exec ${watch[1]}>&-"
 wait "$watcher" || fail "the watcher ended with $?"
 stop_daemon
