@@ -368,7 +368,7 @@ void item_gather(struct step_head *h)
 	report->n_scored = MAX(report->n_scored, result->n_scored);
 	report->alpha_min = MIN(report->alpha_min, result->alpha_min);
 	i->alpha_sum += result->alpha_sum;
-	step_stats_head(h, h->stepper->store->pool->n_nodes > 1 ? head_node(&h->task, 0) : 0);
+	step_stats_head(h);
 	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
 		report->bytes[p] += result->bytes[p];
 		i->bytes_read += result->bytes[p];

@@ -22,17 +22,46 @@ static void count_sequence(struct stats_sequence *q, const struct step_item *i)
 	stats_end(&q->seq);
 }
 
-void step_stats_head(const struct step_head *h, uint32_t node)
+/* Where a share read; nowhere in particular: where the sequence is at home. */
+static unsigned node_of(const struct step_head *h, uint32_t share)
+{
+	uint32_t node = 0;
+
+	if (h->stepper->store->pool->n_nodes > 1)
+		node = h->task.node(&h->task, share);
+	return node < STATS_NODES ? node : h->item->seq->node;
+}
+
+static void add_node(struct stats_worker *w, unsigned node, const struct step_head *h,
+		     uint32_t part, uint32_t parts)
+{
+	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
+		uint64_t bytes = h->exec.result.bytes[p];
+
+		/* So that the parts add up to all of it. */
+		if (bytes)
+			stats_add(&w->read_node_bytes[node][p],
+				  bytes * (part + 1) / parts - bytes * part / parts);
+	}
+}
+
+void step_stats_head(const struct step_head *h)
 {
 	struct stats_worker *w = h->stepper->stats;
+	uint32_t shares = h->exec.shares, share = 1;
+	unsigned first;
 
 	if (!w)
 		return;
-	if (node >= STATS_NODES) /* it read nowhere in particular: where its sequence is at home */
-		node = h->item->seq->node;
-	for (unsigned p = 0; p < SPARQ_PLANES; p++)
-		if (h->exec.result.bytes[p])
-			stats_add(&w->read_node_bytes[node][p], h->exec.result.bytes[p]);
+	first = node_of(h, 0);
+	while (share < shares && node_of(h, share) == first)
+		share++;
+	if (share >= shares) {
+		add_node(w, first, h, 0, 1);
+		return;
+	}
+	for (share = 0; share < shares; share++)
+		add_node(w, node_of(h, share), h, share, shares);
 }
 
 void step_stats_item(struct stepper *s, const struct step_item *i)

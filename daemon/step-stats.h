@@ -8,8 +8,9 @@
 
 #include "daemon/step-item.h"
 
-/* A head that was gathered, by the node on which its first share read. */
-void step_stats_head(const struct step_head *h, uint32_t node);
+/* A head that was gathered, by node. Its rows lie on one, but for placement=rows: then its bytes
+ * are shared out evenly by its shares, for a kernel does not count share by share. */
+void step_stats_head(const struct step_head *h);
 /* An item that is over, while it is held. */
 void step_stats_item(struct stepper *s, const struct step_item *i);
 /* The entry; after its items. */
