@@ -53,7 +53,7 @@ machine=(
 	libjson-c5 libnuma1 liburing2 libsystemd0 libxxhash0
 	libopenblas0       # sparq-generate
 	libmicrohttpd12    # sparqd-exporter
-	libncursesw6       # sparqctl top
+	libncurses6        # sparqctl top
 )
 
 names=no
