@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arenas: mapped, adopted, verified. How they are made: arena-create.c. */
+/* Arenas: mapped and adopted. How they are made: arena-create.c; verified: arena-verify.c. */
 #include "numa/arena.h"
 
 #include <fcntl.h>
@@ -12,8 +12,7 @@
 #include "numa/arena-private.h"
 #include "shm/base.h"
 
-#define MAX_NODES 1024   /* CONFIG_NODES_SHIFT is at most 10 */
-#define VERIFY_PAGES 512 /* asked at once */
+#define MAX_NODES 1024 /* CONFIG_NODES_SHIFT is at most 10 */
 
 const char *arena_pages_name(enum arena_pages p)
 {
@@ -165,46 +164,5 @@ int arena_adopt(int fd, int node, struct arena *ret)
 		return r;
 	}
 	*ret = a;
-	return 0;
-}
-
-/* Where `n` pages from `at` are; a page without an answer has not been touched by this process. */
-static int ask(struct arena *a, size_t at, unsigned n, int *status)
-{
-	void *page[VERIFY_PAGES];
-
-	for (unsigned i = 0; i < n; i++)
-		page[i] = (char *)a->base + at + i * a->page_bytes;
-	if (move_pages(0, n, page, NULL, status, 0) < 0)
-		return -errno;
-	for (unsigned i = 0; i < n; i++) {
-		if (status[i] < 0)
-			return -ENOENT;
-	}
-	return 0;
-}
-
-int arena_verify(struct arena *a)
-{
-	size_t n_pages = a->bytes / a->page_bytes, misplaced = 0;
-	int status[VERIFY_PAGES];
-
-	for (size_t first = 0; first < n_pages; first += VERIFY_PAGES) {
-		unsigned n = (unsigned)MIN(n_pages - first, (size_t)VERIFY_PAGES);
-		size_t at = first * a->page_bytes;
-		int r = ask(a, at, n, status);
-
-		if (r == -ENOENT) {
-			r = fill_here((char *)a->base + at, n * a->page_bytes);
-			if (r == 0)
-				r = ask(a, at, n, status);
-		}
-		if (r < 0 && r != -ENOENT)
-			return r;
-		/* Still without an answer (just swapped out): not on the node, so misplaced. */
-		for (unsigned i = 0; i < n; i++)
-			misplaced += a->node >= 0 && status[i] != a->node;
-	}
-	a->misplaced_pages = misplaced;
 	return 0;
 }

@@ -51,5 +51,12 @@ int arena_adopt(int fd, int node, struct arena *ret);
 /* Asks the kernel where every page is; counts those not on arena->node. Pages never touched
  * by this process are touched first. */
 int arena_verify(struct arena *a);
+#define ARENA_SLICE_PAGES 512u
+/* The same for pages [first, first + n), at most ARENA_SLICE_PAGES, of an arena that is in use:
+ * changes nothing of it. */
+int arena_verify_slice(const struct arena *a, size_t first, unsigned n, size_t *ret_misplaced);
+/* Moves those that are not on its node there, while others use them; copies n pages at most. What
+ * there is no room for stays where it is. -errno. */
+int arena_bring_back(const struct arena *a, size_t first, unsigned n);
 void arena_deinit(struct arena *a);
 const char *arena_pages_name(enum arena_pages p); /* "hugetlb 2 MiB", "THP shmem", ... */
