@@ -197,15 +197,26 @@ static int limit_isa(const char *limit)
 	return r;
 }
 
+static uint64_t steps_made(void *arg)
+{
+	const struct server *s = arg;
+	struct workers_stat stat;
+
+	workers_stat(s->workers, &stat);
+	return stat.steps;
+}
+
 static int start_serving(struct server *s)
 {
 	int r = open_page(s);
 
 	if (r == 0)
 		r = start_workers(s);
-	if (r == 0)
-		doctor_tell(s);
-	return r < 0 ? r : server_watch(s);
+	if (r < 0)
+		return r;
+	doctor_tell(s);
+	patrol_init(&s->patrol, s->loop, &s->placement, steps_made, s);
+	return server_watch(s);
 }
 
 static int server_start(struct server *s)

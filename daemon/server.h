@@ -17,6 +17,7 @@
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/patrol.h"
 #include "daemon/placement.h"
 #include "daemon/rate.h"
 #include "daemon/recover.h"
@@ -51,6 +52,7 @@ struct server {
 	struct kept kept; /* until the start has taken of it what it wants */
 	struct topo topo;
 	struct placement placement;
+	struct patrol patrol;
 	struct catalogue *catalogue;
 	struct users users;
 	struct store store;
