@@ -42,6 +42,7 @@ static const struct varlink_method methods[] = {
 	{ "Reload", control_reload },
 	{ "Calibrate", control_calibrate },
 	{ "GetCalibration", control_calibration },
+	{ "GetNuma", control_numa },
 	{ "Doctor", control_doctor },
 	{ NULL, NULL },
 };
