@@ -107,9 +107,11 @@ catalogue() {
 		[[ $(readlink "$fd") != *memfd:sparqd-catalogue* ]] || echo "$fd"
 	done
 }
+layout() { od -An -t o1 -j 8 -N 1 "$(catalogue)" | tr -d ' '; }
 patch_layout() { printf '%b' "\\0$1" | dd of="$(catalogue)" bs=1 seek=8 conv=notrunc status=none; }
 begin refused
-patch_layout 11
+ours=$(layout)
+patch_layout 011
 kill -KILL "$(show MainPID)"
 probe run >/tmp/said 2>&1 && fail "served on memory of another layout"
 grep -q 'layout 9.* start the sparqd that left it; to drop it: systemctl stop sparqd' /tmp/said ||
@@ -117,7 +119,7 @@ grep -q 'layout 9.* start the sparqd that left it; to drop it: systemctl stop sp
 [[ $(show StatusText) == "serving nobody: "*"layout 9"* ]] || fail "status: $(show StatusText)"
 [ "$(show ActiveState)" = active ] || fail "refusing, it is $(show ActiveState)"
 [ "$(stored)" = 2 ] || fail "descriptors in the store: $(stored)"
-patch_layout 3
+patch_layout "$ours"
 systemctl restart sparqd || fail "restart"
 rest refused
 echo "ok: kept through a refusal"
