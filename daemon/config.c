@@ -21,7 +21,16 @@
 
 #define FILE_BYTES_MAX (64 * KIB)
 
-enum key_type { KEY_TEXT, KEY_BYTES, KEY_U32, KEY_BOOL, KEY_LEVEL, KEY_PAGES, KEY_RESERVE };
+enum key_type {
+	KEY_TEXT,
+	KEY_BYTES,
+	KEY_U32,
+	KEY_BOOL,
+	KEY_LEVEL,
+	KEY_PAGES,
+	KEY_RESERVE,
+	KEY_PLACEMENT
+};
 
 struct key {
 	const char *name;
@@ -53,6 +62,10 @@ static const struct key keys[] = {
 	    "take the pool from reserved huge pages where there are enough: yes, no, 2M, 1G"),
 	KEY(FIELD(reserve_huge_pages), KEY_RESERVE, 1, CONFIG_TEXT_MAX - 1, "auto", FIXED,
 	    "huge pages that sparqd-hugepages sets aside: auto, no, or node0:2M:4096,..."),
+	KEY(FIELD(placement), KEY_PLACEMENT, 0, SPREAD_ROWS, "heads", FIXED,
+	    "where rows of caches lie that do not say: heads, rows or local"),
+	KEY(FIELD(pool_parts), KEY_U32, 1, 16, "1", FIXED,
+	    "parts of each node's memory, each used as if it were a node"),
 	KEY(FIELD(catalogue_bytes), KEY_BYTES, MIB, 64 * GIB, "64M", FIXED,
 	    "memory for the tables that say what is in the pool"),
 	KEY(FIELD(workers), KEY_U32, 0, 64, "0", FIXED, "threads that compute; 0: one per CPU"),
@@ -186,6 +199,16 @@ static const char *format_pages(enum huge_pages pages)
 	return words[pages];
 }
 
+static int parse_placement(const char *text, enum spread *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(placement_names); i++)
+		if (strcmp(text, placement_names[i]) == 0) {
+			*ret = (enum spread)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
 static int store_number(const struct key *k, const char *text, void *field)
 {
 	uint64_t n;
@@ -235,6 +258,8 @@ static int store_value(const struct key *k, const char *text, void *field)
 		return parse_pages(text, field);
 	case KEY_RESERVE:
 		return store_reserve(k, text, field);
+	case KEY_PLACEMENT:
+		return parse_placement(text, field);
 	case KEY_LEVEL:
 		level = log_level_parse(text);
 		if (level >= 0)
@@ -269,6 +294,8 @@ static const char *format_value(const struct key *k, const void *field, char *re
 		return *(const bool *)field ? "yes" : "no";
 	case KEY_PAGES:
 		return format_pages(*(const enum huge_pages *)field);
+	case KEY_PLACEMENT:
+		return placement_names[*(const enum spread *)field];
 	case KEY_LEVEL:
 		return log_level_name(*(const int *)field);
 	case KEY_BYTES:
@@ -296,6 +323,9 @@ static const char *describe(const struct key *k, char *ret, size_t size)
 		break;
 	case KEY_PAGES:
 		snprintf(ret, size, "yes, no, 2M or 1G");
+		break;
+	case KEY_PLACEMENT:
+		snprintf(ret, size, "heads, rows or local");
 		break;
 	case KEY_RESERVE:
 		snprintf(ret, size, "auto, no, or a list such as node0:2M:4096,node1:1G:16");

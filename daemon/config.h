@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/spread.h"
+
 #define CONFIG_PATH_MAX 108
 #define CONFIG_TEXT_MAX 256
 #define CONFIG_WHY_BYTES 240 /* of every `why` below */
@@ -22,6 +24,8 @@ struct config {
 	uint64_t pool_bytes;           /* over all nodes; 0: a quarter of memory */
 	enum huge_pages huge_pages;    /* HUGE_YES: the largest that lie ready */
 	char reserve_huge_pages[CONFIG_TEXT_MAX]; /* by sparqd-hugepages(8) */
+	enum spread placement;         /* of caches that do not say */
+	uint32_t pool_parts;           /* of each node */
 	uint64_t catalogue_bytes;
 	uint32_t workers; /* 0: one per usable CPU */
 	bool pin_workers;

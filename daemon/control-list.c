@@ -102,6 +102,7 @@ static void add_work(json_object *o, const struct stats_sequence *stats)
 
 static json_object *sequence(const struct server *server, struct seq *s)
 {
+	const struct arena *home = &server->placement.arena[s->node];
 	const struct sequence_record *r = s->record;
 	json_object *o = json_object_new_object();
 	struct sparq_msg_seq_stat stat;
@@ -116,7 +117,7 @@ static json_object *sequence(const struct server *server, struct seq *s)
 	json_add_number(o, "rows", stat.rows_least);
 	json_add_number(o, "bytes", stat.bytes);
 	json_add_number(o, "spilled_bytes", s->spilled_bytes);
-	json_object_object_add(o, "node", json_object_new_int(server->topo.node[s->node].id));
+	json_object_object_add(o, "node", json_object_new_int(home->node));
 	json_add_number(o, "uses", load_relaxed(&r->uses));
 	json_add_number(o, "used_s", load_relaxed(&r->used_s));
 	add_work(o, s->stats);
@@ -196,6 +197,7 @@ static json_object *cache(const struct cache *c)
 	json_add_number(o, "sequences", c->n_sequences);
 	json_add_number(o, "bytes", load_relaxed(&c->charged_bytes));
 	json_add_number(o, "budget_bytes", c->budget_bytes);
+	json_add_text(o, "placement", placement_names[c->spread]);
 	json_add_text(o, "evict", evict_names[c->evict]);
 	json_add_number(o, "evicted_sequences", c->evicted_sequences);
 	json_add_number(o, "evicted_bytes", c->evicted_bytes);

@@ -25,7 +25,9 @@ static json_object *pools(const struct server *s)
 		json_add_text(o, "pages", arena_pages_name(a->pages));
 		json_add_number(o, "page_bytes", a->page_bytes);
 		json_add_number(o, "bytes", a->bytes);
+		json_add_number(o, "used_bytes", pool_node_used_bytes(&p->pool, i));
 		json_add_number(o, "misplaced_pages", a->misplaced_pages);
+		json_add_number(o, "strayed_pages", pool_node_strayed(&p->pool, i));
 		if (calibrate_get(s->calibration, i, &measured) && measured.bytes_s) {
 			json_add_number(o, "read_bytes_per_second", measured.bytes_s);
 			json_add_number(o, "measured_at", measured.taken_s);
@@ -85,6 +87,7 @@ static void add_memory(const struct server *s, json_object *out)
 	json_add_number(out, "segment_bytes", s->segment_bytes);
 	json_add_number(out, "huge_page_shortfall_bytes", p->shortfall_bytes);
 	json_add_number(out, "misplaced_pages", placement_misplaced(p));
+	json_add_number(out, "unstriped_pages", load_relaxed(&p->pool.unstriped));
 }
 
 static json_object *recovery(const struct recovered *r)

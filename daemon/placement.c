@@ -140,11 +140,28 @@ static void tell_failure(const struct topo *t, size_t bytes, int error,
 		  bytes / MIB, t->node[i].id, strerror(-error), why[i][0] ? ": " : "", why[i]);
 }
 
+/* Arenas: a part of each node, or several. -EINVAL, and said, if those are too many. */
+static int plan(const struct topo *t, const struct config *c, size_t bytes,
+		struct arena_params params[POOL_MAX_NODES])
+{
+	size_t part = ALIGN_UP(DIV_UP(bytes, c->pool_parts), POOL_UNIT_BYTES);
+
+	if (t->n_nodes * c->pool_parts > POOL_MAX_NODES) {
+		log_error("pool_parts = %" PRIu32 ": %u nodes make more than %u parts",
+			  c->pool_parts, t->n_nodes, POOL_MAX_NODES);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < t->n_nodes * c->pool_parts; i++)
+		params[i] = params_of(&t->node[i / c->pool_parts], part, c);
+	return 0;
+}
+
 int placement_init(struct placement *p, const struct topo *t, const struct config *c)
 {
-	FREE_MEMORY char(*why)[ARENA_WHY_BYTES] = calloc(t->n_nodes, sizeof(*why));
+	unsigned n = t->n_nodes * c->pool_parts;
+	FREE_MEMORY char(*why)[ARENA_WHY_BYTES] = calloc(n, sizeof(*why));
 	struct progress progress = { .begun_ns = clock_now_ns(), .told = SIZE_MAX };
-	struct arena_params params[TOPO_MAX_NODES];
+	struct arena_params params[POOL_MAX_NODES];
 	size_t bytes = placement_wanted(t, c);
 	double seconds;
 	int r;
@@ -152,16 +169,17 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 	*p = PLACEMENT_NULL;
 	if (!why)
 		return -ENOMEM;
-	for (unsigned i = 0; i < t->n_nodes; i++)
-		params[i] = params_of(&t->node[i], bytes, c);
-	r = arena_create_all(params, t->n_nodes, on_progress, &progress, p->arena, why);
+	r = plan(t, c, bytes, params);
+	if (r < 0)
+		return r;
+	r = arena_create_all(params, n, on_progress, &progress, p->arena, why);
 	if (r == -ECANCELED)
 		return r;
 	if (r < 0) {
 		tell_failure(t, bytes, r, why);
 		return r;
 	}
-	p->n = t->n_nodes;
+	p->n = n;
 	count_shortfall(p, c);
 	report(p, c, why);
 	seconds = (double)(clock_now_ns() - progress.begun_ns) / 1e9;

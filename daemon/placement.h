@@ -13,7 +13,7 @@
 #include "numa/topo.h"
 
 struct placement {
-	struct arena arena[TOPO_MAX_NODES]; /* by index in the topology, as the pool's nodes */
+	struct arena arena[POOL_MAX_NODES]; /* the pool's nodes: by index in the topology */
 	unsigned n;
 	struct pool pool;
 	uint64_t shortfall_bytes; /* wanted in huge pages, and not in them */

@@ -245,6 +245,7 @@ int server_open_store(struct server *s)
 	r = store_init(&s->store, &s->placement.pool, s->catalogue, &s->users, s->config.max_rows);
 	if (r == 0)
 		r = server_open_stats(s);
+	s->store.spread = s->config.placement;
 	if (r == 0)
 		r = evict_init(&s->evictor, &s->store);
 	if (r == 0)

@@ -23,8 +23,8 @@ int load_rows(struct client *k, sparq_seq *handle, const struct model_seq *s, ui
 		return -ENOTCONN;
 	kv = client_rows(k, slot);
 	for (uint32_t i = 0; i < n; i++)
-		content_row(s->key, layer, row + i, s->version[layer][row + i],
-			    kv + (size_t)i * CONTENT_ROW_FLOATS);
+		client_row(s->key, layer, row + i, s->version[layer][row + i],
+			   kv + (size_t)i * CLIENT_ROW_FLOATS);
 	sparq_prep_append(sqe, sparq_seq_id(handle), (uint16_t)layer, client_addr(k, kv), row,
 			  (uint16_t)n);
 	sqe->user_data = k->begun;
@@ -173,7 +173,7 @@ int load_cache(struct client *k)
 		.size = sizeof(params),
 		.layers = 1,
 		.heads = CONTENT_HEADS,
-		.kv_heads = 1,
+		.kv_heads = CLIENT_KV_HEADS,
 		.k_dim = CONTENT_DIM,
 		.v_dim = CONTENT_DIM,
 		.k_format = "hier4",

@@ -76,6 +76,18 @@ void client_name(const struct client *k, uint32_t seq, char ret[SPARQ_NAME_MAX +
 	snprintf(ret, SPARQ_NAME_MAX + 1, "client%u-%u", k->index, seq);
 }
 
+void client_row(uint64_t key, uint32_t layer, uint32_t row, uint16_t version, float *ret)
+{
+	float one[CONTENT_ROW_FLOATS];
+
+	content_row(key, layer, row, version, one);
+	for (unsigned h = 0; h < CLIENT_KV_HEADS; h++) {
+		memcpy(ret + h * CONTENT_DIM, one, CONTENT_DIM * sizeof(float));
+		memcpy(ret + (CLIENT_KV_HEADS + h) * CONTENT_DIM, one + CONTENT_DIM,
+		       CONTENT_DIM * sizeof(float));
+	}
+}
+
 void client_params(struct client *k, enum cache_kind kind, struct sparq_cache_params *ret)
 {
 	static const char *const format[] = { "f16", "hier4", "int8" };
@@ -87,7 +99,7 @@ void client_params(struct client *k, enum cache_kind kind, struct sparq_cache_pa
 		.size = sizeof(*ret),
 		.layers = MODEL_LAYERS,
 		.heads = CONTENT_HEADS,
-		.kv_heads = 1,
+		.kv_heads = CLIENT_KV_HEADS,
 		.k_dim = CONTENT_DIM,
 		.v_dim = CONTENT_DIM,
 		.dtype = SPARQ_DTYPE_F32,
@@ -110,7 +122,7 @@ static int open_cache(struct client *k, enum cache_kind kind)
 /* Where it lies changes with the session. */
 static void place_buffer(struct client *k)
 {
-	size_t kv = (size_t)SLOTS * SLOT_ROWS * CONTENT_ROW_FLOATS;
+	size_t kv = (size_t)SLOTS * SLOT_ROWS * CLIENT_ROW_FLOATS;
 
 	k->item = sparq_buf_data(k->buf, NULL);
 	k->kv = (float *)(k->item + SLOTS * MODEL_SEQUENCES);
@@ -121,7 +133,7 @@ static void place_buffer(struct client *k)
 
 static int open_buffer(struct client *k)
 {
-	size_t kv = (size_t)SLOTS * SLOT_ROWS * CONTENT_ROW_FLOATS;
+	size_t kv = (size_t)SLOTS * SLOT_ROWS * CLIENT_ROW_FLOATS;
 	size_t floats = kv + 2 * QUERY_FLOATS + ALIGN_UP(CONTENT_SETS, 16);
 	size_t items = SLOTS * MODEL_SEQUENCES * sizeof(*k->item);
 	int r;
@@ -248,7 +260,7 @@ uint16_t client_version(struct client *k)
 
 float *client_rows(const struct client *k, uint32_t slot)
 {
-	return k->kv + (size_t)slot * SLOT_ROWS * CONTENT_ROW_FLOATS;
+	return k->kv + (size_t)slot * SLOT_ROWS * CLIENT_ROW_FLOATS;
 }
 
 struct sparq_sqe *client_entry(struct client *k, uint32_t *ret_slot)

@@ -95,6 +95,10 @@ void client_name(const struct client *k, uint32_t seq, char ret[SPARQ_NAME_MAX +
 void client_open(struct client *k);
 /* Only a session and memory; -ENOTCONN. */
 int client_open_bare(struct client *k);
+/* The same rows in both, of which queries ask one half each: so that KV heads can lie apart. */
+#define CLIENT_KV_HEADS 2
+#define CLIENT_ROW_FLOATS (CLIENT_KV_HEADS * CONTENT_ROW_FLOATS)
+void client_row(uint64_t key, uint32_t layer, uint32_t row, uint16_t version, float *ret);
 void client_params(struct client *k, enum cache_kind kind, struct sparq_cache_params *ret);
 /* It broke. */
 void client_break(struct client *k);

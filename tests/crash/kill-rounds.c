@@ -3,7 +3,7 @@
  * kill -9 of the daemon under load, round by round: is everything there that was acknowledged?
  *
  *   kill-rounds --rounds N --seed S [--clients C] [--window-us W] [--daemon PATH]
- *               [--keeper | --outside SOCKET] [--no-store | --leave]
+ *               [--keeper | --outside SOCKET] [--no-store | --leave] [--parts N]
  *
  * Clients are processes of their own (client.h). In every round the daemon is killed once, after
  * some entries at a moment that is uniform in the window, or by a client that has just filled its
@@ -14,6 +14,7 @@
  *   --keeper    sparqd --keeper restarts it, instead of this program
  *   --outside   somebody else does, and listens at SOCKET
  *   --leave     clients end their sessions, and nobody kills the daemon
+ *   --parts     pool_parts of the daemon: KV heads lie in so many arenas
  *   --no-store  nobody keeps the daemon's memory: all must be lost, which is the positive control
  */
 #include <errno.h>
@@ -51,6 +52,8 @@ struct options {
 	uint64_t rounds, seed;
 	unsigned clients, window_us;
 	bool keeper, no_store, leave;
+	char parts[32];
+	const char *set[2]; /* for the daemon */
 };
 
 struct ready {
@@ -310,11 +313,17 @@ static int run(struct rounds *r)
 /* ---- command line ------------------------------------------------------------------------ */
 
 static const struct option long_options[] = {
-	{ "rounds", required_argument, NULL, 'n' },    { "seed", required_argument, NULL, 's' },
-	{ "clients", required_argument, NULL, 'c' },   { "daemon", required_argument, NULL, 'd' },
-	{ "window-us", required_argument, NULL, 'w' }, { "outside", required_argument, NULL, 'o' },
-	{ "keeper", no_argument, NULL, 'k' },          { "no-store", no_argument, NULL, 'x' },
-	{ "leave", no_argument, NULL, 'l' },           { 0 },
+	{ "rounds", required_argument, NULL, 'n' },
+	{ "seed", required_argument, NULL, 's' },
+	{ "clients", required_argument, NULL, 'c' },
+	{ "daemon", required_argument, NULL, 'd' },
+	{ "window-us", required_argument, NULL, 'w' },
+	{ "outside", required_argument, NULL, 'o' },
+	{ "keeper", no_argument, NULL, 'k' },
+	{ "no-store", no_argument, NULL, 'x' },
+	{ "leave", no_argument, NULL, 'l' },
+	{ "parts", required_argument, NULL, 'p' },
+	{ 0 },
 };
 
 static struct options read_options(int argc, char **argv)
@@ -357,6 +366,9 @@ static struct options read_options(int argc, char **argv)
 		case 'x':
 			o.no_store = true;
 			break;
+		case 'p':
+			snprintf(o.parts, sizeof(o.parts), "pool_parts=%s", optarg);
+			break;
 		default:
 			exit(64);
 		}
@@ -372,8 +384,9 @@ static int start_daemon(struct rounds *r)
 {
 	enum daemon_mode mode = r->opt.keeper ? DAEMON_KEEPER : DAEMON_STORE;
 
+	r->opt.set[0] = *r->opt.parts ? r->opt.parts : NULL;
 	if (!r->opt.outside)
-		return daemon_start(&r->daemon, mode, r->opt.daemon, NULL);
+		return daemon_start(&r->daemon, mode, r->opt.daemon, r->opt.set);
 	r->daemon = DAEMON_NULL;
 	r->daemon.mode = DAEMON_OUTSIDE;
 	snprintf(r->daemon.socket, sizeof(r->daemon.socket), "%s", r->opt.outside);

@@ -23,8 +23,8 @@
 static void fill_rows(const struct client *k, uint64_t key, const struct op *op, float *kv)
 {
 	for (uint32_t i = 0; i < op->n; i++)
-		content_row(key, op->layer, op->row + i, op->version,
-			    kv + (size_t)i * CONTENT_ROW_FLOATS);
+		client_row(key, op->layer, op->row + i, op->version,
+			   kv + (size_t)i * CLIENT_ROW_FLOATS);
 }
 
 static uint64_t key_of(const struct client *k, uint32_t seq)
@@ -92,7 +92,7 @@ static int append_batch(struct client *k, enum cache_kind kind, uint32_t layer, 
 		return -ENOTCONN;
 	item = k->item + (size_t)slot * MODEL_SEQUENCES;
 	for (uint32_t s = 0; s < MODEL_SEQUENCES; s++) {
-		float *kv = client_rows(k, slot) + (size_t)n_items * n * CONTENT_ROW_FLOATS;
+		float *kv = client_rows(k, slot) + (size_t)n_items * n * CLIENT_ROW_FLOATS;
 		struct op op = { OP_APPEND,     s, layer,   model_rows_sent(&k->model, s, layer), n,
 				 k->version[s], 0, k->begun };
 

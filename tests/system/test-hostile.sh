@@ -3,13 +3,13 @@
 # One attack of hostile.c beside a well-behaved client: the daemon does what it
 # must, survives, and the other's results are the same bits as without it.
 #
-#   test-hostile.sh BUILD-DIRECTORY ATTACK
+#   [POOL_PARTS=N] test-hostile.sh BUILD-DIRECTORY ATTACK
 # shellcheck source=tests/system/functions.sh
 . "$(dirname "$0")/functions.sh"
 attack=${2:?an attack: see hostile list}
 seconds=${HOSTILE_SECONDS:-2} seed=${HOSTILE_SEED:-1}
 
-start_daemon
+start_daemon pool_parts="${POOL_PARTS:-1}"
 alone=$(sum_of --seed 5 --tokens 500 --pause-us 1000)
 [ -n "$alone" ] || fail "no sum"
 
