@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The tests of numa/ on real nodes: in virtual machines with 2 and with 4 of
-# them, where pages can lie on the wrong one.
+# The tests of numa/ and a daemon with clients on real nodes: in virtual machines
+# with 2 and with 4 of them, where pages can lie on the wrong one.
 #
 #   GUEST_RUN=/path/to/tool numa-guest.sh BUILD-DIRECTORY
 #
 # The tool boots a machine and runs a command in it, the options used here:
-#   -n NODES  -p 2-MIB-PAGES-PER-NODE  -b DIRECTORY-SHOWN-AS-/build  -- COMMAND
+#   -n NODES  -t SECONDS  -p 2-MIB-PAGES-PER-NODE  -b DIRECTORY-SHOWN-AS-/build  -- COMMAND
 # and returns the command's status. Without one this test is skipped (77).
 set -euo pipefail
 
@@ -23,8 +23,13 @@ mkdir "$stage/lib"
 cp -r "$here/../unit/fixtures" "$stage/"
 for test in topo pin arena; do
 	cp "$build/tests/unit/test-$test" "$stage/"
-	# The guest has a bare system: bring what is not part of every system.
-	ldd "$stage/test-$test" | awk '$1 ~ /^lib(cmocka|numa)/ { print $3 }' |
+done
+cp "$build/daemon/sparqd" "$build/client/sparqctl" "$build/tests/system/probe" \
+	"$build/tests/system/pages" "$here/numa-inside.sh" "$stage/"
+cp "$build"/client/libsparq.so.0 "$stage/lib"
+# The guest has a bare system: bring what is not part of every system.
+for program in "$stage"/test-* "$stage"/sparq* "$stage/probe" "$stage/pages"; do
+	ldd "$program" | awk '$1 ~ /^lib(cmocka|numa|uring|json-c|xxhash|ncurses|tinfo)\./ { print $3 }' |
 		xargs -r cp -t "$stage/lib"
 done
 cat >"$stage/run" <<'SCRIPT'
@@ -37,6 +42,7 @@ cat /sys/devices/system/node/node*/distance
 for test in topo pin arena; do
 	/build/test-$test || status=1
 done
+/build/numa-inside.sh "$1" || status=1
 exit $status
 SCRIPT
 chmod +x "$stage/run"
@@ -44,7 +50,7 @@ chmod +x "$stage/run"
 status=0
 for nodes in 2 4; do
 	log=$stage/log-$nodes
-	"$GUEST_RUN" -n "$nodes" -p 32 -b "$stage" -- /build/run "$nodes" >"$log" 2>&1 || status=1
+	"$GUEST_RUN" -n "$nodes" -p 48 -t 280 -b "$stage" -- /build/run "$nodes" >"$log" 2>&1 || status=1
 	cat "$log"
 	# With several nodes nothing has a reason to be skipped.
 	if grep -q 'SKIPPED' "$log"; then
@@ -52,4 +58,9 @@ for nodes in 2 4; do
 		status=1
 	fi
 done
+# What is computed does not depend on where it lies.
+if [ "$(grep -h '^sums: ' "$stage"/log-* | sort | uniq -c | awk '{ print $1 }')" != 2 ]; then
+	echo "2 and 4 nodes do not compute the same"
+	status=1
+fi
 exit $status
