@@ -194,6 +194,7 @@ static json_object *cache(const struct cache *c)
 	json_add_text(o, "policy", c->record->policy);
 	json_add_text(o, "k_format", c->record->k_format);
 	json_add_text(o, "v_format", c->record->v_format);
+	json_add_text(o, "placement", placement_names[c->spread]);
 	json_add_number(o, "sequences", c->n_sequences);
 	json_add_number(o, "bytes", load_relaxed(&c->charged_bytes));
 	json_add_number(o, "budget_bytes", c->budget_bytes);
