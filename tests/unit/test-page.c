@@ -317,7 +317,7 @@ static void no_overlap(void **state)
 	pthread_t t[4];
 	page_ref page;
 	void *what;
-	uint64_t refused = 0;
+	uint64_t taken = 0, refused = 0;
 
 	for (unsigned i = 0; i < 4; i++) {
 		w[i] = (struct worker){ .pool = &f->pool, .seed = i + 1, .uid = 1000 + i };
@@ -326,9 +326,11 @@ static void no_overlap(void **state)
 	for (unsigned i = 0; i < 4; i++) {
 		pthread_join(t[i], &what);
 		assert_null(what);
-		assert_true(w[i].taken > ROUNDS / 10);
+		taken += w[i].taken;
 		refused += w[i].refused;
 	}
+	/* Of all: one that runs while the others sleep on a full pool is refused most of the time. */
+	assert_true(taken > ROUNDS / 4);
 	assert_true(refused > 0); /* else the pool was too large to be contended */
 	assert_int_equal(f->pool.used_bytes, 0);
 	/* And all of it is one free run again. */
