@@ -329,7 +329,8 @@ static void no_overlap(void **state)
 		taken += w[i].taken;
 		refused += w[i].refused;
 	}
-	/* Of all: one that runs while the others sleep on a full pool is refused most of the time. */
+	/* Of all: one that runs while the others sleep on a full pool is refused most of the time.
+	 */
 	assert_true(taken > ROUNDS / 4);
 	assert_true(refused > 0); /* else the pool was too large to be contended */
 	assert_int_equal(f->pool.used_bytes, 0);
