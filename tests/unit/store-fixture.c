@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include <cmocka.h>
+#include <numa.h>
 
 #include "daemon/record.h"
 #include "shm/base.h"
@@ -60,6 +61,10 @@ static void map_arenas(struct store_fixture *f, size_t pool_bytes, struct catalo
 		a->base = mmap(NULL, a->bytes, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		assert_ptr_not_equal(a->base, MAP_FAILED);
+		if (getenv("FIXTURE_BOUND")) {
+			a->node = (int)i % (numa_max_node() + 1);
+			numa_tonode_memory(a->base, a->bytes, a->node);
+		}
 	}
 }
 

@@ -5,7 +5,8 @@
 #include "daemon/cache.h"
 #include "daemon/recover.h"
 
-/* Arenas that the pool has, as if each were a node: $FIXTURE_PARTS, or one. */
+/* Arenas that the pool has, as if each were a node: $FIXTURE_PARTS, or one. With $FIXTURE_BOUND
+ * they are bound to the nodes that there are, in turn. */
 #define FIXTURE_PARTS_MOST 4u
 unsigned fixture_parts(void);
 /* Of caches that fixture_request asks for: enough to be spread over all parts. */
