@@ -17,6 +17,8 @@
 struct part {
 	size_t at, stride, bytes;
 	uint32_t runs;
+	const double *correction; /* [dim]: sums of V, and what they lack; NULL: as they are */
+	uint32_t dim;
 };
 #define MAX_PARTS (2 * KV_MAX_PLANES + 2) /* of K and V; sums, outliers */
 
@@ -32,8 +34,15 @@ static void add_part(struct parts *p, size_t at, size_t stride, size_t bytes, ui
 		bytes *= runs;
 		runs = 1;
 	}
-	p->part[p->n++] = (struct part){ at, stride, bytes, runs };
+	p->part[p->n++] = (struct part){ .at = at, .stride = stride, .bytes = bytes, .runs = runs };
 	p->bytes += bytes * runs;
+}
+
+/* What the last one, sums of V, lacks. */
+static void correct_part(struct parts *p, const double *correction, uint32_t dim)
+{
+	p->part[p->n - 1].correction = correction;
+	p->part[p->n - 1].dim = dim;
 }
 
 static void add_planes(struct parts *p, const struct kv_plane *plane, unsigned n, size_t at,
@@ -47,7 +56,7 @@ static void add_planes(struct parts *p, const struct kv_plane *plane, unsigned n
 
 /* The first `used` tiles of a block of `tiles`, of a head with this table. */
 static struct parts parts_of_tiles(const struct kv_space *s, const struct kv_channels *table,
-				   unsigned tiles, unsigned used)
+				   unsigned tiles, unsigned used, const double *correction)
 {
 	struct kv_layout l = kv_extent_layout(s, tiles);
 	struct kv_plane plane[KV_MAX_PLANES];
@@ -60,6 +69,7 @@ static struct parts parts_of_tiles(const struct kv_space *s, const struct kv_cha
 	n = s->v->v_planes(s->v_dim, s->needs, plane);
 	add_planes(&p, plane, n, l.v, tiles, used);
 	add_part(&p, l.sums, tiles * sums, used * sums, 1);
+	correct_part(&p, correction, s->v_dim);
 	add_part(&p, l.outliers, tiles * column, used * column, kv_outliers_of(s, table));
 	return p;
 }
@@ -82,6 +92,21 @@ struct range {
 	void *arg;
 };
 
+/* Some of the n bytes from `in` on: floats that lie nowhere; how many. */
+static size_t visit_sums(const struct part *p, const char *base, size_t in, size_t n,
+			 struct range *r)
+{
+	const float *sum = (const float *)(base + p->at);
+	size_t first = in / sizeof(*sum), skip = in % sizeof(*sum), i;
+	float x[16];
+
+	for (i = 0; i < ARRAY_SIZE(x) && first + i < p->bytes / sizeof(*sum); i++)
+		x[i] = (float)((double)sum[first + i] + p->correction[(first + i) % p->dim]);
+	n = MIN(n, i * sizeof(*sum) - skip);
+	r->visit(r->arg, (char *)x + skip, n);
+	return n;
+}
+
 static void visit_part(const struct part *p, char *base, struct range *r)
 {
 	size_t bytes = p->bytes * p->runs;
@@ -89,7 +114,10 @@ static void visit_part(const struct part *p, char *base, struct range *r)
 	while (r->n && r->at < bytes) {
 		size_t in = r->at % p->bytes, n = MIN(p->bytes - in, r->n);
 
-		r->visit(r->arg, base + p->at + r->at / p->bytes * p->stride + in, n);
+		if (unlikely(p->correction))
+			n = visit_sums(p, base, in, n, r);
+		else
+			r->visit(r->arg, base + p->at + r->at / p->bytes * p->stride + in, n);
 		r->at += n;
 		r->n -= n;
 	}
@@ -116,7 +144,7 @@ size_t kv_image_tile_bytes(const struct kv_space *s, const struct kv_channels *c
 	size_t bytes = 0;
 
 	for (uint32_t h = 0; h < s->kv_heads; h++)
-		bytes += parts_of_tiles(s, table_of(channels, h), 1, 1).bytes;
+		bytes += parts_of_tiles(s, table_of(channels, h), 1, 1, NULL).bytes;
 	return bytes;
 }
 
@@ -141,7 +169,8 @@ void kv_image_tiles(const struct kv_space *s, const struct kv_channels *const *c
 	size_t bytes = kv_extent_bytes(s, x->tiles);
 
 	for (uint32_t h = 0; h < s->kv_heads && r.n; h++) {
-		struct parts p = parts_of_tiles(s, table_of(channels, h), x->tiles, x->used);
+		struct parts p = parts_of_tiles(s, table_of(channels, h), x->tiles, x->used,
+						kv_correction_of(x, s, h));
 		const struct kv_place of_head = kv_place_of(s, x->parted ? parts : NULL, h);
 
 		visit_block(&p, kv_block_of(&of_head, x->base, bytes), &r);

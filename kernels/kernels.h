@@ -134,6 +134,9 @@ struct kv_extent {
 	uint16_t used;      /* sealed tiles that count, from slot 0 */
 	uint32_t last_rows; /* rows that count of the last of them, 1..KV_TILE_ROWS */
 	uint32_t parted;    /* 1: in the view's parts; 0: whole */
+	/* [kv_heads][v_dim], all heads of the cache: what its tiles' sums of V lack since rows
+	 * before them were overwritten. NULL: nothing. */
+	const double *correction;
 };
 
 #define KV_PARTED_SINKS (1u << 31)
@@ -167,13 +170,32 @@ void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct
 const void *kv_flush_at(const struct kv_space *s, const struct kv_view *view,
 			const struct kv_extent *extent, uint32_t head);
 
+/* Other rows in the place of [row, row + n), which `view` has. */
+struct kv_overwrite {
+	const struct kv_view *view;
+	/* [view->n_extents], each like the view's but for its base, which is that of a copy to be
+	 * made, without a correction; NULL: none. All that hold such rows have one. */
+	const struct kv_extent *to;
+	const struct kv_view *recent; /* the view's sinks and tail as they will be */
+	uint32_t row, n;
+	const void *kv; /* as kv_write has them: row, row + 1 ... */
+	size_t stride;
+};
+/* KV head `head` of those that lie in sealed tiles: copies of the extents, with the tiles that
+ * change quantised again. `ret_delta`, [v_dim]: by how much the sum of V over all rows below the
+ * tail is more than before. Sinks and tail are the caller's, who writes them before (kv_copy,
+ * kv_write). */
+void kv_overwrite(const struct kv_space *s, const struct kv_overwrite *w, uint32_t head,
+		  double *ret_delta);
+
 /* ---- rows as bytes -------------------------------------------------------------- */
 
 /*
  * Sealed tiles and rows as sent, as one run of bytes that a file can hold: what counts and nothing
  * else, in an order that does not depend on how many slots an extent has. Of tiles: head by head,
  * plane by plane as the format says (sparq-formats(7)), then the sums of V and the outliers that
- * the head's table holds apart. Of rows: head by head, all of K, then all of V.
+ * the head's table holds apart; the sums with the extent's correction, so one that has a correction
+ * is only read. Of rows: head by head, all of K, then all of V.
  */
 typedef void kv_visit_fn(void *arg, void *memory, size_t n);
 size_t kv_image_tile_bytes(const struct kv_space *s, const struct kv_channels *const *channels);

@@ -5,7 +5,8 @@
  * A tile keeps the sum of V over all rows up to its end, from V as sent, so a
  * fork or a rollback needs no bookkeeping. A tile that counts only in part
  * (after a fork or a cut inside it) has a sum that says too much: then the sum
- * of the tile before it and the rows themselves are used.
+ * of the tile before it and the rows themselves are used. Tiles behind rows that were
+ * overwritten have a correction to it (overwrite.c).
  */
 #include <assert.h>
 #include <string.h>
@@ -118,6 +119,7 @@ static void find_tiles(const struct kv_map *r, uint32_t row, struct kv_piece *re
 		.n_outliers = r->n_outliers,
 		.block_first = x->first_row,
 		.block_rows = extent_rows(x),
+		.correction = kv_correction_of(x, s, r->head),
 	};
 }
 
@@ -299,7 +301,7 @@ void kv_map_sum_v(const struct kv_map *r, uint32_t limit, double *ret_sum, uint3
 		from = x->first_row + tiles * KV_TILE_ROWS;
 		kv_map_find(r, x->first_row, from, &p);
 		for (uint32_t c = 0; c < dim; c++)
-			ret_sum[c] = (double)p.sums[(tiles - 1) * dim + c];
+			ret_sum[c] = (double)kv_piece_sum(&p, tiles - 1, c);
 	}
 	kv_map_add_v(r, from, limit, ret_sum);
 	*ret_from = from;
@@ -323,7 +325,8 @@ static void read_tail(const struct kv_map *r, bool k, float *x)
 	}
 }
 
-static void flush_sum(const struct kv_map *r, const float *x, float *ret)
+/* What the extent lacks is added to each of its sums when it is read. */
+static void flush_sum(const struct kv_map *r, const float *x, const double *correction, float *ret)
 {
 	double sum[KV_MAX_DIM];
 	uint32_t dim = r->space->v_dim, from;
@@ -331,7 +334,7 @@ static void flush_sum(const struct kv_map *r, const float *x, float *ret)
 	kv_map_sum_v(r, r->view->tail_first, sum, &from);
 	r->space->ops->add_rows(x, KV_TILE_ROWS, dim, sum);
 	for (uint32_t c = 0; c < dim; c++)
-		ret[c] = (float)sum[c];
+		ret[c] = (float)(correction ? sum[c] - correction[c] : sum[c]);
 }
 
 static char *tiles_of_head(const struct kv_space *s, const struct kv_view *view,
@@ -369,5 +372,6 @@ void kv_flush(const struct kv_space *s, const struct kv_view *view, const struct
 		s->k->k_write(&k, slot, x);
 	read_tail(&rows, false, x);
 	s->v->v_write(&v, slot, x);
-	flush_sum(&rows, x, (float *)(base + l.sums) + (size_t)slot * s->v_dim);
+	flush_sum(&rows, x, kv_correction_of(extent, s, head),
+		  (float *)(base + l.sums) + (size_t)slot * s->v_dim);
 }

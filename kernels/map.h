@@ -14,9 +14,10 @@
 struct kv_piece {
 	struct kv_block k, v;
 	const struct kv_kernels *kk, *kv;
-	float *sums;         /* of a tile: V of all rows up to its end; NULL: not tiles */
-	uint16_t *outliers;  /* [n_outliers][rows the block has room for], binary16 */
-	uint32_t n_outliers; /* 0: not tiles, or none */
+	float *sums;              /* of a tile: V of all rows up to its end; NULL: not tiles */
+	const double *correction; /* [v_dim] of the sums; NULL: none */
+	uint16_t *outliers;       /* [n_outliers][rows the block has room for], binary16 */
+	uint32_t n_outliers;      /* 0: not tiles, or none */
 	uint32_t first, n;
 	uint32_t at;                      /* place of row `first` in the block */
 	uint32_t block_first, block_rows; /* all that the block holds */
@@ -25,6 +26,19 @@ struct kv_piece {
 static inline bool kv_piece_is_recent(const struct kv_piece *p)
 {
 	return !p->sums;
+}
+/* [v_dim], of one KV head. */
+static inline const double *kv_correction_of(const struct kv_extent *x, const struct kv_space *s,
+					     uint32_t head)
+{
+	return x->correction ? x->correction + (size_t)head * s->v_dim : NULL;
+}
+/* Channel c of tile `slot`'s sum. Rounded as one that was written so: a copy of it has its bits. */
+static inline float kv_piece_sum(const struct kv_piece *p, unsigned slot, uint32_t c)
+{
+	float sum = p->sums[(size_t)slot * p->v.dim + c];
+
+	return p->correction ? (float)((double)sum + p->correction[c]) : sum;
 }
 
 /* Bytes of the parts of one KV head's block: K is at 0. */
