@@ -12,7 +12,9 @@
 #define NUMBER_BYTES 24
 
 /* Words of labels; an operation, plane or reason that is new needs its word here. */
-static const char *const op_names[] = { "nop", "step", "append", "attend", "truncate" };
+static const char *const op_names[] = {
+	"nop", "step", "append", "attend", "truncate", "overwrite"
+};
 _Static_assert(ARRAY_SIZE(op_names) == SPARQ_OP_COUNT, "each operation has its word");
 static const char *const plane_names[] = {
 	[SPARQ_PLANE_SCORE] = "score",           [SPARQ_PLANE_K] = "k",

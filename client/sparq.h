@@ -262,6 +262,15 @@ static inline void sparq_prep_truncate(struct sparq_sqe *e, uint64_t sequence, u
 	e->row = row;
 }
 
+/* n_rows (k, v) rows in the place of rows row.. of `layer`, which are there already. Wants a daemon
+ * with SPARQ_FEATURE_OVERWRITE; others answer -EINVAL. */
+static inline void sparq_prep_overwrite(struct sparq_sqe *e, uint64_t sequence, uint16_t layer,
+					uint64_t kv, uint32_t row, uint16_t n_rows)
+{
+	sparq_prep_append(e, sequence, layer, kv, row, n_rows);
+	e->op = SPARQ_OP_OVERWRITE;
+}
+
 /* A batch: `op` over n_items items of one cache and layer, which lie at `items` in the arena. */
 static inline void sparq_prep_items(struct sparq_sqe *e, uint8_t op, uint16_t layer, uint64_t items,
 				    uint16_t n_items)

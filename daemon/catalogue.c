@@ -178,7 +178,8 @@ static int check_layout(const struct catalogue_header *h, char *why)
 {
 	if (h->magic != CATALOGUE_MAGIC)
 		return refuse(why, EUCLEAN, "it does not begin with the magic number");
-	if (h->layout == CATALOGUE_LAYOUT && h->tiles_layout == KV_LAYOUT)
+	if ((h->layout == CATALOGUE_LAYOUT || h->layout == CATALOGUE_LAYOUT_BEFORE) &&
+	    h->tiles_layout == KV_LAYOUT)
 		return 0;
 	/* The first fields of the header are the same in every layout. */
 	snprintf(why, CATALOGUE_WHY_BYTES,
@@ -186,6 +187,22 @@ static int check_layout(const struct catalogue_header *h, char *why)
 		 ", this sparqd " SPARQ_VERSION " reads %u.%u",
 		 h->layout, h->tiles_layout, CATALOGUE_LAYOUT, KV_LAYOUT);
 	return -EPROTONOSUPPORT;
+}
+
+static bool sum_agrees(const struct catalogue_header *h)
+{
+	struct catalogue_header before = *h;
+
+	/* A daemon that took over an older one may have died between the two stores. */
+	before.layout = CATALOGUE_LAYOUT_BEFORE;
+	return h->checksum == header_sum(h) || h->checksum == header_sum(&before);
+}
+
+/* From now on it is of this layout: a daemon that reads only the older one must not believe it. */
+static void raise_layout(struct catalogue_header *h)
+{
+	store_release(&h->layout, CATALOGUE_LAYOUT);
+	store_release(&h->checksum, header_sum(h));
 }
 
 /* All that later code relies on: the parts lie where they must, inside the file. */
@@ -197,7 +214,7 @@ static int check_header(const struct catalogue_header *h, uint64_t file_bytes, c
 	r = check_layout(h, why);
 	if (r < 0)
 		return r;
-	if (h->header_bytes != sizeof(*h) || h->checksum != header_sum(h))
+	if (h->header_bytes != sizeof(*h) || !sum_agrees(h))
 		return refuse(why, EUCLEAN, "the checksum of its header does not agree");
 	if (h->n_pools > POOL_MAX_NODES || h->bytes != file_bytes || place(&again) < 0 ||
 	    memcmp(&again, h, sizeof(again)) != 0)
@@ -249,6 +266,7 @@ int catalogue_adopt(int fd, struct catalogue **ret, char *why)
 	c->file = STEAL(file, SEGMENT_NULL);
 	c->header = c->file.base;
 	mark_ends(c);
+	raise_layout(c->header);
 	store_release(&c->header->generation, h.generation + 1 ? h.generation + 1 : 1);
 	*ret = STEAL_PTR(c);
 	return 0;

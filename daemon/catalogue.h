@@ -27,6 +27,9 @@
 
 #define CATALOGUE_MAGIC 0x474f4c4154414353ull
 #define CATALOGUE_LAYOUT 4u
+/* What the present one adds stands in words that were 0 in this one (for placement: local): it is
+ * taken over as it is. */
+#define CATALOGUE_LAYOUT_BEFORE 3u
 #define CATALOGUE_BLOCK 4096u
 
 enum record_state { RECORD_FREE, RECORD_BUILDING, RECORD_LIVE, RECORD_DYING };
@@ -69,8 +72,10 @@ struct table_entry {
 	page_ref page;
 	uint32_t first_row;
 	uint16_t tiles;     /* slots of the extent */
-	uint16_t rsv;
+	uint8_t correction; /* of the sums in it: which of the table's, from 1; 0: none */
+	uint8_t flags;      /* atomic: ENTRY_* */
 };
+#define ENTRY_SHARED 1u /* another table may have this page, or had it */
 
 struct catalogue; /* mapped file and its derived free lists */
 

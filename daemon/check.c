@@ -13,6 +13,7 @@ static const uint16_t flags_of[SPARQ_OP_COUNT] = {
 	[SPARQ_OP_APPEND] = SPARQ_SQE_LINK | SPARQ_SQE_FENCE | SPARQ_SQE_REPEAT,
 	[SPARQ_OP_ATTEND] = SPARQ_SQE_FLAGS & ~SPARQ_SQE_REPEAT,
 	[SPARQ_OP_TRUNCATE] = SPARQ_SQE_LINK | SPARQ_SQE_FENCE,
+	[SPARQ_OP_OVERWRITE] = SPARQ_SQE_LINK | SPARQ_SQE_FENCE,
 };
 
 static int refuse(uint32_t *ret_reason, uint32_t reason)
@@ -127,6 +128,7 @@ int check_item(const struct sparq_sqe *e, const struct sparq_item *i, const stru
 {
 	bool appends = e->op == SPARQ_OP_STEP || e->op == SPARQ_OP_APPEND;
 	bool attends = e->op == SPARQ_OP_STEP || e->op == SPARQ_OP_ATTEND;
+	bool writes = appends || e->op == SPARQ_OP_OVERWRITE;
 	uint32_t reserved = 0;
 	int r;
 
@@ -138,7 +140,7 @@ int check_item(const struct sparq_sqe *e, const struct sparq_item *i, const stru
 		return refuse(ret_reason, SPARQ_REASON_LAYER);
 	if ((uint64_t)i->row + i->n_rows > SPARQ_ROW_LIMIT)
 		return refuse(ret_reason, SPARQ_REASON_ROW);
-	if (!appends && (i->kv | i->kv_stride | i->n_rows))
+	if (!writes && (i->kv | i->kv_stride | i->n_rows))
 		return refuse(ret_reason, SPARQ_REASON_UNUSED);
 	if (!attends && (i->q | i->o | i->lse | i->n_q | i->q_stride | i->o_stride))
 		return refuse(ret_reason, SPARQ_REASON_UNUSED);
@@ -146,7 +148,7 @@ int check_item(const struct sparq_sqe *e, const struct sparq_item *i, const stru
 		return refuse(ret_reason, SPARQ_REASON_UNUSED);
 	if (i->report && !in_arena(l, i->report, sizeof(struct sparq_report), 64))
 		return refuse(ret_reason, SPARQ_REASON_ADDRESS);
-	r = appends ? check_rows(i, l, s, ret_reason) : 0;
+	r = writes ? check_rows(i, l, s, ret_reason) : 0;
 	if (r < 0)
 		return r;
 	return attends ? check_queries(e, i, l, s, ret_reason) : 0;

@@ -23,7 +23,7 @@ static struct reach cut_own(struct seq *s, uint32_t table, uint32_t rows)
 
 	/* A tile that counts in part is an end: the rows that follow it go to another table. So
 	 * do tiles whose slots others still read. */
-	if (table_tile_ends(st, table, rows) && tiles >= table_shared(st, table)) {
+	if (table_tile_ends(st, table, rows) && table_may_trim(st, table, tiles)) {
 		table_trim(s, table, tiles);
 		POINT(truncate_shorter);
 		return (struct reach){ table, 0 };

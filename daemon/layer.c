@@ -75,14 +75,14 @@ static int take_chunk(struct seq *s, struct seq_layer *l)
 	return 0;
 }
 
-static void show_sinks(const struct pool *pool, page_ref page, struct kv_view *ret)
+void layer_show_sinks(const struct pool *pool, page_ref page, struct kv_view *ret)
 {
 	ret->sinks = pool_data(pool, page);
 	ret->parted &= ~KV_PARTED_SINKS;
 	ret->parted |= pool_is_striped(page) ? KV_PARTED_SINKS : 0;
 }
 
-static void show_chunk(const struct pool *pool, page_ref page, uint32_t i, struct kv_view *ret)
+void layer_show_chunk(const struct pool *pool, page_ref page, uint32_t i, struct kv_view *ret)
 {
 	ret->chunk[i] = pool_data(pool, page);
 	ret->parted &= ~(1u << i);
@@ -107,9 +107,9 @@ static int own_page(struct seq *s, struct seq_layer *l, page_ref *at, uint32_t f
 	layer_view(s, l, layer_commit(l).rows, &from);
 	to = from;
 	if (is_sinks)
-		show_sinks(pool, copy, &to);
+		layer_show_sinks(pool, copy, &to);
 	else
-		show_chunk(pool, copy, (first - l->tail_first) / KV_CHUNK_ROWS, &to);
+		layer_show_chunk(pool, copy, (first - l->tail_first) / KV_CHUNK_ROWS, &to);
 	kv_copy(cache_shape(s->cache), &from, &to, first, n);
 	POINT(append_copied);
 	/* Either page says the same of the rows that count; a crash leaves one of them. */
@@ -195,7 +195,7 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 	ret->channels = channels_layer(s->cache, (uint32_t)(l - s->layer));
 	ret->parts = s->cache->parts;
 	if (l->record->sinks)
-		show_sinks(pool, l->record->sinks, ret);
+		layer_show_sinks(pool, l->record->sinks, ret);
 	/* Fewer rows than are sealed: there is no tail, and nothing is written through this view.
 	 */
 	ret->tail_first = MIN(MAX(rows, sinks), l->tail_first);
@@ -203,7 +203,7 @@ void layer_view(const struct seq *s, struct seq_layer *l, uint32_t rows, struct 
 		return;
 	ret->tail_rows = rows > l->tail_first ? rows - l->tail_first : 0;
 	for (uint32_t i = 0; i < l->n_chunks; i++)
-		show_chunk(pool, *layer_chunk(l, i), i, ret);
+		layer_show_chunk(pool, *layer_chunk(l, i), i, ret);
 }
 
 int seq_view(const struct seq *s, uint32_t layer, uint32_t rows, struct kv_extent *extent,

@@ -34,6 +34,9 @@ void layer_trim(struct seq *s, struct seq_layer *l, uint32_t rows);
 /* Of the pages of a chunk and of the sinks. */
 struct page_size layer_chunk_size(const struct seq *s);
 struct page_size layer_sinks_size(const struct seq *s);
+/* Such a page in a view: sinks, and chunk i of the tail. */
+void layer_show_sinks(const struct pool *pool, page_ref page, struct kv_view *ret);
+void layer_show_chunk(const struct pool *pool, page_ref page, uint32_t i, struct kv_view *ret);
 /* Where the record has chunk i of the tail. */
 page_ref *layer_chunk(struct seq_layer *l, uint32_t i);
 

@@ -408,19 +408,20 @@ bool pool_is_shared(const struct pool *p, page_ref page)
 	return load_acquire(page_refs(&f)) > 1;
 }
 
-void pool_put(struct pool *p, page_ref page)
+bool pool_put(struct pool *p, page_ref page)
 {
 	struct page_place f = page_find(p, page);
 	uint64_t bit = 1ull << f.index % 64, before;
 
 	/* Releases this holder's reads of it to who is left. */
 	if (fetch_sub(page_refs(&f), 1u) > 1)
-		return;
+		return false;
 	pool_count_bytes(p, f.node, f.class, -1);
 	before = fetch_and(&f.node->bits[(size_t)f.head * SLAB_WORDS + f.index / 64], ~bit);
 	assert(before & bit);
 	(void)before;
 	slab_uncount(p, f.node, f.head);
+	return true;
 }
 
 /* ---- asking ---------------------------------------------------------------- */

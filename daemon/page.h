@@ -80,8 +80,9 @@ void pool_ref(struct pool *p, page_ref page);
 /* Is there a holder besides the caller? While the answer is no it stays no: only a holder makes
  * another one, and what former holders did with the page is over and seen. */
 bool pool_is_shared(const struct pool *p, page_ref page);
-/* Gives it back; its contents stay until the next owner of another uid. */
-void pool_put(struct pool *p, page_ref page);
+/* Gives it back; its contents stay until the next owner of another uid. False: another holder has
+ * it still. */
+bool pool_put(struct pool *p, page_ref page);
 /* Recovery: the page is out again, to this uid. -EUCLEAN if there is no such page, by its place,
  * its size or the note of its slab; or if it is another's; -EEXIST if it is out already, to this
  * uid (pool_ref, if it may have several holders). One thread. */

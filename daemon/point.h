@@ -10,7 +10,8 @@
  * was just done: append_written, truncate_intent.
  *
  * BREAK_ORDER(statement) is the positive control: in the build sparqd-broken the statement
- * runs, which publishes what is not written yet; everywhere else it is nothing.
+ * runs, which publishes what is not written yet; everywhere else it is nothing. So BREAK_SWAP for
+ * rows that are overwritten, in sparqd-torn.
  */
 #pragma once
 
@@ -39,4 +40,10 @@ void point_reached(const char *name);
 #define BREAK_ORDER(statement) statement
 #else
 #define BREAK_ORDER(statement) ((void)0)
+#endif
+
+#ifdef SPARQD_BREAK_SWAP
+#define BREAK_SWAP(statement) statement
+#else
+#define BREAK_SWAP(statement) ((void)0)
 #endif

@@ -10,7 +10,8 @@
  * rows each, all counted: only an end in the middle of a tile is a limit,
  * and a table that was left at a limit is never written again. Which of its
  * entries are live follows from the commit word of its owner, or from the limits
- * of those who refer to it.
+ * of those who refer to it. Rows in it that are overwritten make a new table, which
+ * has the pages of all other extents in common with the old one (overwrite.h).
  *
  * Tail: chunk i holds the rows from tail_first + 64 i on and lies in ring slot
  * (2 tiles + i) mod KV_MAX_CHUNKS, and tail_first follows from the tiles, so the
@@ -69,7 +70,9 @@ struct layer_record {
 	page_ref sinks;  /* KV_MAX_SINKS rows */
 	page_ref chunk[KV_MAX_CHUNKS];
 	uint32_t spilled_rows; /* while the sequence is spilled; the rest means nothing then */
-	uint32_t rsv2;
+	/* Intent: the block that holds this record as it will be, while rows that others take the
+	 * place of are swapped; the commit word stays as it is. BLOCK_NONE */
+	uint32_t overwrite;
 	uint64_t rsv[3];
 };
 #define LAYERS_PER_BLOCK (CATALOGUE_BLOCK / sizeof(struct layer_record))
@@ -81,7 +84,15 @@ struct table_header {
 	uint32_t start_row;            /* of the first tile */
 	uint32_t base, base_limit;     /* struct reach into the table it goes on from; BLOCK_NONE */
 	uint32_t base_tiles, base_extents; /* reached there, all the way down */
-	uint64_t rsv;
+	uint32_t corrections, rsv; /* block; BLOCK_NONE */
+};
+
+/* What the sums of V in some extents of a table lack since rows before them were overwritten:
+ * double[kv_heads][v_dim] each, never written once the table is named. Its entries say which. */
+#define TABLE_CORRECTIONS 31u
+struct table_corrections {
+	uint32_t n, rsv; /* at least 1 */
+	page_ref page[TABLE_CORRECTIONS];
 };
 
 struct table_block {

@@ -145,13 +145,37 @@ static int end_cut(struct recovery *rc, const struct cache *c, const struct sequ
 	return 0;
 }
 
+/* What takes the place of rows is whole, or its block would not be named. */
+static int end_overwrite(struct recovery *rc, struct layer_record *l)
+{
+	const struct layer_record *to;
+
+	if (l->overwrite == BLOCK_NONE)
+		return 0;
+	if (!catalogue_has_block(rc->st->catalogue, l->overwrite))
+		return -EUCLEAN;
+	to = catalogue_block(rc->st->catalogue, l->overwrite);
+	if (to->commit != l->commit)
+		return -EUCLEAN;
+	l->sinks = to->sinks;
+	memcpy(l->chunk, to->chunk, sizeof(l->chunk));
+	POINT(recover_overwrite);
+	store_release(&l->reach, to->reach);
+	store_release(&l->overwrite, BLOCK_NONE);
+	return 0;
+}
+
 static int check_layer(struct recovery *rc, struct sequence_record *r, uint32_t layer, char *why)
 {
 	const struct cache *c = cache_of(rc, r);
 	struct layer_record *l = recover_layer(rc, r, layer);
-	uint32_t table = reach_unpack(l->reach).table;
+	uint32_t table;
 	int error;
 
+	if (end_overwrite(rc, l) < 0)
+		return why_fail(why, EUCLEAN, "layer %" PRIu32 ": rows that change are damaged",
+				layer);
+	table = reach_unpack(l->reach).table;
 	error = table ? recover_chain(rc, c, layer, table, why) : 0;
 	if (error < 0)
 		return error;

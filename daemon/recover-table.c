@@ -5,6 +5,7 @@
 
 #include "daemon/name.h"
 #include "daemon/recover-private.h"
+#include "daemon/table-private.h"
 #include "shm/base.h"
 
 static const struct table_header *header_of(const struct recovery *rc, uint32_t table)
@@ -151,39 +152,69 @@ int recover_reach(struct recovery *rc, struct reach r, uint32_t tiles, char *why
 
 /* ---- marking -------------------------------------------------------------------- */
 
-static struct page_size page_size(const struct found_table *f, uint32_t tiles)
-{
-	return spread_size(f->cache, kv_extent_bytes(cache_layer(f->cache, f->layer), tiles));
-}
-
 static int mark_block(struct recovery *rc, struct table *t, uint32_t block)
 {
 	int r = catalogue_mark_block(rc->st->catalogue, block);
 
-	if (r == 0)
-		t->bytes += CATALOGUE_BLOCK;
-	return r;
+	if (r < 0)
+		return r;
+	t->bytes += CATALOGUE_BLOCK;
+	cache_restore(t->cache, CATALOGUE_BLOCK);
+	return 0;
+}
+
+/* `shared`: another table may have it as well, and is charged for it then. */
+static int mark_page(struct recovery *rc, struct table *t, page_ref page, struct page_size size,
+		     bool shared)
+{
+	uint64_t stride = pool_charge(rc->st->pool, size);
+	int r = pool_mark(rc->st->pool, page, size, t->cache->record->uid);
+
+	if (r == -EEXIST && shared) {
+		pool_ref(rc->st->pool, page);
+		t->bytes += stride;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	t->bytes += stride;
+	cache_restore(t->cache, stride);
+	return 0;
 }
 
 static int mark_entry(struct recovery *rc, const struct found_table *f, struct table *t,
 		      const struct table_entry *e, uint32_t row)
 {
-	struct page_size size = page_size(f, extent_tiles(f->cache, row));
-	int r;
-
-	if (e->first_row != row || e->tiles != extent_tiles(f->cache, row))
+	if (e->first_row != row || e->tiles != extent_tiles(f->cache, row) ||
+	    e->flags & ~ENTRY_SHARED || e->correction > t->corrections)
 		return -EUCLEAN;
-	r = pool_mark(rc->st->pool, e->page, size, f->cache->record->uid);
-	if (r == 0)
-		t->bytes += pool_charge(rc->st->pool, size);
-	return r;
+	return mark_page(rc, t, e->page, table_page_size(t, e->tiles), e->flags & ENTRY_SHARED);
 }
 
-/* Entries in order, with the block that each lies in. */
-struct walk {
-	struct table_entry *entry;
-	uint32_t block, left;
-};
+/* What fails is not there: nothing that was not marked is given back with the table. */
+static int mark_corrections(struct recovery *rc, uint32_t table, struct table *t)
+{
+	struct table_header *h = table_header(rc->st, table);
+	struct table_corrections *list;
+	int r;
+
+	if (h->corrections == BLOCK_NONE)
+		return 0;
+	r = mark_block(rc, t, h->corrections);
+	if (r < 0) {
+		h->corrections = BLOCK_NONE;
+		return r;
+	}
+	list = table_corrections(rc->st, table);
+	r = list->n && list->n <= TABLE_CORRECTIONS ? 0 : -EUCLEAN;
+	while (r == 0 && t->corrections < list->n) {
+		r = mark_page(rc, t, list->page[t->corrections], table_correction_size(t), false);
+		t->corrections += r == 0;
+	}
+	if (r < 0)
+		list->n = t->corrections;
+	return r;
+}
 
 /* The next entry; a block is marked when the walk comes to it. */
 static int walk_to_next(struct recovery *rc, struct table *t, struct walk *w,
@@ -211,13 +242,14 @@ static int mark(struct recovery *rc, uint32_t table, const struct found_table *f
 {
 	const struct table_header *h = header_of(rc, table);
 	uint32_t n = entries_of(f->cache, h->start_row, f->tiles), row = h->start_row;
-	struct walk w = { (struct table_entry *)(h + 1), table, ENTRIES_FIRST };
+	struct walk w = walk_begin(rc->st, table);
 	struct table_entry *e;
 	int r;
 
 	r = mark_block(rc, t, table);
 	if (r < 0)
 		return r;
+	r = mark_corrections(rc, table, t);
 	while (r == 0 && t->n_entries < n) {
 		r = walk_to_next(rc, t, &w, &e);
 		if (r == 0)
@@ -259,7 +291,6 @@ static void recover_table(struct recovery *rc, uint32_t table)
 	f->bad = (f->owned && f->shared > f->owner_tiles) || !counts_agree(rc, table) ||
 		 mark(rc, table, f, &t) < 0;
 	rc->n_bad += f->bad;
-	cache_restore(f->cache, t.bytes);
 	rc->st->tables[table] = t;
 	rc->count->tables++;
 }

@@ -25,8 +25,7 @@ void item_fail(struct step_item *i, int error, uint32_t reason)
 	i->reason = reason;
 }
 
-/* Only for offsets that check_item found inside the arena. */
-static void *arena_at(const struct stepper *s, uint64_t offset)
+void *item_arena(const struct stepper *s, uint64_t offset)
 {
 	const struct session *session = s->queue->session;
 
@@ -189,7 +188,7 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 		return r;
 	POINT(append_reserved);
 	BREAK_ORDER(seq_commit(i->seq, layer, have + n));
-	kv_write(space, &view, have, n, (uint8_t *)arena_at(s, i->in.kv) + skip * stride, stride);
+	kv_write(space, &view, have, n, (uint8_t *)item_arena(s, i->in.kv) + skip * stride, stride);
 	i->written_rows = n;
 	i->written_bytes = n * packed;
 	POINT(append_written);
@@ -230,7 +229,7 @@ static bool stage_queries(struct stepper *s, struct step_item *i, const struct k
 	size_t n = (size_t)space->heads * space->k_dim;
 	size_t packed = n * kv_dtype_bytes(space->dtype);
 	size_t stride = i->in.q_stride ? i->in.q_stride : packed;
-	const uint8_t *from = arena_at(s, i->in.q);
+	const uint8_t *from = item_arena(s, i->in.q);
 	float *q = lane_take(&s->lane, (uint64_t)i->in.n_q * n * sizeof(float));
 
 	if (!q)
@@ -310,7 +309,7 @@ static void head_finish(struct board_task *t)
 	size_t element = kv_dtype_bytes(space->dtype), n = (size_t)space->group * space->v_dim;
 	size_t packed = (size_t)space->heads * space->v_dim * element;
 	size_t stride = i->in.o_stride ? i->in.o_stride : packed;
-	uint8_t *o = (uint8_t *)arena_at(h->stepper, i->in.o) + h->exec.head * n * element;
+	uint8_t *o = (uint8_t *)item_arena(h->stepper, i->in.o) + h->exec.head * n * element;
 
 	/* Seen: this share is the last, and the board's count has acquired the others. */
 	if (load_relaxed(&h->cut))
@@ -321,7 +320,7 @@ static void head_finish(struct board_task *t)
 	if (!i->in.lse)
 		return;
 	for (uint32_t row = 0; row < i->in.n_q; row++)
-		memcpy((float *)arena_at(h->stepper, i->in.lse) + (size_t)row * space->heads +
+		memcpy((float *)item_arena(h->stepper, i->in.lse) + (size_t)row * space->heads +
 			       h->exec.head * space->group,
 		       result->lse + (size_t)row * space->group, space->group * sizeof(float));
 }
@@ -388,7 +387,7 @@ static void write_report(struct stepper *s, struct step_item *i)
 		store_relaxed(&s->dense_bytes, s->dense_bytes + i->report.dense_bytes);
 	}
 	if (i->in.report)
-		memcpy(arena_at(s, i->in.report), &i->report, sizeof(i->report));
+		memcpy(item_arena(s, i->in.report), &i->report, sizeof(i->report));
 }
 
 void item_complete(struct stepper *s, struct step_item *i)

@@ -35,8 +35,12 @@ struct step_head {
 void item_fail(struct step_item *i, int error, uint32_t reason);
 /* Holds the sequence and checks the item against its cache. */
 void item_hold(struct stepper *s, struct step_item *i);
+/* Where an offset is that check_item found inside the arena. */
+void *item_arena(const struct stepper *s, uint64_t offset);
 /* Appends its rows beside what is live. */
 void item_append(struct stepper *s, struct step_item *i);
+/* Its rows in the place of others, at once and for good: step-overwrite.c. */
+void item_overwrite(struct stepper *s, struct step_item *i);
 /* View, queries and plan into the lane; false: the lane is full, try again with an empty one. */
 bool item_stage(struct stepper *s, struct step_item *i);
 /* One KV head as a task of the wave; false: the lane is full. */

@@ -128,7 +128,8 @@ static bool is_of_another_cache(const struct stepper *s, uint32_t index)
 	return false;
 }
 
-/* What needs no result of a kernel: holds its sequence, truncates it or writes its rows. */
+/* What needs no result of a kernel: holds its sequence, truncates it, overwrites or appends rows.
+ */
 static void start_item(struct stepper *s, uint32_t index)
 {
 	struct step_item *i = &s->item[index];
@@ -144,6 +145,10 @@ static void start_item(struct stepper *s, uint32_t index)
 		return;
 	if (s->entry->op == SPARQ_OP_TRUNCATE) {
 		truncate_item(s, i);
+		return;
+	}
+	if (s->entry->op == SPARQ_OP_OVERWRITE) {
+		item_overwrite(s, i);
 		return;
 	}
 	item_append(s, i);
@@ -171,12 +176,18 @@ static void copy_items(struct stepper *s)
 	__asm__ volatile("" ::: "memory");
 }
 
+/* The others are over when they were started. */
+static bool has_report(const struct sparq_sqe *e)
+{
+	return e->op != SPARQ_OP_TRUNCATE && e->op != SPARQ_OP_OVERWRITE;
+}
+
 static void complete_items(struct stepper *s, struct sparq_cqe *cqe)
 {
 	for (uint32_t index = 0; index < s->n_items; index++) {
 		struct step_item *i = &s->item[index];
 
-		if (i->seq && s->entry->op != SPARQ_OP_TRUNCATE)
+		if (i->seq && has_report(s->entry))
 			item_complete(s, i);
 		if (i->seq)
 			step_stats_item(s, i);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chains of sealed tiles, shared by forks: see table.h. */
-#include "daemon/table.h"
+#include "daemon/table-private.h"
 
 #include <assert.h>
 #include <string.h>
@@ -11,30 +11,6 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 
-/* Goes through the entries of a chain. */
-struct walk {
-	const struct store *st;
-	uint32_t block, left;
-	struct table_entry *entry;
-};
-
-static struct table_header *header_of(const struct store *st, uint32_t table)
-{
-	return catalogue_block(st->catalogue, table);
-}
-
-static struct table_block *block_of(const struct store *st, uint32_t block)
-{
-	return catalogue_block(st->catalogue, block);
-}
-
-static struct walk walk_begin(const struct store *st, uint32_t table)
-{
-	struct table_entry *first = (struct table_entry *)(header_of(st, table) + 1);
-
-	return (struct walk){ st, table, ENTRIES_FIRST, first };
-}
-
 /* At entry i, of which the caller knows. A hop of a block for each 255 before it. */
 static struct walk walk_from(const struct store *st, uint32_t table, uint32_t i)
 {
@@ -42,25 +18,13 @@ static struct walk walk_from(const struct store *st, uint32_t table, uint32_t i)
 
 	while (i > w.left) {
 		i -= w.left;
-		w.block = block_of(st, w.block)->next;
+		w.block = table_block(st, w.block)->next;
 		w.left = ENTRIES_NEXT;
-		w.entry = block_of(st, w.block)->entry;
+		w.entry = table_block(st, w.block)->entry;
 	}
 	w.entry += i;
 	w.left -= i;
 	return w;
-}
-
-/* The caller knows that there is one more. */
-static struct table_entry *walk_next(struct walk *w)
-{
-	if (!w->left) {
-		w->block = block_of(w->st, w->block)->next;
-		w->left = ENTRIES_NEXT;
-		w->entry = block_of(w->st, w->block)->entry;
-	}
-	w->left--;
-	return w->entry++;
 }
 
 /* Which entry has the tile before which a table has `tiles`, and how many of them it holds before
@@ -68,7 +32,7 @@ static struct table_entry *walk_next(struct walk *w)
 static uint32_t entry_of(const struct store *st, uint32_t table, uint32_t tiles, uint32_t *ret_used)
 {
 	const struct table *t = &st->tables[table];
-	uint32_t first = header_of(st, table)->start_row - cache_shape(t->cache)->sinks;
+	uint32_t first = table_header(st, table)->start_row - cache_shape(t->cache)->sinks;
 	uint32_t n_short = first < KV_SHORT_ROWS ? DIV_UP(KV_SHORT_ROWS - first, KV_TILE_ROWS) : 0;
 
 	if (tiles < n_short) {
@@ -80,22 +44,16 @@ static uint32_t entry_of(const struct store *st, uint32_t table, uint32_t tiles,
 }
 
 /* Entries that hold the first `tiles` tiles. */
-static uint32_t entries_of(const struct store *st, uint32_t table, uint32_t tiles)
+uint32_t table_entries_of(const struct store *st, uint32_t table, uint32_t tiles)
 {
 	uint32_t used, n = entry_of(st, table, tiles, &used);
 
 	return n + (used > 0);
 }
 
-/* Of an extent: by the formats of the table's layer. */
-static struct page_size page_size(const struct table *t, unsigned tiles)
-{
-	return spread_size(t->cache, kv_extent_bytes(cache_layer(t->cache, t->layer), tiles));
-}
-
 /* ---- owner -------------------------------------------------------------------- */
 
-static int take_block(struct seq *s, struct table *t, uint32_t *ret)
+int table_take_block(struct seq *s, struct table *t, uint32_t *ret)
 {
 	int r;
 
@@ -121,10 +79,10 @@ int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base
 	uint32_t table;
 	int r;
 
-	r = take_block(s, &t, &table);
+	r = table_take_block(s, &t, &table);
 	if (r < 0)
 		return r;
-	*header_of(st, table) = (struct table_header){
+	*table_header(st, table) = (struct table_header){
 		.start_row = start_row,
 		.base = base.table,
 		.base_limit = base.limit,
@@ -137,16 +95,16 @@ int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base
 	return 0;
 }
 
-static struct table_entry *entry_at(const struct store *st, const struct table *t, uint32_t table,
-				    uint32_t i)
+struct table_entry *table_entry_at(const struct store *st, const struct table *t, uint32_t table,
+				   uint32_t i)
 {
 	if (i < ENTRIES_FIRST)
-		return (struct table_entry *)(header_of(st, table) + 1) + i;
+		return (struct table_entry *)(table_header(st, table) + 1) + i;
 	/* The owner asks for the last or the one behind it only. */
-	return &block_of(st, t->last_block)->entry[(i - ENTRIES_FIRST) % ENTRIES_NEXT];
+	return &table_block(st, t->last_block)->entry[(i - ENTRIES_FIRST) % ENTRIES_NEXT];
 }
 
-static bool block_is_full(const struct table *t)
+bool table_is_full(const struct table *t)
 {
 	return t->n_entries >= ENTRIES_FIRST && (t->n_entries - ENTRIES_FIRST) % ENTRIES_NEXT == 0;
 }
@@ -161,12 +119,12 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 	page_ref page;
 	int r;
 
-	if (block_is_full(t)) {
-		r = take_block(s, t, &block);
+	if (table_is_full(t)) {
+		r = table_take_block(s, t, &block);
 		if (r < 0)
 			return r;
 	}
-	r = charge_page(s, page_size(t, tiles), spread_row_node(s, row), &page);
+	r = charge_page(s, table_page_size(t, tiles), spread_row_node(s, row), &page);
 	if (r < 0) {
 		if (block) {
 			put_block(s, t, block);
@@ -176,13 +134,13 @@ static int table_grow(struct seq *s, uint32_t table, uint32_t row)
 	}
 	if (block) {
 		POINT(flush_block);
-		block_of(st, t->last_block)->next = block;
+		table_block(st, t->last_block)->next = block;
 		t->last_block = block;
 	}
-	*entry_at(st, t, table, t->n_entries) =
-		(struct table_entry){ page, row, (uint16_t)tiles, 0 };
+	*table_entry_at(st, t, table, t->n_entries) =
+		(struct table_entry){ page, row, (uint16_t)tiles, 0, 0 };
 	POINT(flush_extent);
-	t->bytes += pool_charge(st->pool, page_size(t, tiles));
+	t->bytes += pool_charge(st->pool, table_page_size(t, tiles));
 	t->n_entries++;
 	t->last_used = 0;
 	return 0;
@@ -196,12 +154,13 @@ int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *re
 	struct table_entry *e;
 	int r;
 
-	if (!t->n_entries || t->last_used == entry_at(st, t, table, t->n_entries - 1)->tiles) {
+	if (!t->n_entries ||
+	    t->last_used == table_entry_at(st, t, table, t->n_entries - 1)->tiles) {
 		r = table_grow(s, table, row);
 		if (r < 0)
 			return r;
 	}
-	e = entry_at(st, t, table, t->n_entries - 1);
+	e = table_entry_at(st, t, table, t->n_entries - 1);
 	assert(e->first_row + t->last_used * KV_TILE_ROWS == row);
 	*ret_extent = (struct kv_extent){
 		.base = pool_data(st->pool, e->page),
@@ -210,6 +169,7 @@ int table_next(struct seq *s, uint32_t table, uint32_t row, struct kv_extent *re
 		.used = (uint16_t)t->last_used,
 		.last_rows = t->last_used ? KV_TILE_ROWS : 0,
 		.parted = pool_is_striped(e->page),
+		.correction = table_correction(st, table, e),
 	};
 	*ret_slot = t->last_used;
 	return 0;
@@ -234,6 +194,20 @@ uint32_t table_shared(struct store *st, uint32_t table)
 	return t->shared;
 }
 
+bool table_may_trim(struct store *st, uint32_t table, uint32_t tiles)
+{
+	uint32_t used, i = entry_of(st, table, tiles, &used);
+	struct walk w;
+
+	if (tiles < table_shared(st, table))
+		return false;
+	if (!used)
+		return true;
+	/* The slots behind those are written again: not while another table has the page. */
+	w = walk_from(st, table, i);
+	return !pool_is_shared(st->pool, walk_next(&w)->page);
+}
+
 void table_share(struct store *st, uint32_t table, uint32_t limit)
 {
 	uint32_t tiles = table_tiles_below(st, table, limit), shared = table_shared(st, table);
@@ -243,10 +217,14 @@ void table_share(struct store *st, uint32_t table, uint32_t limit)
 
 static void drop_entry(struct seq *s, struct table *t, struct table_entry *e)
 {
-	uint64_t stride = pool_charge(s->cache->store->pool, page_size(t, e->tiles));
+	struct pool *pool = s->cache->store->pool;
+	uint64_t stride = pool_charge(pool, table_page_size(t, e->tiles));
 
-	charge_page_put(s, page_size(t, e->tiles), e->page);
 	t->bytes -= stride;
+	fetch_sub(&s->bytes, stride);
+	/* A page of several tables is charged to the cache once. */
+	if (pool_put(pool, e->page))
+		cache_refund(s->cache, stride);
 	*e = (struct table_entry){ 0 };
 }
 
@@ -258,12 +236,12 @@ static void drop_entries(struct seq *s, struct table *t, struct walk w, uint32_t
 
 	for (uint32_t i = 0; i < n; i++)
 		drop_entry(s, t, walk_next(&w));
-	next = block_of(st, last)->next;
-	block_of(st, last)->next = BLOCK_NONE;
+	next = table_block(st, last)->next;
+	table_block(st, last)->next = BLOCK_NONE;
 	while (next) {
 		uint32_t block = next;
 
-		next = block_of(st, block)->next;
+		next = table_block(st, block)->next;
 		put_block(s, t, block);
 	}
 	t->last_block = last;
@@ -273,7 +251,7 @@ void table_trim(struct seq *s, uint32_t table, uint32_t tiles)
 {
 	struct store *st = s->cache->store;
 	struct table *t = &st->tables[table];
-	uint32_t n = entries_of(st, table, tiles), used = 0;
+	uint32_t n = table_entries_of(st, table, tiles), used = 0;
 
 	assert(tiles <= t->tiles && n <= t->n_entries);
 	drop_entries(s, t, walk_from(st, table, n), t->n_entries - n);
@@ -307,19 +285,25 @@ void table_free(struct store *st, uint32_t table)
 {
 	struct table t = st->tables[table];
 	struct walk w = walk_begin(st, table);
+	uint64_t kept = 0; /* of pages that other tables have */
 	uint32_t block = table;
 
 	/* Once its first block is back, both may be another's. */
 	st->tables[table] = (struct table){ 0 };
-	for (uint32_t i = 0; i < t.n_entries; i++)
-		pool_put(st->pool, walk_next(&w)->page);
+	for (uint32_t i = 0; i < t.n_entries; i++) {
+		const struct table_entry *e = walk_next(&w);
+
+		if (!pool_put(st->pool, e->page))
+			kept += pool_charge(st->pool, table_page_size(&t, e->tiles));
+	}
+	table_put_corrections(st, table);
 	while (block) {
-		uint32_t next = block_of(st, block)->next;
+		uint32_t next = table_block(st, block)->next;
 
 		catalogue_put_block(st->catalogue, block);
 		block = next;
 	}
-	cache_refund(t.cache, t.bytes);
+	cache_refund(t.cache, t.bytes - kept);
 }
 
 void table_unref(struct store *st, uint32_t table)
@@ -330,7 +314,7 @@ void table_unref(struct store *st, uint32_t table)
 
 		if (fetch_sub(&st->tables[table].refs, 1u) > 1)
 			return;
-		base = header_of(st, table)->base;
+		base = table_header(st, table)->base;
 		POINT(drop_table);
 		table_free(st, table);
 		table = base;
@@ -341,9 +325,9 @@ void table_unref(struct store *st, uint32_t table)
 
 struct reach table_below(const struct store *st, struct reach r, uint32_t rows)
 {
-	while (r.table && rows <= header_of(st, r.table)->start_row)
-		r = (struct reach){ header_of(st, r.table)->base,
-				    header_of(st, r.table)->base_limit };
+	while (r.table && rows <= table_header(st, r.table)->start_row)
+		r = (struct reach){ table_header(st, r.table)->base,
+				    table_header(st, r.table)->base_limit };
 	if (!r.table)
 		return (struct reach){ BLOCK_NONE, 0 };
 	if (!r.limit || r.limit > rows)
@@ -353,21 +337,21 @@ struct reach table_below(const struct store *st, struct reach r, uint32_t rows)
 
 uint32_t table_tiles_below(const struct store *st, uint32_t table, uint32_t rows)
 {
-	return DIV_UP(rows - header_of(st, table)->start_row, KV_TILE_ROWS);
+	return DIV_UP(rows - table_header(st, table)->start_row, KV_TILE_ROWS);
 }
 
 bool table_tile_ends(const struct store *st, uint32_t table, uint32_t rows)
 {
-	return (rows - header_of(st, table)->start_row) % KV_TILE_ROWS == 0;
+	return (rows - table_header(st, table)->start_row) % KV_TILE_ROWS == 0;
 }
 
 void table_count(const struct store *st, struct reach r, uint32_t *ret_tiles, uint32_t *ret_extents)
 {
-	const struct table_header *h = header_of(st, r.table);
+	const struct table_header *h = table_header(st, r.table);
 	uint32_t tiles = table_tiles_below(st, r.table, r.limit);
 
 	*ret_tiles = h->base_tiles + tiles;
-	*ret_extents = h->base_extents + entries_of(st, r.table, tiles);
+	*ret_extents = h->base_extents + table_entries_of(st, r.table, tiles);
 }
 
 /* Extents of one table with rows in [start_row, end), at most `n`. */
@@ -375,7 +359,7 @@ static uint32_t extents_of(const struct store *st, uint32_t table, uint32_t end,
 			   struct kv_extent *ret)
 {
 	struct walk w = walk_begin(st, table);
-	uint32_t i, row = header_of(st, table)->start_row;
+	uint32_t i, row = table_header(st, table)->start_row;
 
 	for (i = 0; i < n && row < end; i++) {
 		const struct table_entry *e = walk_next(&w);
@@ -389,6 +373,7 @@ static uint32_t extents_of(const struct store *st, uint32_t table, uint32_t end,
 			.used = (uint16_t)used,
 			.last_rows = rows - (used - 1) * KV_TILE_ROWS,
 			.parted = pool_is_striped(e->page),
+			.correction = table_correction(st, table, e),
 		};
 		row += rows;
 	}
@@ -403,7 +388,7 @@ uint32_t table_extents(const struct store *st, uint32_t table, uint32_t end, uin
 
 	/* From the youngest table down: where its extents begin is told by what lies below it. */
 	while (table) {
-		const struct table_header *h = header_of(st, table);
+		const struct table_header *h = table_header(st, table);
 
 		if (h->start_row < end) {
 			uint32_t got = extents_of(st, table, end, n - h->base_extents,

@@ -13,6 +13,10 @@
  * Readers look only at the header and at entries below their limit, which were
  * written before they got their reference. The derived fields belong to the owner,
  * but for the count of references.
+ *
+ * A page may be in several tables: one that was made of another (table-copy.c) has those
+ * of all extents that it left as they were. Only a table with an owner is appended to, and the
+ * owner of the newer one has left the older: each slot is still written once.
  */
 #pragma once
 
@@ -31,7 +35,10 @@ struct table {              /* derived; store->tables[first block] */
 	uint32_t last_used; /* of the last entry */
 	uint32_t last_block;
 	uint32_t shared; /* tiles that others reach, at most; means nothing while refs is 1 */
-	uint64_t bytes;  /* charged for its pages and blocks */
+	uint64_t bytes; /* of its pages and blocks: charged, but for pages that another table has */
+	uint32_t
+		shifts; /* of one that is being made: corrections that the change adds to, by bit */
+	uint32_t corrections; /* of one that is being recovered: marked */
 	struct cache *cache;
 	uint32_t layer;
 };
@@ -58,10 +65,36 @@ bool table_seal(struct store *st, uint32_t table);
 uint32_t table_shared(struct store *st, uint32_t table);
 /* Others reach the rows below `limit` from now on. */
 void table_share(struct store *st, uint32_t table, uint32_t limit);
+/* May it be cut to so many tiles, and others be sealed behind them? */
+bool table_may_trim(struct store *st, uint32_t table, uint32_t tiles);
 /* Frees what lies behind the first `tiles` tiles. */
 void table_trim(struct seq *s, uint32_t table, uint32_t tiles);
 /* The owner stops being one, and keeps its reference; it still reaches `tiles` tiles. */
 void table_leave(struct seq *s, uint32_t table, uint32_t tiles);
+
+/* ---- table-copy.c: whoever reaches a table; token path ------------------------------- */
+
+/* Rows that change, and what follows of it for the extents of their layer. */
+struct table_change {
+	uint32_t row, n;
+	const struct kv_extent *from; /* all of them, as table_extents tells them */
+	struct kv_extent *to;         /* the same with base NULL; those in a new page get it */
+	uint64_t charged;             /* so far */
+};
+/* A table that says the same as `table` does below `limit` (0: to its owner, the caller), with new
+ * pages in the place of those that hold rows which change; it goes on from nothing yet. Nobody sees
+ * it. It is counted as the sequence's; -ENOSPC: then all is as it was, but for c->charged. */
+int table_copy(struct seq *s, struct table_change *c, uint32_t layer, uint32_t table,
+	       uint32_t limit, uint32_t *ret_table);
+/* One that was copied goes on from `base`, where the one that it was made of does; it takes over
+ * the reference. */
+void table_set_base(struct store *st, uint32_t table, uint32_t base);
+uint32_t table_base(const struct store *st, uint32_t table);
+uint32_t table_start(const struct store *st, uint32_t table); /* its first row */
+/* The rows that changed have made the sum of V of one KV head, delta[v_dim], larger. */
+void table_shift(struct store *st, uint32_t table, uint32_t head, const double *delta);
+/* It is nobody's from now on, like one that table_leave left. */
+void table_disown(struct seq *s, uint32_t table);
 
 /* ---- anybody with a reference; token path -------------------------------------- */
 

@@ -39,10 +39,11 @@
 #define SPARQ_FEATURE_SAVE (1ull << 8)   /* SEQ_EXPORT and SEQ_IMPORT are known */
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
 #define SPARQ_FEATURE_STATS (1ull << 11)    /* STATS is known */
+#define SPARQ_FEATURE_OVERWRITE (1ull << 12) /* the operation OVERWRITE is known */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
 	 SPARQ_FEATURE_EVICT | SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | \
-	 SPARQ_FEATURE_PREFETCH | SPARQ_FEATURE_STATS)
+	 SPARQ_FEATURE_PREFETCH | SPARQ_FEATURE_STATS | SPARQ_FEATURE_OVERWRITE)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -62,7 +63,8 @@
 #define SPARQ_OP_APPEND 2u
 #define SPARQ_OP_ATTEND 3u   /* row: what the last query sees */
 #define SPARQ_OP_TRUNCATE 4u /* keep the rows below row */
-#define SPARQ_OP_COUNT 5u
+#define SPARQ_OP_OVERWRITE 5u /* n_rows others in the place of rows row..: FEATURE_OVERWRITE */
+#define SPARQ_OP_COUNT 6u
 
 #define SPARQ_SQE_LINK (1u << 0)   /* the next entry runs only if this one succeeded */
 #define SPARQ_SQE_FENCE (1u << 1)  /* runs after all earlier ones of its ring */

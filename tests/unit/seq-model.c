@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/layer.h"
+#include "daemon/overwrite.h"
 #include "daemon/seq.h"
 #include "kernels/map.h"
 #include "shm/base.h"
@@ -159,6 +160,42 @@ int model_cut(struct model *m, uint32_t layer, uint32_t rows)
 	return 0;
 }
 
+static int overwrite(struct model *m, uint32_t layer, uint32_t row, uint32_t n)
+{
+	struct kv_extent from[EXTENTS], to[EXTENTS];
+	float *kv = calloc(n, 2 * HEADS * DIM * sizeof(*kv));
+	size_t stride = 2 * HEADS * DIM * sizeof(*kv);
+	struct overwrite o;
+	int r;
+
+	r = overwrite_begin(&o, m->seq, layer, row, n, from, to, EXTENTS);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		fill(kv + (size_t)i * 2 * HEADS * DIM, m->next_tag);
+		m->tag[layer][row + i] = m->next_tag++;
+	}
+	if (r == 0)
+		overwrite_recent(&o, kv, stride);
+	for (uint32_t head = 0; r == 0 && overwrite_has_heads(&o) && head < fixture_kv_heads();
+	     head++)
+		overwrite_head(&o, head, kv, stride);
+	if (r == 0)
+		overwrite_commit(&o);
+	free(kv);
+	return r;
+}
+
+int model_overwrite(struct model *m, uint32_t layer, uint32_t row, uint32_t n)
+{
+	int r;
+
+	r = hold(m);
+	if (r < 0)
+		return r;
+	r = overwrite(m, layer, row, n);
+	seq_release(m->seq);
+	return r;
+}
+
 /* ---- what kernels read ----------------------------------------------------------- */
 
 static bool piece_is(const struct kv_piece *p, uint32_t head, const uint32_t *tag)
@@ -274,7 +311,8 @@ const char *model_check_record(struct model *m)
 
 		if (tail != l->tail_first)
 			return "the tail begins elsewhere than its record says";
-		if (r->cut || ((const struct sequence_record *)m->seq->record)->intent)
+		if (r->cut || r->overwrite ||
+		    ((const struct sequence_record *)m->seq->record)->intent)
 			return "an intent was left";
 		if (c.rows > tail)
 			need = DIV_UP(c.rows - tail, KV_CHUNK_ROWS);

@@ -30,6 +30,8 @@ void model_deinit(struct model *m); /* the model alone, not the sequence */
  * rows are there or not at all. */
 int model_append(struct model *m, uint32_t layer, uint32_t n);
 int model_cut(struct model *m, uint32_t layer, uint32_t rows);
+/* Others in the place of rows that it has. */
+int model_overwrite(struct model *m, uint32_t layer, uint32_t row, uint32_t n);
 /* All rows below `rows`, of all layers: NULL, or what is wrong. */
 const char *model_check(struct model *m, uint32_t rows);
 /* What is derived of each layer against its record. */

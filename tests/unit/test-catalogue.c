@@ -246,6 +246,30 @@ static void generations(void **state)
 	catalogue_free(c);
 }
 
+/* What the layout before has is taken over, and is of this one from then on; so is one whose daemon
+ * died while it did that. */
+static void layout_before(void **state)
+{
+	(void)state;
+	for (unsigned died = 0; died < 2; died++) {
+		struct catalogue *c = make(MIB), *again = NULL;
+		struct catalogue_header *h = catalogue_header(c), saved = *h;
+		char why[CATALOGUE_WHY_BYTES] = "";
+
+		h->layout = CATALOGUE_LAYOUT_BEFORE;
+		h->checksum = XXH3_64bits(h, offsetof(struct catalogue_header, checksum));
+		h->layout = died ? CATALOGUE_LAYOUT : CATALOGUE_LAYOUT_BEFORE;
+		assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), 0);
+		assert_int_equal(catalogue_header(again)->layout, CATALOGUE_LAYOUT);
+		assert_true(catalogue_header(again)->checksum == saved.checksum);
+		catalogue_free(again);
+		h->layout = CATALOGUE_LAYOUT_BEFORE - 1;
+		h->checksum = XXH3_64bits(h, offsetof(struct catalogue_header, checksum));
+		assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EPROTONOSUPPORT);
+		catalogue_free(c);
+	}
+}
+
 /* A header that another daemon wrote, or that was damaged, is refused with what was found, and the
  * file is left as it was. */
 static void headers_refused(void **state)
@@ -292,6 +316,7 @@ int main(void)
 		cmocka_unit_test(adopted),
 		cmocka_unit_test(generations),
 		cmocka_unit_test(headers_refused),
+		cmocka_unit_test(layout_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

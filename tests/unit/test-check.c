@@ -80,6 +80,7 @@ static void good_entries_pass(void **state)
 	SPOILED(SPARQ_REASON_NONE, e.o = ARENA - 2 * Q_BYTES);
 	expect(&(struct sparq_sqe){ .op = SPARQ_OP_TRUNCATE, .layer = SPARQ_LAYER_ALL, .row = 3 },
 	       SPARQ_REASON_NONE);
+	SPOILED(SPARQ_REASON_NONE, (e.op = SPARQ_OP_OVERWRITE, e.q = e.o = e.n_q = 0));
 	expect(&(struct sparq_sqe){ .op = SPARQ_OP_NOP, .user_data = 1 }, SPARQ_REASON_NONE);
 }
 
@@ -95,6 +96,12 @@ static void each_field_has_its_reason(void **state)
 	SPOILED(SPARQ_REASON_UNUSED, e.op = SPARQ_OP_ATTEND);
 	SPOILED(SPARQ_REASON_UNUSED, e.op = SPARQ_OP_TRUNCATE);
 	SPOILED(SPARQ_REASON_UNUSED, e.op = SPARQ_OP_NOP);
+	SPOILED(SPARQ_REASON_UNUSED, e.op = SPARQ_OP_OVERWRITE);
+	SPOILED(SPARQ_REASON_FLAGS, (e.op = SPARQ_OP_OVERWRITE, e.flags = SPARQ_SQE_REPEAT));
+	SPOILED(SPARQ_REASON_LAYER, (e.op = SPARQ_OP_OVERWRITE, e.layer = SPARQ_LAYER_ALL));
+	SPOILED(SPARQ_REASON_ROWS, (e.op = SPARQ_OP_OVERWRITE, e.q = e.o = e.n_q = e.n_rows = 0));
+	SPOILED(SPARQ_REASON_ADDRESS,
+		(e.op = SPARQ_OP_OVERWRITE, e.q = e.o = e.n_q = 0, e.kv = ARENA));
 	SPOILED(SPARQ_REASON_ROWS, e.n_rows = 0);
 	SPOILED(SPARQ_REASON_ROWS, e.n_rows = 513);
 	SPOILED(SPARQ_REASON_QUERIES, e.n_q = 0);

@@ -295,6 +295,16 @@ static uint32_t roll(uint32_t *seed, uint32_t below)
 	return (uint32_t)((uint64_t)(*seed >> 4) * below >> 28);
 }
 
+static void change(struct model *m, uint32_t layer, uint32_t *seed)
+{
+	uint32_t rows = m->rows[layer], row = rows ? roll(seed, rows) : 0;
+
+	if (rows)
+		assert_int_equal(model_overwrite(m, layer, row,
+						 1 + roll(seed, MIN(rows - row, 200))),
+				 0);
+}
+
 /* Where forks are usual: most of them in the tail, a few rows after each other. */
 static void step(struct family *x, uint32_t *seed)
 {
@@ -302,7 +312,7 @@ static void step(struct family *x, uint32_t *seed)
 	uint32_t rows = MIN(m->rows[0], m->rows[1]), few = roll(seed, 70);
 
 	few = MIN(rows, few);
-	switch (roll(seed, 8)) {
+	switch (roll(seed, 10)) {
 	case 0:
 		assert_int_equal(model_cut(m, SPARQ_LAYER_ALL, rows - few), 0);
 		break;
@@ -315,6 +325,10 @@ static void step(struct family *x, uint32_t *seed)
 			break;
 		drop(m);
 		*m = x->m[--x->n];
+		break;
+	case 3:
+	case 4:
+		change(m, roll(seed, MODEL_LAYERS), seed);
 		break;
 	default:
 		append(m, 1 + roll(seed, roll(seed, 4) ? 5 : 150));

@@ -106,6 +106,16 @@ static void branch(struct world *w, unsigned from, unsigned to)
 	w->live[to] = true;
 }
 
+static void change(struct world *w, struct model *m, uint32_t layer)
+{
+	uint32_t row = m->rows[layer] ? roll(w, m->rows[layer]) : 0;
+
+	if (m->rows[layer])
+		assert_int_equal(model_overwrite(m, layer, row,
+						 1 + roll(w, MIN(m->rows[layer] - row, 512))),
+				 0);
+}
+
 static void work(struct world *w)
 {
 	unsigned i = roll(w, N), other = roll(w, N);
@@ -118,7 +128,7 @@ static void work(struct world *w)
 		return;
 	}
 	m->next_tag = w->tag;
-	switch (roll(w, 8)) {
+	switch (roll(w, 10)) {
 	case 0:
 		drop(w, i);
 		break;
@@ -131,6 +141,10 @@ static void work(struct world *w)
 		break;
 	case 3:
 		assert_int_equal(model_cut(m, 0, m->rows[0] - roll(w, MIN(m->rows[0], 9) + 1)), 0);
+		break;
+	case 4:
+	case 5:
+		change(w, m, roll(w, MODEL_LAYERS));
 		break;
 	default:
 		for (uint32_t layer = 0; layer < MODEL_LAYERS; layer++) {

@@ -352,6 +352,45 @@ static void append_attend_truncate(void **state)
 	assert_int_equal(seq_rows(f->seq[0], 0), 420);
 }
 
+/* Rows of sinks, tiles and tail; what is not there is refused, and nothing changes. */
+static void overwrite(void **state)
+{
+	static const uint32_t at[][2] = { { 0, 2 },   { 3, 3 },     { 100, 1 }, { 130, 9 },
+					  { 0, 420 }, { 250, 170 }, { 419, 1 }, { 131, 128 } };
+	struct fixture *f = *state;
+	struct sparq_sqe e = { .op = SPARQ_OP_OVERWRITE, .sequence = f->seq[0]->id, .kv = KV_AT };
+	struct sparq_sqe attend = {
+		.op = SPARQ_OP_ATTEND, .sequence = f->seq[0]->id, .q = Q_AT, .o = O_AT, .n_q = 1
+	};
+	struct sparq_cqe cqe;
+
+	grow(f, 0, 420);
+	noise(f->base + Q_AT / 4, Q_FLOATS);
+	for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+		e.row = at[i][0];
+		e.n_rows = (uint16_t)at[i][1];
+		put_rows(f, 0, e.row, e.n_rows);
+		assert_int_equal(run(f, &e).res, 1);
+		assert_int_equal(run(f, &e).res, 1); /* again: the same */
+		for (attend.row = 420; attend.row > 70; attend.row -= 69) {
+			assert_int_equal(run(f, &attend).res, 1);
+			check_o(f, 0, O_AT, Q_AT, 1, attend.row);
+		}
+	}
+	assert_int_equal(seq_rows(f->seq[0], 0), 420);
+	e.row = 400;
+	e.n_rows = 21;
+	noise(f->base + KV_AT / 4, 21 * KV_FLOATS);
+	cqe = run(f, &e);
+	assert_int_equal(cqe.res, -ESTALE);
+	assert_int_equal(cqe.aux >> 16, SPARQ_REASON_ROW);
+	e.layer = 1; /* has none */
+	assert_int_equal(run(f, &e).res, -ESTALE);
+	attend.row = 420;
+	assert_int_equal(run(f, &attend).res, 1);
+	check_o(f, 0, O_AT, Q_AT, 1, 420);
+}
+
 static struct sparq_item item_of(struct fixture *f, int s, uint32_t row)
 {
 	return (struct sparq_item){
@@ -664,13 +703,21 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(steps_equal_the_reference),           TEST(a_wrong_row_changes_nothing),
-		TEST(repeat_passes_over_what_is_there),    TEST(append_attend_truncate),
-		TEST(a_batch_fails_item_by_item),          TEST(no_sequence_twice_in_one_entry),
-		TEST(a_refused_report_is_not_written),     TEST(links_cancel),
-		TEST(ids_of_others_do_not_exist),          TEST(a_late_entry_leaves_no_row),
-		TEST(an_ending_session_is_not_computed),   TEST(a_small_lane_runs_in_waves),
-		TEST(a_flush_without_room_is_made_up_for), TEST(layers_have_formats_of_their_own),
+		TEST(steps_equal_the_reference),
+		TEST(a_wrong_row_changes_nothing),
+		TEST(repeat_passes_over_what_is_there),
+		TEST(append_attend_truncate),
+		TEST(overwrite),
+		TEST(a_batch_fails_item_by_item),
+		TEST(no_sequence_twice_in_one_entry),
+		TEST(a_refused_report_is_not_written),
+		TEST(links_cancel),
+		TEST(ids_of_others_do_not_exist),
+		TEST(a_late_entry_leaves_no_row),
+		TEST(an_ending_session_is_not_computed),
+		TEST(a_small_lane_runs_in_waves),
+		TEST(a_flush_without_room_is_made_up_for),
+		TEST(layers_have_formats_of_their_own),
 		TEST(a_draft_is_refused_by_layer),
 	};
 
