@@ -118,7 +118,8 @@ static int use_replica(struct client *k, sparq_seq *replica, uint32_t seq)
 	return r;
 }
 
-/* Nothing was cut, and nothing is due: whoever gets the same rows seals the same ones. */
+/* Nothing was cut or quantised twice, and nothing is due: whoever gets the same rows seals the same
+ * ones. */
 static bool seals_alike(const struct client *k, uint32_t seq)
 {
 	const struct model_seq *s = &k->model.seq[seq];
@@ -126,7 +127,7 @@ static bool seals_alike(const struct client *k, uint32_t seq)
 	for (uint32_t l = 0; l < MODEL_LAYERS; l++)
 		if (!s->rows[l] || !k->fresh[seq][l] || s->sealed[l] != model_tiles(s->rows[l]))
 			return false;
-	return !s->cut;
+	return !s->cut && !s->overwritten;
 }
 
 int load_replica(struct client *k, uint32_t seq)

@@ -333,6 +333,9 @@ void client_sent(struct client *k, const struct op *op)
 {
 	model_send(&k->model, op);
 	k->changes[op->seq]++;
+	/* Its tile is quantised again, with the rows around it. */
+	if (op->kind == OP_OVERWRITE)
+		k->digest[op->seq][op->layer].rows = 0;
 	if (op->kind != OP_TRUNCATE && op->kind != OP_TRUNCATE_ALL)
 		return;
 	for (uint32_t l = 0; l < MODEL_LAYERS; l++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a client does between two crashes: appends of all kinds, drafts that come
- * and go, deep cuts, forks, sequences dropped and made anew. See client.h.
+ * and go, rows that others take the place of, deep cuts, forks, sequences dropped and made anew.
+ * See client.h.
  */
 #include <errno.h>
 #include <signal.h>
@@ -112,6 +113,36 @@ static int append_batch(struct client *k, enum cache_kind kind, uint32_t layer, 
 	else
 		sparq_prep_items(sqe, SPARQ_OP_APPEND, (uint16_t)layer, client_addr(k, item),
 				 (uint16_t)n_items);
+	sqe->user_data = k->begun;
+	return client_submit(k);
+}
+
+/* ---- other rows ---------------------------------------------------------------------------- */
+
+/* Only of every second sequence: the others are to be compared with replicas. */
+static int overwrite(struct client *k, uint32_t seq)
+{
+	struct op op = { .kind = OP_OVERWRITE, .seq = seq };
+	uint32_t rows, slot;
+	struct sparq_sqe *sqe;
+	float *kv;
+
+	op.layer = client_random(k, MODEL_LAYERS);
+	rows = model_rows_sent(&k->model, seq, op.layer);
+	if (seq % 2 == 0 || rows == 0)
+		return 0;
+	sqe = client_entry(k, &slot);
+	if (!sqe)
+		return -ENOTCONN;
+	op.row = client_random(k, rows);
+	op.n = 1 + client_random(k, MIN(rows - op.row, SLOT_ROWS));
+	op.version = client_version(k);
+	op.entry = k->begun;
+	client_sent(k, &op);
+	kv = client_rows(k, slot);
+	fill_rows(k, key_of(k, seq), &op, kv);
+	sparq_prep_overwrite(sqe, sparq_seq_id(k->seq[seq]), (uint16_t)op.layer, client_addr(k, kv),
+			     op.row, (uint16_t)op.n);
 	sqe->user_data = k->begun;
 	return client_submit(k);
 }
@@ -257,8 +288,10 @@ static int one_operation(struct client *k)
 
 	if (k->extras && k->seq[seq] && client_random(k, 20) == 0)
 		return one_extra(k, seq);
-	if (dice < 60 || !k->seq[seq])
+	if (dice < 54 || !k->seq[seq])
 		return append_some(k, seq);
+	if (dice < 60)
+		return overwrite(k, seq);
 	if (dice < 75)
 		return append_batch(k, client_random(k, CACHE_KINDS),
 				    client_random(k, MODEL_LAYERS), 1 + client_random(k, 8));

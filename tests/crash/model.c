@@ -31,6 +31,13 @@ static void append(struct model_seq *s, const struct op *op)
 	s->sealed[op->layer] = MAX(s->sealed[op->layer], model_tiles(s->rows[op->layer]));
 }
 
+static void overwrite(struct model_seq *s, const struct op *op)
+{
+	for (uint32_t row = op->row; row < op->row + op->n; row++)
+		s->version[op->layer][row] = op->version;
+	s->overwritten = true;
+}
+
 static void apply(struct model *m, const struct op *op)
 {
 	struct model_seq *s = &m->seq[op->seq];
@@ -51,6 +58,9 @@ static void apply(struct model *m, const struct op *op)
 	case OP_TRUNCATE_ALL:
 		for (uint32_t l = 0; l < MODEL_LAYERS; l++)
 			cut(s, l, op->row);
+		break;
+	case OP_OVERWRITE:
+		overwrite(s, op);
 		break;
 	}
 }
@@ -108,6 +118,8 @@ static void seen_apply(struct model_seen *seen, const struct op *op)
 	case OP_TRUNCATE_ALL:
 		for (uint32_t l = 0; l < MODEL_LAYERS; l++)
 			rows[l] = MIN(rows[l], op->row);
+		break;
+	case OP_OVERWRITE: /* only the content tells */
 		break;
 	}
 }

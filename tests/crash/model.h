@@ -25,13 +25,14 @@ struct model_seq {
 	bool exists;
 	bool cut; /* below the tail, since it was made: what is sealed does not follow from here on
 		   */
+	bool overwritten; /* other bits than those of a sequence that began with its rows */
 	uint64_t key;
 	uint32_t sealed[MODEL_LAYERS]; /* tiles, if what is due is done */
 	uint32_t rows[MODEL_LAYERS];
 	uint16_t version[MODEL_LAYERS][CONTENT_MAX_ROWS];
 };
 
-enum op_kind { OP_CREATE, OP_DROP, OP_APPEND, OP_TRUNCATE, OP_TRUNCATE_ALL };
+enum op_kind { OP_CREATE, OP_DROP, OP_APPEND, OP_TRUNCATE, OP_TRUNCATE_ALL, OP_OVERWRITE };
 
 struct op {
 	enum op_kind kind;

@@ -44,6 +44,7 @@ static const struct {
 	const char *name, *before;
 } needs[] = {
 	{ "recover_cut", "truncate_noted:*" },
+	{ "recover_overwrite", "overwrite_named:*" },
 	{ "recover_cut_reach", "truncate_noted:*" },
 };
 
