@@ -112,22 +112,27 @@ static int answer_next(struct control *c)
 	return 1;
 }
 
-/* Messages until there is none, or no room for a reply. */
-static int answer_all(struct control *c)
+static bool has_message(const struct control *c)
 {
-	struct loop *loop = c->server->loop;
-	int r = 0;
+	return memchr(c->in, '\0', c->n_in);
+}
 
-	while (r == 0) {
-		r = c->out ? flush(c) : 0;
-		if (r == 0) {
-			r = answer_next(c);
-			if (r == 0)
-				return loop_change(loop, &c->source, POLLIN);
-			r = MIN(r, 0);
-		}
+/* One message, whether its reply is waited for or not: who sends a thousand at once keeps nobody
+ * else waiting for more than one of them. */
+static int answer_one(struct control *c)
+{
+	int r = c->out ? flush(c) : 0;
+
+	if (r == 0) {
+		r = answer_next(c);
+		if (r > 0)
+			r = c->out ? flush(c) : 0;
 	}
-	return r < 0 ? r : loop_change(loop, &c->source, POLLOUT);
+	if (r < 0)
+		return r;
+	/* A message that is here already makes nothing readable. */
+	return loop_change(c->server->loop, &c->source,
+			   c->out || has_message(c) ? POLLOUT : POLLIN);
 }
 
 static int read_more(struct control *c)
@@ -145,12 +150,12 @@ static void on_control(void *arg, uint32_t events)
 	struct control *c = arg;
 	int r = 0;
 
-	if (!c->out)
-		r = read_more(c);
-	else if (events & (POLLERR | POLLHUP))
+	if (c->out && events & (POLLERR | POLLHUP))
 		r = -ECONNRESET;
+	else if (!c->out && !has_message(c))
+		r = read_more(c);
 	if (r == 0)
-		r = answer_all(c);
+		r = answer_one(c);
 	if (r < 0)
 		control_free(c);
 }

@@ -159,7 +159,7 @@ static int teardown(void **state)
 	control_close_all(&b->server);
 	assert_int_equal(b->server.n_controls, 0);
 	loop_free(b->server.loop);
-	close(b->client);
+	close_fd(&b->client);
 	free(b);
 	return 0;
 }
@@ -201,6 +201,48 @@ static void test_stream(void **state)
 	assert_int_equal(count_replies(b), 1);
 	put(b, three, sizeof(three));
 	assert_int_equal(count_replies(b), 3);
+}
+
+/* Each may take milliseconds, and clients of the session socket wait meanwhile. */
+static void test_one_at_a_time(void **state)
+{
+	static const char ten[] =
+		GET_INFO "\0" GET_INFO "\0" GET_INFO "\0" GET_INFO "\0" GET_INFO "\0" GET_INFO
+			 "\0" GET_INFO "\0" GET_INFO "\0" GET_INFO "\0" GET_INFO;
+	struct bench *b = *state;
+	size_t replies = 0;
+
+	assert_int_equal(send(b->client, ten, sizeof(ten), MSG_NOSIGNAL), sizeof(ten));
+	for (unsigned i = 0; i < 100 && replies < 10; i++) {
+		size_t n;
+
+		assert_int_equal(loop_step(b->server.loop, 1000000), 0);
+		n = count_replies(b);
+		assert_true(n <= 1);
+		replies += n;
+	}
+	assert_int_equal(replies, 10);
+}
+
+#define SET_LEVEL(level)                                                                           \
+	"{\"method\":\"io.sparqd.Control.SetLogLevel\",\"oneway\":true,\"parameters\":{\"level\":" \
+	"\"" level "\"}}"
+
+/* Who wants no reply need not stay for one. */
+static void test_all_before_the_end(void **state)
+{
+	static const char three[] =
+		SET_LEVEL("debug") "\0" SET_LEVEL("info") "\0" SET_LEVEL("error");
+	struct bench *b = *state;
+
+	assert_int_equal(send(b->client, three, sizeof(three), MSG_NOSIGNAL), sizeof(three));
+	close(b->client);
+	b->client = -1;
+	b->server.config.log_level = LOG_WARNING;
+	turn(b);
+	turn(b);
+	assert_int_equal(b->server.n_controls, 0);
+	assert_int_equal(b->server.config.log_level, LOG_ERR);
 }
 
 /* Somebody who never ends a message, or never reads, holds a bounded buffer. */
@@ -281,11 +323,17 @@ static void test_description(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_methods), cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_damage),  cmocka_unit_test(test_description),
-		ON_SOCKET(test_stream),         ON_SOCKET(test_too_long),
-		ON_SOCKET(test_slow_reader),    ON_SOCKET(test_hang_up),
+		cmocka_unit_test(test_methods),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_description),
+		ON_SOCKET(test_stream),
+		ON_SOCKET(test_too_long),
+		ON_SOCKET(test_slow_reader),
+		ON_SOCKET(test_hang_up),
 		ON_SOCKET(test_count),
+		ON_SOCKET(test_one_at_a_time),
+		ON_SOCKET(test_all_before_the_end),
 	};
 
 	log_open(LOG_ERR);
