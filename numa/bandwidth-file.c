@@ -13,7 +13,7 @@
 
 #define MAGIC 0x4457425152415053ull
 #define LAYOUT 1u
-#define HOW "systemctl start sparqd-bandwidth"
+#define STALE_NS ((int64_t)BANDWIDTH_STALE_S * 1000000000)
 
 void bandwidth_file_init(struct bandwidth_file *f, const struct topo *t)
 {
@@ -88,11 +88,13 @@ static bool is_whole(const struct bandwidth_file *f)
 int bandwidth_file_read(const char *path, uint64_t now_ns, struct bandwidth_file *ret, char *why)
 {
 	int r = read_all(path, ret);
+	int64_t age;
 
 	if (r == 0 && !is_whole(ret))
 		r = -EPROTO;
 	if (r == -ENOENT)
-		snprintf(why, BANDWIDTH_WHY_BYTES, "sparqd-bandwidth does not run: " HOW);
+		snprintf(why, BANDWIDTH_WHY_BYTES,
+			 "sparqd-bandwidth does not run: systemctl start sparqd-bandwidth");
 	else if (r == -EPROTO)
 		snprintf(why, BANDWIDTH_WHY_BYTES,
 			 "sparqd-bandwidth is of another version: systemctl restart "
@@ -101,10 +103,14 @@ int bandwidth_file_read(const char *path, uint64_t now_ns, struct bandwidth_file
 		snprintf(why, BANDWIDTH_WHY_BYTES, "%.40s: %s", path, strerror(-r));
 	if (r < 0)
 		return r;
-	if (now_ns - ret->written_ns > BANDWIDTH_STALE_S * 1000000000ull) {
+	/* It may have been written since `now_ns` was taken. The words are a label of a metric:
+	 * what changes from one look to the next must not be among them. */
+	age = (int64_t)(now_ns - ret->written_ns);
+	if (age > STALE_NS || age < -STALE_NS) {
 		snprintf(why, BANDWIDTH_WHY_BYTES,
-			 "sparqd-bandwidth has said nothing for %llu s: " HOW,
-			 (unsigned long long)(now_ns - ret->written_ns) / 1000000000);
+			 "sparqd-bandwidth has not written for more than %u s: systemctl restart "
+			 "sparqd-bandwidth",
+			 BANDWIDTH_STALE_S);
 		return -ESTALE;
 	}
 	return 0;

@@ -338,7 +338,7 @@ static void refused(const char *path, uint64_t now, int error, const char *word)
 static void test_the_file(void **state)
 {
 	static struct bandwidth_file out, in;
-	char path[128], why[BANDWIDTH_WHY_BYTES] = "";
+	char path[128], why[BANDWIDTH_WHY_BYTES] = "", later[BANDWIDTH_WHY_BYTES] = "";
 
 	snprintf(path, sizeof(path), "%s/bandwidth-%d", P_tmpdir, getpid());
 	refused(path, 0, -ENOENT, "systemctl start sparqd-bandwidth");
@@ -351,7 +351,16 @@ static void test_the_file(void **state)
 	assert_int_equal(in.node[1].node, 2);
 	assert_string_equal(in.node[1].source[1].name, "imc");
 	assert_int_equal(in.node[0].source[0].count.total_bytes, BANDWIDTH_UNKNOWN);
-	refused(path, 1000 + 7 * 1000000000ull, -ESTALE, "for 7 s");
+	/* Replaced after the reader looked at its clock. */
+	assert_int_equal(bandwidth_file_read(path, 999, &in, why), 0);
+	refused(path, 1000 + 7 * 1000000000ull, -ESTALE, "restart sparqd-bandwidth");
+	assert_int_equal(bandwidth_file_read(path, 1000 + 7 * 1000000000ull, &in, why), -ESTALE);
+	assert_int_equal(bandwidth_file_read(path, 1000 + 9 * 1000000000ull, &in, later), -ESTALE);
+	assert_string_equal(why, later); /* a label of a metric: no series of its own each time */
+	out.written_ns = 7 * 1000000000ull;
+	assert_int_equal(bandwidth_file_write(path, &out), 0);
+	refused(path, 1000, -ESTALE, "restart sparqd-bandwidth");
+	out.written_ns = 1000;
 	memset(out.node[0].source[0].why, 'x', BANDWIDTH_WHY_BYTES); /* has no end */
 	assert_int_equal(bandwidth_file_write(path, &out), 0);
 	refused(path, 1000, -EPROTO, "another version");
