@@ -172,7 +172,7 @@ static int add_measured(const struct cache_record *record, const struct question
 	int r = sample_init(&s, record, q->layer, q->rows, q->n_q, SEED, why);
 
 	if (r == 0)
-		r = sample_run(&s, plan, &m);
+		r = sample_run(&s, plan, &m, NULL);
 	if (r < 0)
 		return r;
 	planes = json_object_new_object();
@@ -185,6 +185,13 @@ static int add_measured(const struct cache_record *record, const struct question
 	add_number(out, "selected_rows", m.n_selected);
 	add_number(out, "scored_rows", m.n_scored);
 	return 0;
+}
+
+/* The control thread serves nobody else meanwhile. */
+static bool can_measure(const struct kv_space *s, const struct question *q)
+{
+	return q->rows <= SAMPLE_ROWS_MAX && q->n_q <= SAMPLE_Q_MAX &&
+	       (uint64_t)q->rows * q->n_q * s->group * (s->k_dim + s->v_dim) <= SAMPLE_PRODUCTS_MAX;
 }
 
 static int explain(const struct question *q, json_object *out, char *why)
@@ -213,7 +220,7 @@ static int explain(const struct question *q, json_object *out, char *why)
 	add_number(out, "dense_row_bytes", kv_dense_bytes(space, 1));
 	add_number(out, "stored_bytes", kv_row_bytes(space) * q->rows);
 	add_number(out, "dense_bytes", kv_dense_bytes(space, q->rows));
-	if (q->rows > SAMPLE_ROWS_MAX || q->n_q > SAMPLE_Q_MAX)
+	if (!can_measure(space, q))
 		return 0;
 	return add_measured(&record, q, &plan, out, why);
 }

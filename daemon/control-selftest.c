@@ -58,11 +58,7 @@ static int check_format(const char *format, double *ret_error, char *why)
 		return r;
 	query = sample_query(&s);
 	r = kv_plan_step(&s.space, &s.view, &query, 0, 1, true, &plan);
-	if (r == 0)
-		r = sample_run(&s, &plan, &result);
-	if (r == 0)
-		*ret_error = result.error;
-	return r;
+	return r < 0 ? r : sample_run(&s, &plan, &result, ret_error);
 }
 
 int control_selftest(void *arg, json_object *in, json_object *out, struct varlink_error *e)

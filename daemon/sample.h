@@ -14,6 +14,8 @@
 
 #define SAMPLE_ROWS_MAX 32768u /* a fraction of a second to make */
 #define SAMPLE_Q_MAX KV_MAX_DECODE_Q
+/* Numbers that a dense step of one KV head multiplies: as many again. */
+#define SAMPLE_PRODUCTS_MAX (UINT64_C(1) << 30)
 
 struct sample {
 	_Alignas(8)
@@ -36,10 +38,11 @@ void sample_deinit(struct sample *s);
 struct sample_result {
 	uint64_t bytes[KV_PLANES]; /* that the KV head read */
 	uint32_t n_selected, n_scored;
-	double error; /* against float64 over all rows: |o - o'| / |o'|, the worst query head */
 };
 
-/* Runs the plan over it and compares. -ENOMEM, -EOVERFLOW. */
-int sample_run(const struct sample *s, const struct kv_plan *plan, struct sample_result *ret);
+/* Runs the plan over it. *ret_error, if it is not NULL: against float64 over all rows, |o - o'| /
+ * |o'|, the worst query head; it takes many times as long as the plan. -ENOMEM, -EOVERFLOW. */
+int sample_run(const struct sample *s, const struct kv_plan *plan, struct sample_result *ret,
+	       double *ret_error);
 /* The step that sample_run takes. */
 struct kv_query sample_query(const struct sample *s);

@@ -46,6 +46,8 @@ ends 0 ctl status
 says '"sentence":' ctl status --json
 says 'score_dims(r=8)' ctl explain sparq r=8 rows=100000
 says 'attend(' ctl explain dense heads=7 kv_heads=1
+# Half a minute of work, for which the watchdog would end the daemon: its bytes are left out.
+says 'attend(' ctl explain dense heads=1024 kv_heads=1 k_dim=256 v_dim=256 rows=32768 n_q=16
 ends 1 ctl explain nosuch
 ends 1 ctl explain sparq nosuch=1
 ends 2 ctl explain rows=many

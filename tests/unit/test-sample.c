@@ -32,15 +32,20 @@ static struct cache_record record_of(const char *format, const char *policy)
 	return r;
 }
 
-static struct sample_result run(struct sample *s, bool dense)
+struct outcome {
+	struct sample_result result;
+	double error;
+};
+
+static struct outcome run(struct sample *s, bool dense)
 {
 	struct kv_query query = sample_query(s);
-	struct sample_result result;
+	struct outcome outcome;
 	struct kv_plan plan;
 
 	assert_int_equal(kv_plan_step(&s->space, &s->view, &query, 0, 2, dense, &plan), 0);
-	assert_int_equal(sample_run(s, &plan, &result), 0);
-	return result;
+	assert_int_equal(sample_run(s, &plan, &outcome.result, &outcome.error), 0);
+	return outcome;
 }
 
 /* Every place that a row can lie in: sinks alone, tail, one tile, short and long extents. */
@@ -90,8 +95,8 @@ static void test_bytes(void **state)
 	struct sample s;
 
 	assert_int_equal(sample_init(&s, &r, 1, 8192, 1, 5, why), 0);
-	dense = run(&s, true);
-	sparse = run(&s, false);
+	dense = run(&s, true).result;
+	sparse = run(&s, false).result;
 	for (unsigned i = 0; i < KV_PLANES; i++) {
 		dense_bytes += dense.bytes[i];
 		sparse_bytes += sparse.bytes[i];
