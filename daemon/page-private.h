@@ -27,12 +27,13 @@
 #define REF_NODE_SHIFT 56
 #define REF_OFFSET_MASK ((1ull << REF_NODE_SHIFT) - 1)
 
-/* Where a class was last seen with room, and how many free pages its slabs have. Both are hints:
- * they save a scan, and a wrong one costs one. */
+/* Where a class was last seen with room, how many free pages its slabs have, and that there were no
+ * units for another one: one more than `released` was before that look. They save a scan. */
 struct pool_hint {
 	uint32_t class;
 	uint32_t unit;
 	int64_t open;
+	uint64_t missed;
 };
 
 struct pool_node {
@@ -162,4 +163,10 @@ static inline void hint_add(struct pool_hint *h, int64_t open)
 {
 	if (h)
 		fetch_add(&h->open, open);
+}
+
+/* Did a look find no page, and was nothing given back since? */
+static inline bool hint_is_in_vain(const struct pool_hint *h, uint64_t released)
+{
+	return h && load_relaxed(&h->open) <= 0 && load_relaxed(&h->missed) == released + 1;
 }

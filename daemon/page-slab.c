@@ -18,7 +18,7 @@ uint32_t pool_owner_merge(uint32_t a, uint32_t b)
 
 /* ---- runs of one arena ------------------------------------------------------ */
 
-static void units_release(struct pool_node *n, uint32_t head, uint32_t units)
+static void units_release(struct pool *p, struct pool_node *n, uint32_t head, uint32_t units)
 {
 	uint32_t first = load_relaxed(&n->first_free), end = load_relaxed(&n->end_free);
 
@@ -29,6 +29,8 @@ static void units_release(struct pool_node *n, uint32_t head, uint32_t units)
 		;
 	while (head + units > end && !compare_exchange(&n->end_free, &end, head + units))
 		;
+	/* Who has looked in vain meanwhile looks again. */
+	fetch_add(&p->released, 1);
 }
 
 static bool state_is_busy(uint64_t word)
@@ -36,7 +38,8 @@ static bool state_is_busy(uint64_t word)
 	return state_unpack(word).class == CLASS_BUSY;
 }
 
-static uint32_t units_claim(struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
+static uint32_t units_claim(struct pool *p, struct pool_node *n, uint32_t head, uint32_t units,
+			    bool *busy)
 {
 	struct slab_state mine = { CLASS_BUSY, units, 0 };
 
@@ -46,7 +49,7 @@ static uint32_t units_claim(struct pool_node *n, uint32_t head, uint32_t units, 
 		if (!compare_exchange(&n->state[head + i], &expected, state_pack(mine))) {
 			*busy |= state_is_busy(expected);
 			if (i > 0)
-				units_release(n, head, i);
+				units_release(p, n, head, i);
 			return i + 1;
 		}
 		mine = (struct slab_state){ CLASS_MORE, 0, 0 };
@@ -63,7 +66,7 @@ uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uin
 	uint32_t skip = 0;
 
 	for (i = 0; i < arenas && !skip; i++)
-		skip = units_claim(&n[i], head, units, busy);
+		skip = units_claim(p, &n[i], head, units, busy);
 	if (!skip) {
 		for (i = 1; i < arenas; i++)
 			store_release(&n[i].state[head],
@@ -72,7 +75,7 @@ uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uin
 	}
 	/* The last one has given back its own. */
 	while (--i > 0)
-		units_release(&n[i - 1], head, units);
+		units_release(p, &n[i - 1], head, units);
 	return skip;
 }
 
@@ -81,7 +84,7 @@ void pool_run_release(struct pool *p, struct pool_node *n, uint32_t class, uint3
 {
 	/* The first arena last: who claims a run there finds the others free. */
 	for (unsigned i = class_arenas(p, class); i-- > 0;)
-		units_release(&n[i], head, units);
+		units_release(p, &n[i], head, units);
 }
 
 /* What is looked for. */
@@ -93,11 +96,16 @@ struct wanted {
 	bool *busy;
 };
 
-/* 0: the run is ours; else as pool_run_claim. */
+/* 0: the run is ours; else as pool_run_claim. With one arena full a search for stripes comes by all
+ * free units of the others: it looks before it claims, or it would be in the way of all who take
+ * pages there. */
 static uint32_t run_try(const struct wanted *w, uint32_t head)
 {
-	uint64_t word = load_relaxed(&w->node->state[head]);
+	unsigned arenas = class_arenas(w->pool, w->class);
+	uint64_t word = 0;
 
+	for (unsigned i = 0; i < arenas && !word; i++)
+		word = load_relaxed(&w->node[i].state[head]);
 	*w->busy |= state_is_busy(word);
 	return word ? 1 : pool_run_claim(w->pool, w->node, w->class, head, w->units, w->busy);
 }
@@ -211,6 +219,8 @@ bool pool_slab_make(struct pool *p, struct pool_node *n, uint32_t class, bool *b
 	if (least > MAX_UNITS)
 		return false;
 	if (w.units > MAX_UNITS || !run_find(&w, &head)) {
+		if (w.units == least)
+			return false;
 		w.units = least;
 		if (!run_find(&w, &head))
 			return false;

@@ -190,7 +190,11 @@ static bool node_count(struct pool *p, struct pool_node *n, uint32_t class, bool
 		       uint32_t *ret_head, uint32_t *ret_units)
 {
 	struct pool_hint *h = pool_hint_of(n, class);
+	/* Acquires the units of whoever counted: a look that begins here sees them free. */
+	uint64_t released = load_acquire(&p->released);
 
+	if (hint_is_in_vain(h, released))
+		return false;
 	if ((!h || load_relaxed(&h->open) > 0) && slab_find(n, h, class, ret_head, ret_units))
 		return true;
 	if (pool_slab_make(p, n, class, busy, ret_head)) {
@@ -200,7 +204,11 @@ static bool node_count(struct pool *p, struct pool_node *n, uint32_t class, bool
 		hint_add(h, (int64_t)slab_capacity(class, *ret_units) - 1);
 		return true;
 	}
-	return slab_find(n, h, class, ret_head, ret_units);
+	if (slab_find(n, h, class, ret_head, ret_units))
+		return true;
+	if (h && !*busy)
+		store_relaxed(&h->missed, released + 1);
+	return false;
 }
 
 static void units_own(struct pool_node *n, size_t at, size_t bytes, uint32_t owner)

@@ -57,6 +57,7 @@ struct pool {
 	uint64_t bytes;        /* of all arenas */
 	uint64_t used_bytes;   /* atomic; strides of pages out, all their parts */
 	uint64_t unstriped;    /* atomic; pages that had to lie on one node, since the start */
+	uint64_t released;     /* atomic; counts the times that units became free */
 };
 #define POOL_NULL ((struct pool){ 0 })
 
