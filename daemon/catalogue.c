@@ -216,8 +216,8 @@ static int check_header(const struct catalogue_header *h, uint64_t file_bytes, c
 		return r;
 	if (h->header_bytes != sizeof(*h) || !sum_agrees(h))
 		return refuse(why, EUCLEAN, "the checksum of its header does not agree");
-	if (h->n_pools > POOL_MAX_NODES || h->bytes != file_bytes || place(&again) < 0 ||
-	    memcmp(&again, h, sizeof(again)) != 0)
+	if (!h->n_pools || h->n_pools > POOL_MAX_NODES || h->bytes != file_bytes ||
+	    place(&again) < 0 || memcmp(&again, h, sizeof(again)) != 0)
 		return refuse(why, EUCLEAN, "its parts do not fit into its bytes");
 	return 0;
 }

@@ -297,6 +297,13 @@ static void headers_refused(void **state)
 	h->n_sequences = UINT32_MAX;
 	h->checksum = XXH3_64bits(h, offsetof(struct catalogue_header, checksum));
 	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EUCLEAN);
+	/* A pool of no arenas: nobody could place a page. */
+	*h = saved;
+	h->n_pools = 0;
+	h->blocks_at = h->notes_at;
+	h->n_blocks = (uint32_t)((h->bytes - h->blocks_at) / CATALOGUE_BLOCK);
+	h->checksum = XXH3_64bits(h, offsetof(struct catalogue_header, checksum));
+	assert_int_equal(catalogue_adopt(catalogue_fd(c), &again, why), -EUCLEAN);
 	*h = saved;
 	assert_null(again);
 	assert_int_equal(ftruncate(catalogue_fd(c), 100), 0);
