@@ -74,7 +74,8 @@ void step_stats_item(struct stepper *s, const struct step_item *i)
 		s->read.bytes[p] += i->report.bytes[p];
 	s->read.dense_bytes += i->report.dense_bytes;
 	s->written_bytes += i->written_bytes;
-	s->written_rows += i->written_rows;
+	/* Those of an item that failed were written, and are not there. */
+	s->written_rows += i->error ? 0 : i->written_rows;
 	if (i->seq->stats)
 		count_sequence(i->seq->stats, i);
 }

@@ -319,6 +319,33 @@ static void test_refused_entries_are_counted_by_reason(void **state)
 	close_sequence(f);
 }
 
+/* An item that fails behind its append has written rows that nobody ever sees. */
+static void test_rows_that_did_not_stay_are_not_appended(void **state)
+{
+	struct fixture *f = *state;
+	const struct stats_worker *w = stats_page_block(&f->page, STATS_WORKER, 0);
+	struct sparq_sqe e = {
+		.op = SPARQ_OP_STEP,
+		.flags = SPARQ_SQE_DRAFT, /* f32 has one level */
+		.kv = KV_AT,
+		.q = Q_AT,
+		.o = O_AT,
+		.n_rows = 1,
+		.n_q = 1,
+	};
+	struct sparq_cqe cqe;
+
+	open_sequence(f, "f32", "dense", "");
+	e.sequence = f->seq->id;
+	assert_true(step_run(&f->stepper, &f->session.queue[0], &e, &cqe));
+	assert_int_equal(cqe.res, -EOPNOTSUPP);
+	step_settle(&f->stepper);
+	assert_int_equal(seq_rows(f->seq, 0), 0);
+	assert_int_equal(w->appended_rows, 0);
+	assert_true(w->written_bytes[SPARQ_OP_STEP] > 0);
+	close_sequence(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +353,8 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_refused_entries_are_counted_by_reason, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_rows_that_did_not_stay_are_not_appended,
+						set_up, tear_down),
 	};
 
 	kv_thread_init();
