@@ -399,8 +399,6 @@ void workers_refresh_stats(const struct workers *w)
 		stats_set(&stats->timeouts_that_found_work,
 			  load_relaxed(&one->timeouts_that_found_work));
 		stats_set(&stats->shares_helped, load_relaxed(&one->shares_helped));
-		if (one->cpu >= 0)
-			stats_set(&stats->shares_far, load_relaxed(&one->stepper.hand.far));
 		if (node_of(one) >= 0)
 			stats_set(&stats->shares_far, load_relaxed(&one->stepper.hand.far));
 	}
