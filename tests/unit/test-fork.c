@@ -287,6 +287,63 @@ static void drafts_stay_in_the_tail(void **state)
 	}
 }
 
+/* ---- other rows -------------------------------------------------------------------- */
+
+static void overwrite(struct model *m, uint32_t row, uint32_t n)
+{
+	for (uint32_t layer = 0; layer < MODEL_LAYERS; layer++)
+		assert_int_equal(model_overwrite(m, layer, row, n), 0);
+}
+
+/* An extent of eight tiles that a fork sees through the old table and the parent through the new
+ * one: a parent that cuts its rows and seals others must not seal them over the fork's. */
+static void seals_beside_a_shared_page(void **state)
+{
+	struct family x;
+	struct model *child;
+
+	(void)state;
+	begin(&x, "", GIB);
+	append(&x.m[0], 16 + 1024 + 5 * 128 + 16);
+	child = fork_of(&x, &x.m[0], 16 + 1024 + 5 * 128);
+	overwrite(&x.m[0], 20, 3); /* the long extent stays, with a correction */
+	assert_all(&x);
+	/* Only in the new table: the old one is the fork's. */
+	assert_int_equal(model_cut(&x.m[0], SPARQ_LAYER_ALL, 16 + 1024 + 2 * 128), 0);
+	append(&x.m[0], 4 * 128);
+	assert_all(&x);
+	overwrite(child, 16 + 1024 + 130, 200);
+	append(child, 300);
+	assert_all(&x);
+	drop(child);
+	append(&x.m[0], 300);
+	assert_all(&x);
+	end(&x);
+}
+
+/* Rows in front change each time that an extent was added: each lacks something else, before and
+ * behind the next rows that change. With TABLE_CORRECTIONS 2 this copies extents instead. */
+static void many_corrections(void **state)
+{
+	struct family x;
+
+	(void)state;
+	begin(&x, "", GIB);
+	append(&x.m[0], 16 + 8 * 128 + 16);
+	for (unsigned i = 0; i < 7; i++) {
+		append(&x.m[0], 1024);
+		overwrite(&x.m[0], i, 1);
+		assert_all(&x);
+	}
+	/* Each of these changes the first extent, and those before it lack something else. */
+	for (unsigned i = 0; i < 8; i++) {
+		overwrite(&x.m[0], 16 + 128 * (7 - i), 40);
+		overwrite(&x.m[0], 16 + 1024 + 1024 * (i % 7) + 100, 40);
+		assert_all(&x);
+	}
+	end(&x);
+}
+
 /* ---- random ------------------------------------------------------------------------ */
 
 static uint32_t roll(uint32_t *seed, uint32_t below)
@@ -434,10 +491,16 @@ static void at_once(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(copied_by_who_writes), cmocka_unit_test(each_is_charged),
-		cmocka_unit_test(forks_at_every_place), cmocka_unit_test(cut_and_append),
-		cmocka_unit_test(no_room_for_a_copy),   cmocka_unit_test(drafts_stay_in_the_tail),
-		cmocka_unit_test(random_family),        cmocka_unit_test(at_once),
+		cmocka_unit_test(copied_by_who_writes),
+		cmocka_unit_test(each_is_charged),
+		cmocka_unit_test(forks_at_every_place),
+		cmocka_unit_test(cut_and_append),
+		cmocka_unit_test(no_room_for_a_copy),
+		cmocka_unit_test(drafts_stay_in_the_tail),
+		cmocka_unit_test(seals_beside_a_shared_page),
+		cmocka_unit_test(many_corrections),
+		cmocka_unit_test(random_family),
+		cmocka_unit_test(at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
