@@ -21,7 +21,7 @@ static void plan_threads(const struct server *s, unsigned index, struct calibrat
 		unsigned node;
 		int cpu = topo_cpu(&s->topo, i, &node);
 
-		if (cpu >= 0 && node == index)
+		if (cpu >= 0 && s->topo.node[node].id == s->placement.arena[index].node)
 			ret->cpu[n++] = cpu;
 	}
 	while (!s->pinned && n < DIV_UP(workers, s->topo.n_nodes))

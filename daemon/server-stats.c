@@ -108,10 +108,31 @@ static void refresh_sources(const struct server *s)
 	}
 }
 
-static void refresh_nodes(struct server *s)
+/* A node may have several parts of the pool, and after a restart they are in another order. */
+static void refresh_pool(const struct server *s, int node, struct stats_node *n)
 {
 	const struct placement *p = &s->placement;
+	uint64_t bytes = 0, used_bytes = 0, misplaced = 0;
 
+	for (unsigned i = p->n; i-- > 0;) {
+		const struct arena *a = &p->arena[i];
+
+		if (a->node != node)
+			continue;
+		bytes += a->bytes;
+		used_bytes += pool_node_used_bytes(&p->pool, i);
+		misplaced += a->misplaced_pages;
+		refresh_roofline(s, i, n);
+		stats_set(&n->page_bytes, a->page_bytes);
+		stats_page_text(n->pages, sizeof(n->pages), arena_pages_name(a->pages));
+	}
+	stats_set(&n->pool_bytes, bytes);
+	stats_set(&n->pool_used_bytes, used_bytes);
+	stats_set(&n->misplaced_pages, misplaced);
+}
+
+static void refresh_nodes(struct server *s)
+{
 	for (unsigned i = 0; i < s->topo.n_nodes; i++) {
 		struct stats_node *n = stats_page_block(&s->stats, STATS_NODE, i);
 		uint32_t workers = 0;
@@ -120,14 +141,7 @@ static void refresh_nodes(struct server *s)
 		for (unsigned w = 0; w < workers_count(s->workers); w++)
 			workers += server_worker_node(s, w) == s->topo.node[i].id;
 		stats_set(&n->workers, workers);
-		refresh_roofline(s, i, n);
-		if (i >= p->n)
-			continue;
-		stats_set(&n->pool_bytes, p->arena[i].bytes);
-		stats_set(&n->pool_used_bytes, pool_node_used_bytes(&p->pool, i));
-		stats_set(&n->page_bytes, p->arena[i].page_bytes);
-		stats_set(&n->misplaced_pages, p->arena[i].misplaced_pages);
-		stats_page_text(n->pages, sizeof(n->pages), arena_pages_name(p->arena[i].pages));
+		refresh_pool(s, s->topo.node[i].id, n);
 	}
 }
 

@@ -29,12 +29,14 @@ static unsigned node_of(const struct step_head *h, uint32_t share)
 
 	if (h->stepper->store->pool->n_nodes > 1)
 		node = h->task.node(&h->task, share);
-	return node < STATS_NODES ? node : h->item->seq->node;
+	return h->stepper->stats_node[node < POOL_MAX_NODES ? node : h->item->seq->node];
 }
 
 static void add_node(struct stats_worker *w, unsigned node, const struct step_head *h,
 		     uint32_t part, uint32_t parts)
 {
+	if (node >= STATS_NODES) /* of a daemon before, and not there any more */
+		return;
 	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
 		uint64_t bytes = h->exec.result.bytes[p];
 

@@ -27,6 +27,8 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 	s->head = calloc(MAX_WAVE_HEADS, sizeof(struct step_head *));
 	/* With one node that is where it is; with more its thread's owner says. */
 	s->hand.node = store->pool->n_nodes == 1 ? 0 : -1;
+	for (unsigned i = 0; i < POOL_MAX_NODES; i++)
+		s->stats_node[i] = (uint8_t)i;
 	r = board_init(&s->board, store->pool->n_nodes, MAX_WAVE_HEADS);
 	if (!s->item || !s->head || r < 0) {
 		stepper_deinit(s);

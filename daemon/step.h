@@ -48,7 +48,8 @@ struct stepper { /* one per worker */
 	/* what the entry has read and written so far, and where it is counted (step-stats.h) */
 	struct stats_read read;
 	uint64_t written_bytes, written_rows;
-	struct stats_worker *stats; /* NULL: nowhere */
+	struct stats_worker *stats;         /* NULL: nowhere */
+	uint8_t stats_node[POOL_MAX_NODES]; /* of the pool's: index in the topology */
 
 	/* totals, written by this worker alone, read relaxed by others */
 	uint64_t steps, errors, read_bytes, dense_bytes;

@@ -134,6 +134,18 @@ static void place_stepper(struct worker *w, const struct workers_params *p)
 	hand->order = pool_order(p->store->pool, (unsigned)index);
 }
 
+/* Where it counts what it reads of the pool's nodes; UINT8_MAX: nowhere. */
+static void map_stats(struct stepper *s, const struct workers_params *p)
+{
+	for (unsigned i = 0; i < p->store->pool->n_nodes && p->arena; i++) {
+		unsigned k = 0;
+
+		while (k < p->topo->n_nodes && p->topo->node[k].id != p->arena[i].node)
+			k++;
+		s->stats_node[i] = k < p->topo->n_nodes ? (uint8_t)k : UINT8_MAX;
+	}
+}
+
 /* Who it is, for those who read what it counts. */
 static void name_worker(const struct worker *w)
 {
@@ -160,6 +172,7 @@ static int worker_init(struct worker *w, struct workers *all, const struct worke
 	if (r < 0)
 		return r;
 	place_stepper(w, p);
+	map_stats(&w->stepper, p);
 	w->stepper.stats = stats_page_block(p->stats, STATS_WORKER, w->index);
 	if (w->stepper.stats)
 		name_worker(w);

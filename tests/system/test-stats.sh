@@ -12,7 +12,8 @@ status() { "$build/client/sparqctl" status --control "$scratch/control.sock" --j
 # shellcheck disable=SC2317 # called by eventually
 has() { [ "$(sum "$1")" = "$2" ]; }
 
-start_daemon
+# Two parts of the pool are one node's all the same.
+start_daemon pool_parts=2
 stats write || fail "whoever may read the page can write it"
 
 stats order || fail "requests in another order"
@@ -29,6 +30,8 @@ for who in ops nodes users; do
 	[ "$(sum $who)" = "$read_bytes" ] ||
 		fail "$who have read $(sum $who) bytes, the completions say $read_bytes"
 done
+of_nodes=$(stats sums | awk '/^read-/ { n += $2 } END { print n }')
+[ "$of_nodes" = "$read_bytes" ] || fail "the nodes that are there have read $of_nodes of $read_bytes bytes"
 eventually has sessions 0 || fail "$(sum sessions) sessions: who watches is none"
 eventually has parked 1 || fail "$(sum parked) sequences are parked"
 [ "$(sum there)" = 1 ] && [ "$(sum counted)" = 1 ] || fail "not one sequence: $(stats sums)"
