@@ -111,7 +111,10 @@ void metrics_show_start_time(struct render *r)
 
 void metrics_show_control(struct render *r)
 {
-	show_plain(r, word_of(r->metric, &r->figures->control));
+	uint64_t value = word_of(r->metric, &r->figures->control);
+
+	if (value != STATS_UNKNOWN)
+		show_plain(r, value);
 }
 
 void metrics_show_worker(struct render *r)
@@ -141,7 +144,8 @@ void metrics_show_rows(struct render *r)
 	const struct stats_header *h = r->figures->header;
 
 	for (unsigned i = 0; i < STATS_FORMATS && h->format[i][0]; i++)
-		SAMPLE(r, r->figures->control.rows[i], { "format", h->format[i] });
+		if (r->figures->control.rows[i] != STATS_UNKNOWN)
+			SAMPLE(r, r->figures->control.rows[i], { "format", h->format[i] });
 }
 
 void metrics_show_evicted(struct render *r)

@@ -141,12 +141,13 @@ static void put_title(struct page *p, const struct top *t)
 	const struct stats_header *h = stats_header(t->stats);
 	const struct stats_control *c = &t->control;
 	uint64_t up = (uint64_t)time(NULL) - h->started_s;
+	char parked[40] = "";
 
-	put(p, TOP_TITLE,
-	    "sparqd %s %s, up %llu:%02llu:%02llu, %u sessions, %llu sequences, %llu parked",
+	if (c->parked != STATS_UNKNOWN)
+		snprintf(parked, sizeof(parked), ", %llu parked", (unsigned long long)c->parked);
+	put(p, TOP_TITLE, "sparqd %s %s, up %llu:%02llu:%02llu, %u sessions, %llu sequences%s",
 	    h->version, h->isa, (unsigned long long)up / 3600, (unsigned long long)up / 60 % 60,
-	    (unsigned long long)up % 60, c->sessions, (unsigned long long)c->sequences,
-	    (unsigned long long)c->parked);
+	    (unsigned long long)up % 60, c->sessions, (unsigned long long)c->sequences, parked);
 }
 
 static void put_sum(struct page *p, const struct top *t)

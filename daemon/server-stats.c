@@ -18,8 +18,10 @@
 #include "shm/clock.h"
 
 #define LEAST_NS 100000000u /* between two refreshes */
-/* Of one refresh: about 10 ms. With more of them than this it takes several. */
-#define SLOTS_AT_ONCE 32768u
+/* A pass over more sequences than this goes on by itself, a part at a time, so that nobody waits
+ * for more than one part. */
+#define SLOTS_AT_ONCE 16384u
+#define BETWEEN_PARTS_NS 10000000u
 #define REFUSED_HELD 64u /* users whose connections wait to hear why they are refused */
 
 int server_open_stats(struct server *s)
@@ -38,9 +40,15 @@ int server_open_stats(struct server *s)
 		.generation = h->generation,
 	};
 	int r = stats_page_create(&params, &s->stats);
+	struct stats_control *to;
 
 	if (r < 0)
 		return r;
+	/* Until a pass over all sequences has ended. */
+	to = stats_page_block(&s->stats, STATS_CONTROL, 0);
+	to->parked = to->prefixes = STATS_UNKNOWN;
+	for (unsigned i = 0; i < STATS_FORMATS; i++)
+		to->rows[i] = STATS_UNKNOWN;
 	stats_readers_find(&s->stats_readers);
 	s->users.stats = &s->stats;
 	s->store.stats = &s->stats;
@@ -239,7 +247,6 @@ static void walk_sequence(struct stats_walk *walk, struct seq *q)
 	stats_set(&q->stats->flags, flags);
 	stats_set(&q->stats->rows, rows);
 	stats_set(&q->stats->bytes, load_relaxed(&q->bytes) + q->spilled_bytes);
-	walk->sequences++;
 	walk->parked += flags & STATS_SEQUENCE_PARKED ? 1 : 0;
 	walk->prefixes += flags & STATS_SEQUENCE_PREFIX ? 1 : 0;
 	if (q->cache->format_slot < STATS_FORMATS)
@@ -253,7 +260,6 @@ static void end_walk(struct server *s)
 	struct stats_control *to = stats_page_block(&s->stats, STATS_CONTROL, 0);
 	struct stats_walk *walk = &s->stats_walk;
 
-	stats_set(&to->sequences, walk->sequences);
 	stats_set(&to->parked, walk->parked);
 	stats_set(&to->prefixes, walk->prefixes);
 	for (unsigned i = 0; i < STATS_FORMATS; i++)
@@ -268,8 +274,9 @@ static void end_walk(struct server *s)
 	*walk = (struct stats_walk){ 0 };
 }
 
-static void walk_sequences(struct server *s)
+static void walk_sequences(void *arg)
 {
+	struct server *s = arg;
 	struct stats_walk *walk = &s->stats_walk;
 	uint32_t end = MIN(s->store.max_sequences, walk->next + SLOTS_AT_ONCE);
 
@@ -281,6 +288,8 @@ static void walk_sequences(struct server *s)
 	}
 	if (walk->next == s->store.max_sequences)
 		end_walk(s);
+	else
+		loop_timer_set(s->loop, &s->stats_timer, BETWEEN_PARTS_NS, walk_sequences, s);
 }
 
 /* ---- all together ----------------------------------------------------------- */
@@ -329,7 +338,11 @@ static void refresh_spill(const struct server *s, struct stats_control *to)
 static void refresh_control(const struct server *s, struct stats_control *to)
 {
 	const struct recovered *r = &s->recovered;
+	uint64_t sequences = 0;
 
+	for (const struct cache *c = s->store.caches; c; c = c->next)
+		sequences += c->n_sequences;
+	stats_set(&to->sequences, sequences);
 	stats_set(&to->workers, workers_count(s->workers));
 	stats_set(&to->pool_bytes, s->placement.pool.bytes);
 	stats_set(&to->pool_used_bytes, load_relaxed(&s->placement.pool.used_bytes));
@@ -352,14 +365,14 @@ void server_refresh_stats(struct server *s)
 	uint64_t now = clock_now_ns();
 
 	_Static_assert(LIMITS <= ARRAY_SIZE(((struct stats_control *)0)->evicted), "limits");
-	/* A walk that is not over goes on with each request. */
-	if (to->updated_ns && now - to->updated_ns < LEAST_NS && !s->stats_walk.next)
+	if (to->updated_ns && now - to->updated_ns < LEAST_NS)
 		return;
 	refresh_nodes(s);
 	refresh_sources(s);
 	refresh_users(s);
 	refresh_caches(s);
-	walk_sequences(s);
+	if (!s->stats_walk.next) /* else one is under way */
+		walk_sequences(s);
 	workers_refresh_stats(s->workers);
 	refresh_sessions(s, to);
 	refresh_spill(s, to);

@@ -42,7 +42,7 @@ struct server_args {
 /* A pass over all sequences, a part at a time. */
 struct stats_walk {
 	uint32_t next; /* slot */
-	uint64_t sequences, parked, prefixes, rows[STATS_FORMATS];
+	uint64_t parked, prefixes, rows[STATS_FORMATS];
 };
 
 struct server {
@@ -62,6 +62,7 @@ struct server {
 	struct stats_page stats;
 	struct stats_readers stats_readers;
 	struct stats_walk stats_walk;
+	struct loop_timer stats_timer;   /* its next part */
 	struct calibration *calibration; /* the last one; NULL: none was asked for */
 	struct spill *spill;
 	struct workers *workers;

@@ -172,16 +172,17 @@ struct stats_control { /* control thread */
 	uint32_t seq;
 	uint32_t sessions, workers, rsv; /* sessions: who watches the figures is none */
 	uint64_t connections;
-	uint64_t sequences, parked, prefixes;
+	uint64_t sequences, parked, prefixes; /* the last two STATS_UNKNOWN: see rows */
 	uint64_t pool_bytes, pool_used_bytes, segment_bytes, catalogue_bytes;
 	uint64_t shortfall_bytes; /* wanted in huge pages, and not in them */
 	uint64_t faults[STATS_FAULTS], refused_sessions;
 	struct stats_sum evicted[8]; /* by the limit that room was made for (limit_names) */
 	struct stats_sum spilled, spilled_out, spilled_in; /* now; since the start */
 	uint64_t recovered_sequences, recovered_rows, recovered_dropped, recovery_ns;
-	uint64_t queue_depth;         /* entries published and not yet taken, over all rings */
-	uint64_t rows[STATS_FORMATS]; /* of the first layer, by its format of K */
-	uint64_t updated_ns;          /* CLOCK_MONOTONIC: when all this was brought up to date */
+	uint64_t queue_depth; /* entries published and not yet taken, over all rings */
+	/* Of the first layer, by its format of K. STATS_UNKNOWN until all were looked at once. */
+	uint64_t rows[STATS_FORMATS];
+	uint64_t updated_ns; /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
 
 _Static_assert(sizeof(struct stats_control) % 8 == 0, "words");

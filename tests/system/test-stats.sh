@@ -91,3 +91,15 @@ ask
 eval "exec ${watch[1]}>&-"
 wait "$watcher" || fail "the watcher ended with $?"
 stop_daemon
+
+# More sequences than one look takes: what it has not counted yet is not 0.
+start_daemon max_sequences=200000 catalogue_bytes=512M
+probe --tokens 40 --park --name kept run >/dev/null
+first=$(sum parked)
+case $first in
+1 | 18446744073709551615) ;;
+*) fail "$first sequences are parked, before all were looked at" ;;
+esac
+[ "$(sum counted)" = 1 ] || fail "not one sequence: $(stats sums)"
+eventually has parked 1 || fail "$(sum parked) sequences are parked"
+stop_daemon

@@ -133,6 +133,7 @@ static void test_absent(void **state)
 	assert_null(strstr(text, "\nsparq_node_roofline"));
 	assert_null(strstr(text, "\nsparq_calibration"));
 	assert_null(strstr(text, "\nsparq_shares_far_total"));
+	assert_value(text, "sparq_parked_sequences", "0");
 	assert_value(text,
 		     "sparq_dram_source_info{node=\"0\",source=\"resctrl\",state=\"absent\","
 		     "reason=\"no \\\"resctrl\\\" in /proc/filesystems\"}",
@@ -149,6 +150,18 @@ static void test_absent(void **state)
 	free(text);
 	text = render(&page, METRICS_PLAIN, false);
 	assert_null(strstr(text, "\nsparq_shares_far_total"));
+	free(text);
+	page_deinit(&page);
+
+	/* A daemon with very many sequences that has not looked at all of them yet. */
+	page_fresh(&page);
+	page.control.sequences = 20000;
+	page.control.parked = STATS_UNKNOWN;
+	page.control.rows[0] = STATS_UNKNOWN;
+	text = render(&page, METRICS_PLAIN, false);
+	assert_value(text, "sparq_sequences", "20000");
+	assert_null(strstr(text, "\nsparq_parked_sequences"));
+	assert_null(strstr(text, "\nsparq_rows{format=\"f16\"}"));
 	free(text);
 	page_deinit(&page);
 }
