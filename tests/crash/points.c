@@ -34,7 +34,7 @@
 #define ARRIVALS_BYTES 4096
 #define NAMES_MOST 512
 #define OPERATIONS 1000 /* between two deaths that are no point's */
-#define LIVES 30        /* then the point is out of reach */
+#define LIVES 300        /* then the point is out of reach */
 #define SECONDS 60      /* for one death, at most */
 
 enum { NEVER_REACHED = 3, ONLY_ONCE };
