@@ -107,6 +107,19 @@ static const struct stats_source *find_source(const struct top_node *n)
 	return NULL;
 }
 
+/* Of a source that was not counting at the look before there is no rate yet. */
+static void look_at_dram(const struct top *t, struct top_node *n)
+{
+	const struct stats_source *source = find_source(n);
+	bool counted = source && !strcmp(n->dram_by, source->name);
+
+	n->source = counted ? source : NULL;
+	if (counted)
+		n->dram_rate = rate(t, traffic(source), n->dram_bytes);
+	n->dram_bytes = source ? traffic(source) : 0;
+	snprintf(n->dram_by, sizeof(n->dram_by), "%s", source ? source->name : "");
+}
+
 static void look_at_node(struct top *t, struct top_node *n, const struct stats_node *now,
 			 uint64_t bytes)
 {
@@ -119,11 +132,7 @@ static void look_at_node(struct top *t, struct top_node *n, const struct stats_n
 	n->calibrated_s = now->calibrated_s;
 	n->rates = advance(t, &n->counts, &counts);
 	memcpy(n->sources, now->source, sizeof(n->sources));
-	n->source = find_source(n);
-	if (n->source) {
-		n->dram_rate = rate(t, traffic(n->source), n->dram_bytes);
-		n->dram_bytes = traffic(n->source);
-	}
+	look_at_dram(t, n);
 }
 
 static int look_at_workers(struct top *t)

@@ -28,8 +28,9 @@ struct top_node {
 	uint64_t pool_bytes, pool_used_bytes, roofline_bytes_s, calibrated_s;
 	struct top_counts counts; /* bytes only */
 	struct top_rates rates;
-	const struct stats_source *source; /* that counts its DRAM traffic; NULL: none does */
+	const struct stats_source *source; /* whose rate dram_rate is; NULL: there is none */
 	struct stats_source sources[STATS_SOURCES];
+	char dram_by[16]; /* the source that counted at the last look, and what it said */
 	uint64_t dram_bytes;
 	double dram_rate;
 };

@@ -198,7 +198,6 @@ static json_object *cache(const struct cache *c)
 	json_add_number(o, "sequences", c->n_sequences);
 	json_add_number(o, "bytes", load_relaxed(&c->charged_bytes));
 	json_add_number(o, "budget_bytes", c->budget_bytes);
-	json_add_text(o, "placement", placement_names[c->spread]);
 	json_add_text(o, "evict", evict_names[c->evict]);
 	json_add_number(o, "evicted_sequences", c->evicted_sequences);
 	json_add_number(o, "evicted_bytes", c->evicted_bytes);
