@@ -34,8 +34,9 @@
 #define ARRIVALS_BYTES 4096
 #define NAMES_MOST 512
 #define OPERATIONS 1000 /* between two deaths that are no point's */
-#define LIVES 300        /* then the point is out of reach */
-#define SECONDS 60      /* for one death, at most */
+#define LIVES 300       /* then the point is out of reach */
+#define LIVES_SLOW 30   /* with extras */
+#define SECONDS 180     /* for one death, at most: a machine may be busy */
 
 enum { NEVER_REACHED = 3, ONLY_ONCE };
 
@@ -93,7 +94,7 @@ __attribute__((noreturn)) static void run_client(struct points *p, const struct 
 	k.operations = OPERATIONS;
 	k.extras = is_extra(p->current);
 	k.spills = !strncmp(p->current, "spill_", 6);
-	for (unsigned life = 0; life < LIVES; life++) {
+	for (unsigned life = 0; life < (k.extras ? LIVES_SLOW : LIVES); life++) {
 		int r;
 
 		/* Looked at before: what is checked then is what the death left. */
