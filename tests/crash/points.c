@@ -35,7 +35,7 @@
 #define NAMES_MOST 512
 #define OPERATIONS 1000 /* between two deaths that are no point's */
 #define LIVES 300       /* then the point is out of reach */
-#define LIVES_SLOW 30   /* with extras */
+#define LIVES_SLOW 12   /* with extras */
 #define SECONDS 180     /* for one death, at most: a machine may be busy */
 
 enum { NEVER_REACHED = 3, ONLY_ONCE };
