@@ -20,7 +20,7 @@
 
 #define LINE ((size_t)64)
 
-static const uint32_t dims[] = { 64, 80, 96, 128, 256 };
+static const uint32_t dims[] = { 64, 80, 96, 112, 128, 192, 256 };
 
 PRINTF_LIKE(3, 4) static int refuse(int error, char *why, const char *format, ...)
 {
@@ -40,7 +40,7 @@ static int check_dims(const struct kv_space_params *p, char *why)
 		known |= p->k_dim == dims[i];
 	if (!known)
 		return refuse(p->k_dim && p->k_dim % 16 == 0 ? -EOPNOTSUPP : -EINVAL, why,
-			      "k_dim=%u: allowed are 64, 80, 96, 128, 256", p->k_dim);
+			      "k_dim=%u: allowed are 64, 80, 96, 112, 128, 192, 256", p->k_dim);
 	if (p->v_dim != p->k_dim)
 		return refuse(-EOPNOTSUPP, why, "v_dim=%u: only k_dim, %u, in this release",
 			      p->v_dim, p->k_dim);

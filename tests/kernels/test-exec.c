@@ -77,7 +77,7 @@ static const char *pick_format(uint64_t *random)
 
 static struct shape pick_shape(uint64_t *random)
 {
-	static const uint32_t dim[] = { 64, 80, 96, 128, 256 };
+	static const uint32_t dim[] = { 64, 80, 96, 112, 128, 192, 256 };
 	static const uint32_t rows[] = { 0, 1, 127, 128, 129, 1023, 1025, 4097 };
 	static const uint32_t group[] = { 1, 1, 2, 3, 4, 5, 6, 7, 8, 16 };
 	static const uint32_t n_q[] = { 1, 1, 1, 3, 16, 17, 100 };

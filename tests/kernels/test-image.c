@@ -178,7 +178,7 @@ static void check_tiles(const struct kv_space *s, const struct kv_channels *cons
 
 static void test_formats(void **state)
 {
-	static const uint32_t dims[] = { 64, 80, 128 };
+	static const uint32_t dims[] = { 64, 80, 112, 128, 192 };
 	static const char *const policies[] = { "dense", "sparq" };
 
 	for (unsigned f = 0; kv_format_at(f); f++)

@@ -66,9 +66,9 @@ static void test_refused(void **state)
 	static const uint32_t r65[] = { 65, 128, 32, 0, 1, 0, 1024 };
 	struct kv_space_params sparq = fine();
 
-	REFUSE(k_dim, 100, -EINVAL, "k_dim=100: allowed are 64, 80, 96, 128, 256");
-	REFUSE(k_dim, 576, -EOPNOTSUPP, "k_dim=576: allowed are 64, 80, 96, 128, 256");
-	REFUSE(k_dim, 0, -EINVAL, "k_dim=0: allowed are 64, 80, 96, 128, 256");
+	REFUSE(k_dim, 100, -EINVAL, "k_dim=100: allowed are 64, 80, 96, 112, 128, 192, 256");
+	REFUSE(k_dim, 576, -EOPNOTSUPP, "k_dim=576: allowed are 64, 80, 96, 112, 128, 192, 256");
+	REFUSE(k_dim, 0, -EINVAL, "k_dim=0: allowed are 64, 80, 96, 112, 128, 192, 256");
 	REFUSE(v_dim, 128, -EOPNOTSUPP, "v_dim=128: only k_dim, 64, in this release");
 	REFUSE(kv_heads, 0, -EINVAL, "kv_heads=0: allowed is 1 to 65535");
 	REFUSE(heads, 7, -EINVAL, "heads=7: allowed is a multiple of kv_heads, 2, up to 65535");
@@ -102,7 +102,7 @@ static void test_space(void **state)
 /* A page of the pool holds them; planes of two heads must not share an offset modulo 4 KiB. */
 static void test_blocks(void **state)
 {
-	static const uint32_t dims[] = { 64, 80, 96, 128, 256 };
+	static const uint32_t dims[] = { 64, 80, 96, 112, 128, 192, 256 };
 
 	for (unsigned f = 0; kv_format_at(f); f++)
 		for (size_t i = 0; i < ARRAY_SIZE(dims); i++) {

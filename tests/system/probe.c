@@ -15,6 +15,7 @@
  *   --attach       goes on with a kept one, where it stopped
  *   --from N       only outputs from token N on count for the sum
  *   --layer N      only those of this layer do
+ *   --head-dim N   channels of a head, 64
  *
  * Exit: 0 done, 1 wrong, 3 the daemon went away (prints which call said so).
  */
@@ -32,7 +33,6 @@
 
 #define HEADS 8
 #define KV_HEADS 2
-#define DIM 64
 #define FILL_ROWS 256
 #define WAIT_NS 20000000000
 
@@ -43,7 +43,7 @@ enum { GONE = 3 };
 struct options {
 	const char *socket, *policy, *format, *name;
 	uint64_t seed;
-	unsigned tokens, layers, pause_us, from, layer;
+	unsigned tokens, layers, pause_us, from, layer, dim;
 	bool park, attach;
 	long die_at; /* -1: never */
 };
@@ -96,11 +96,22 @@ static void draw(float *to, size_t n, uint64_t *state)
 		to[i] = (float)(int32_t)(splitmix(state) >> 32) / 2147483648.0f;
 }
 
+static size_t q_floats(const struct probe *p) /* and of an o */
+{
+	return (size_t)HEADS * p->opt.dim;
+}
+
+static size_t kv_floats(const struct probe *p)
+{
+	return (size_t)2 * KV_HEADS * p->opt.dim;
+}
+
 static void open_session(struct probe *p)
 {
 	char why[SPARQ_ERROR_TEXT] = "";
 	struct sparq_open_params params = {
-		.size = sizeof(params), .arena_bytes = 1 << 20, .why = why,
+		.size = sizeof(params), .arena_bytes = (size_t)p->opt.dim << 14,
+		.why = why,
 	};
 	int r = sparq_open(p->opt.socket, &params, &p->c);
 
@@ -124,7 +135,8 @@ static void open_cache(struct probe *p)
 {
 	struct sparq_cache_params params = {
 		.size = sizeof(params), .layers = p->opt.layers, .heads = HEADS,
-		.kv_heads = KV_HEADS, .k_dim = DIM, .v_dim = DIM, .dtype = SPARQ_DTYPE_F32,
+		.kv_heads = KV_HEADS, .k_dim = p->opt.dim, .v_dim = p->opt.dim,
+		.dtype = SPARQ_DTYPE_F32,
 		.k_format = p->opt.format, .policy = p->opt.policy, .name = p->opt.name,
 		.options = p->opt.park ? "on_disconnect=park" : NULL,
 	};
@@ -143,7 +155,7 @@ static void open_cache(struct probe *p)
 
 static void open_buffers(struct probe *p)
 {
-	size_t q = HEADS * DIM, kv = (size_t)FILL_ROWS * KV_HEADS * 2 * DIM, o = HEADS * DIM;
+	size_t q = q_floats(p), kv = FILL_ROWS * kv_floats(p), o = q;
 
 	must(p, "buffer", sparq_buf_alloc(p->c, (q + kv + o) * sizeof(float), &p->buf));
 	p->q = sparq_buf_data(p->buf, NULL);
@@ -174,7 +186,7 @@ static void add_to_sum(struct probe *p)
 {
 	const uint8_t *byte = (const uint8_t *)p->o;
 
-	for (size_t i = 0; i < HEADS * DIM * sizeof(float); i++)
+	for (size_t i = 0; i < q_floats(p) * sizeof(float); i++)
 		p->sum = (p->sum ^ byte[i]) * 0x100000001b3;
 }
 
@@ -186,9 +198,9 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 
 	if (!sqe)
 		fail(p, "get_sqe", -ENOTCONN); /* one entry at a time: never full */
-	draw(p->q, HEADS * DIM, &state);
-	draw(p->kv, (size_t)KV_HEADS * 2 * DIM, &state);
-	memset(p->o, 0xff, HEADS * DIM * sizeof(float)); /* NaN: what is not written shows */
+	draw(p->q, q_floats(p), &state);
+	draw(p->kv, kv_floats(p), &state);
+	memset(p->o, 0xff, q_floats(p) * sizeof(float)); /* NaN: what is not written shows */
 	sparq_prep_step(sqe, sparq_seq_id(p->seq), (uint16_t)layer, p->q_at, p->kv_at, p->o_at,
 			token, 1, 1);
 	sqe->user_data = state;
@@ -200,9 +212,9 @@ static void step(struct probe *p, unsigned token, unsigned layer)
 	cqe = take(p, state);
 	if (cqe.res < 0)
 		fail(p, cqe.aux ? sparq_reason(cqe.aux >> 16) : "completion", cqe.res);
-	for (unsigned i = 0; i < HEADS * DIM; i++) {
+	for (size_t i = 0; i < q_floats(p); i++) {
 		if (!isfinite(p->o[i])) {
-			printf("token %u layer %u: output %u is not finite\n", token, layer, i);
+			printf("token %u layer %u: output %zu is not finite\n", token, layer, i);
 			exit(1);
 		}
 	}
@@ -269,7 +281,7 @@ static unsigned append_until_refused(struct probe *p, unsigned limit, struct spa
 
 		if (!sqe)
 			fail(p, "get_sqe", -ENOTCONN);
-		draw(p->kv, (size_t)FILL_ROWS * KV_HEADS * 2 * DIM, &state);
+		draw(p->kv, FILL_ROWS * kv_floats(p), &state);
 		sparq_prep_append(sqe, sparq_seq_id(p->seq), 0, p->kv_at, row, FILL_ROWS);
 		sqe->user_data = row;
 		must(p, "submit", sparq_submit(p->queue, 0));
@@ -330,13 +342,15 @@ static const struct option long_options[] = {
 	{ "name", required_argument, NULL, 'n' },   { "pause-us", required_argument, NULL, 'u' },
 	{ "die-at", required_argument, NULL, 'd' }, { "park", no_argument, NULL, 'k' },
 	{ "attach", no_argument, NULL, 'a' },       { "from", required_argument, NULL, 'm' },
-	{ "layer", required_argument, NULL, 'y' },  { 0 },
+	{ "layer", required_argument, NULL, 'y' },
+	{ "head-dim", required_argument, NULL, 'h' }, { 0 },
 };
 
 static struct options read_options(int argc, char **argv)
 {
 	struct options o = {
-		.seed = 1, .tokens = 300, .layers = 2, .die_at = -1, .layer = ALL_LAYERS
+		.seed = 1, .tokens = 300, .layers = 2, .die_at = -1, .layer = ALL_LAYERS,
+		.dim = 64,
 	};
 	int c;
 
@@ -357,6 +371,7 @@ static struct options read_options(int argc, char **argv)
 		case 'y':
 			o.layer = (unsigned)strtoul(optarg, NULL, 0);
 			break;
+		case 'h': o.dim = (unsigned)strtoul(optarg, NULL, 0); break;
 		default: exit(64);
 		}
 	}

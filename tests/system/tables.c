@@ -4,7 +4,7 @@
  * answer alike, whatever happens to their sequences. With rows of which a few
  * channels are wide, outliers must come closer to a cache that does not quantise.
  *
- *   tables SOCKET POLICY
+ *   tables SOCKET POLICY HEAD-DIM
  *
  * Exit: 0 they did, 1 they did not.
  */
@@ -20,10 +20,9 @@
 #define LAYERS 2u
 #define HEADS 4u
 #define KV_HEADS 2u
-#define DIM 64u
+#define MOST_DIM 256u
 #define ROWS 1500u
 #define BATCH 100u
-#define ROW (2 * KV_HEADS * DIM)
 #define N_WIDE 3u
 #define WAIT_NS 20000000000
 
@@ -32,15 +31,16 @@ static const uint8_t wide[N_WIDE] = { 5, 31, 60 };
 struct side { /* a cache and what lies in it */
 	sparq_cache *cache;
 	sparq_seq *seq;
-	float o[HEADS * DIM];
+	float o[HEADS * MOST_DIM];
 };
 
 static sparq *c;
 static sparq_queue *queue;
 static sparq_buf *buf;
 static const char *policy;
-static float rows[ROWS * ROW];
-static uint32_t order[DIM]; /* of channels, shuffled */
+static uint32_t dim, row_floats; /* of a head; of K and V of all heads */
+static float rows[ROWS * 2 * KV_HEADS * MOST_DIM];
+static uint32_t order[MOST_DIM]; /* of channels, shuffled */
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
 {
@@ -63,12 +63,12 @@ static void make_rows(float widen)
 {
 	uint64_t random = 3;
 
-	for (size_t i = 0; i < ROWS * ROW; i++)
+	for (size_t i = 0; i < ROWS * row_floats; i++)
 		rows[i] = uniform(&random);
 	for (size_t i = 0; i < ROWS * KV_HEADS * N_WIDE; i++)
-		rows[i / (KV_HEADS * N_WIDE) * ROW + i / N_WIDE % KV_HEADS * DIM +
+		rows[i / (KV_HEADS * N_WIDE) * row_floats + i / N_WIDE % KV_HEADS * dim +
 		     wide[i % N_WIDE]] *= widen;
-	for (uint32_t i = 0; i < DIM; i++) {
+	for (uint32_t i = 0; i < dim; i++) {
 		uint32_t j = (uint32_t)((uniform(&random) + 1) / 2 * (float)i);
 
 		order[i] = order[j];
@@ -85,8 +85,8 @@ static sparq_cache *create(sparq *session, const char *name, const char *format,
 					.layers = LAYERS,
 					.heads = HEADS,
 					.kv_heads = KV_HEADS,
-					.k_dim = DIM,
-					.v_dim = DIM,
+					.k_dim = dim,
+					.v_dim = dim,
 					.dtype = SPARQ_DTYPE_F32,
 					.k_format = format,
 					.policy = policy,
@@ -102,22 +102,22 @@ static sparq_cache *create(sparq *session, const char *name, const char *format,
 /* Another order for each; the wide channels first if they are to be outliers. */
 static int load(sparq_cache *k, uint32_t layer, uint32_t head, uint32_t n_outliers)
 {
-	uint8_t k_channels[DIM], v_channels[DIM];
+	uint8_t k_channels[MOST_DIM], v_channels[MOST_DIM];
 	struct sparq_cache_table_params t = { .size = sizeof(t),
 					      .layer = layer,
 					      .kv_head = head,
 					      .n_outliers = n_outliers,
-					      .n_k = DIM,
-					      .n_v = DIM,
+					      .n_k = dim,
+					      .n_v = dim,
 					      .k_channels = k_channels,
 					      .v_channels = v_channels };
 	uint32_t n = n_outliers, turn = 7 * layer + 3 * head;
 
 	memcpy(k_channels, wide, n_outliers);
-	for (uint32_t i = 0; i < DIM; i++) {
-		uint8_t channel = (uint8_t)order[(i + turn) % DIM];
+	for (uint32_t i = 0; i < dim; i++) {
+		uint8_t channel = (uint8_t)order[(i + turn) % dim];
 
-		v_channels[i] = (uint8_t)order[(DIM - i + turn) % DIM];
+		v_channels[i] = (uint8_t)order[(dim - i + turn) % dim];
 		if (!memchr(wide, channel, n_outliers))
 			k_channels[n++] = channel;
 	}
@@ -168,7 +168,7 @@ static void append(struct side *s, uint32_t from, uint32_t to)
 			struct sparq_sqe *e = sparq_get_sqe(queue);
 			uint32_t n = to - row < BATCH ? to - row : BATCH;
 
-			memcpy(kv, rows + (size_t)row * ROW, n * ROW * sizeof(*kv));
+			memcpy(kv, rows + (size_t)row * row_floats, n * row_floats * sizeof(*kv));
 			sparq_prep_append(e, sparq_seq_id(s->seq), layer, sparq_buf_addr(buf), row,
 					  (uint16_t)n);
 			run();
@@ -182,18 +182,18 @@ static void attend(struct side *s, uint16_t layer, uint32_t n, float heat)
 	struct sparq_sqe *e = sparq_get_sqe(queue);
 	uint64_t random = n * 31 + layer, at = sparq_buf_addr(buf);
 
-	for (uint32_t i = 0; i < HEADS * DIM; i++)
+	for (uint32_t i = 0; i < HEADS * dim; i++)
 		q[i] = uniform(&random) * heat;
-	sparq_prep_attend(e, sparq_seq_id(s->seq), layer, at, at + HEADS * DIM * sizeof(*q), n, 1);
+	sparq_prep_attend(e, sparq_seq_id(s->seq), layer, at, at + HEADS * dim * sizeof(*q), n, 1);
 	run();
-	memcpy(s->o, q + HEADS * DIM, sizeof(s->o));
+	memcpy(s->o, q + HEADS * dim, HEADS * dim * sizeof(*s->o));
 }
 
 static double distance(const struct side *a, const struct side *b)
 {
 	double most = 0, size = 0;
 
-	for (uint32_t i = 0; i < HEADS * DIM; i++) {
+	for (uint32_t i = 0; i < HEADS * dim; i++) {
 		most = fmax(most, fabs((double)a->o[i] - (double)b->o[i]));
 		size = fmax(size, fabs((double)b->o[i]));
 	}
@@ -315,11 +315,15 @@ static void check_refused(const char *socket)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3)
+	if (argc != 4)
 		return 64;
 	policy = argv[2];
+	dim = (uint32_t)strtoul(argv[3], NULL, 10);
+	row_floats = 2 * KV_HEADS * dim;
+	if (dim < 64 || dim > MOST_DIM) /* `wide` are below 64 */
+		return 64;
 	if (sparq_open(argv[1], NULL, &c) < 0 || sparq_queue_create(c, NULL, &queue) < 0 ||
-	    sparq_buf_alloc(c, BATCH * ROW * sizeof(float), &buf) < 0)
+	    sparq_buf_alloc(c, BATCH * row_floats * sizeof(float), &buf) < 0)
 		die("session");
 	check_alike("hier4");
 	check_alike("int8,f16:1");

@@ -8,7 +8,9 @@
 start_daemon
 before=$(probe info | grep -E '^(used|charged)')
 for policy in dense sparq; do
-	"$build/tests/system/tables" "$socket" "$policy" || fail "$policy"
+	for dim in 64 112 192; do
+		"$build/tests/system/tables" "$socket" "$policy" "$dim" || fail "$policy, $dim"
+	done
 done
 # What a session held is given back after its connection closed.
 nothing_held() { [ "$(probe info | grep -E '^(used|charged)')" = "$before" ]; }
