@@ -13,6 +13,9 @@ cxx=${CXX:-c++}
 libraries=$(for library in json-c libsystemd libmicrohttpd liburing libxxhash; do
 	pkg-config --cflags "$library" 2>/dev/null || true
 done)
+cuda=$(for at in "$(dirname "$(command -v nvcc)")/.." /usr/local/cuda; do
+	[ -e "$at/include/cuda.h" ] && echo "-isystem$at/include" && break
+done || true)
 failed=0
 
 dir=$(mktemp -d)
@@ -55,10 +58,12 @@ for header in $private; do
 	kernels/vec/neon.h:* | kernels/vec/avx*) continue ;;
 	esac
 	grep -q '^#pragma once' "$root/$header" || continue
+	# Those of the CUDA toolkit, which need not be there.
+	case $header in kernels/cuda/* | tests/gpu/*) [ -n "$cuda" ] || continue ;; esac
 	# shellcheck disable=SC2086 # words they shall be
 	check "$header" $cc -std=gnu17 -D_GNU_SOURCE -DKV_ISA=scalar \
 		'-DKV_VEC="kernels/vec/scalar.h"' \
-		-Wno-unused-parameter -Wno-unused-function -Wno-psabi "-I$root" "-I$build" "-I$root/shm" $libraries
+		-Wno-unused-parameter -Wno-unused-function -Wno-psabi "-I$root" "-I$build" "-I$root/shm" $libraries $cuda
 done
 
 # A lint that finds nothing may be one that cannot.
