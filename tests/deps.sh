@@ -3,7 +3,8 @@
 # Installs what building and testing need on Debian 12: the one place that names packages.
 #
 #   deps.sh [build] [tests]     both when none is named
-#   deps.sh --names GROUP...    prints them; "machine" is what tests/machine/root installs
+#   deps.sh --names GROUP...    prints them; "machine" is what tests/machine/root installs,
+#                               "kernel" what tests/machine/image unpacks
 #
 # Does nothing, and needs no root, when all is there.
 set -euo pipefail
@@ -43,6 +44,8 @@ tests=(
 	# A machine of our own with systemd, and packages to install in it.
 	systemd-container mmdebstrap
 	build-essential debhelper fakeroot lintian
+	# The same, with NUMA nodes: emulated, its disks made and read without mounting them.
+	qemu-system-x86 e2fsprogs zstd
 )
 # Not for this machine: what the one of tests/machine has. Libraries that our packages depend on, so that
 # apt installs them without a network.
@@ -55,6 +58,8 @@ machine=(
 	libmicrohttpd12    # sparqd-exporter
 	libncurses6        # sparqctl top
 )
+# The kernel of virtual machines, for tests/machine/image, which takes one file of it.
+kernel=(linux-image-6.12-cloud-amd64)
 
 names=no
 if [ "${1:-}" = --names ]; then
@@ -67,9 +72,9 @@ for group in "$@"; do
 	case $group in
 	build) wanted+=("${build[@]}") ;;
 	tests) wanted+=("${tests[@]}") ;;
-	machine)
-		[ "$names" = yes ] || { echo "deps.sh: machine is not for this one" >&2; exit 64; }
-		wanted+=("${machine[@]}")
+	machine | kernel)
+		[ "$names" = yes ] || { echo "deps.sh: $group is not for this one" >&2; exit 64; }
+		if [ "$group" = machine ]; then wanted+=("${machine[@]}"); else wanted+=("${kernel[@]}"); fi
 		;;
 	*) echo "usage: deps.sh [--names] [build] [tests]" >&2; exit 64 ;;
 	esac

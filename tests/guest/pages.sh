@@ -1,69 +1,32 @@
-#!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Huge pages and the limits on memory as an administrator meets them, in a virtual machine with two
-# nodes under systemd: pages of 1 GiB, nodes with none, a limit of the control group, what doctor
-# says of each and that the command it prints mends it, and sparqd-hugepages.service.
+# shellcheck shell=bash
+# Huge pages and the limits on memory as an administrator meets them, on two nodes under systemd:
+# pages of 1 GiB, of which node 1 has one and node 0 none, nodes without pages, limits of a control
+# group, what doctor says of each and that the command it prints mends it, and
+# sparqd-hugepages.service.
 #
-#   GUEST_RUN=/path/to/tool pages-guest.sh BUILD-DIRECTORY
-#
-# The tool boots a machine and runs a command in it, the options used here:
-#   -n NODES  -m MIB-PER-NODE  -g 1-GIB-PAGES-BY-NODE  -t SECONDS  -b DIRECTORY-SHOWN-AS-/build
-#   -- COMMAND
-# and returns the command's status. Without one this test is skipped (77).
-set -euo pipefail
-
-build=$(cd "${1:?usage: pages-guest.sh BUILD-DIRECTORY}" && pwd)
-if [ -z "${GUEST_RUN:-}" ]; then
-	echo "GUEST_RUN names no tool that boots a machine with NUMA nodes: skipped"
-	exit 77
-fi
-
-stage=$(mktemp -d)
-trap 'rm -rf "$stage"' EXIT
-mkdir "$stage/lib"
-cp "$build"/daemon/{sparqd,sparqd-hugepages} "$build/client/sparqctl" \
-	"$build/units/sparqd-hugepages.service" "$stage/"
-for program in "$stage"/{sparqd,sparqctl}; do
-	# The guest has a bare system: bring what is not part of every system.
-	LD_LIBRARY_PATH=$build/client ldd "$program" |
-		awk '$1 !~ /^(linux-vdso|ld-linux|libc|libm)[-.]/ && $3 ~ /^\// { print $3 }' |
-		xargs -r cp -t "$stage/lib"
-done
-cat >"$stage/run" <<'SCRIPT'
-#!/bin/bash
-set -euo pipefail
-fail() { echo "FAILED: $*"; tail -n 20 /tmp/log 2>/dev/null; exit 1; }
+# shellcheck source=tests/guest/inside.sh
+. /build/inside.sh
 cp /build/lib/* /usr/local/lib/ && ldconfig
 install /build/sparqd /build/sparqd-hugepages /usr/local/sbin/
 nodes=/sys/devices/system/node
 small=hugepages/hugepages-2048kB/nr_hugepages
-printf '#!/bin/sh\nexec sparqd --config /tmp/conf "$@"\n' >/tmp/check && chmod +x /tmp/check
-export SPARQD_PROGRAM=/tmp/check
+# What doctor asks about a start.
+printf '#!/bin/sh\nexec sparqd --config %s "$@"\n' "$scratch/conf" >"$scratch/check"
+chmod +x "$scratch/check"
+export SPARQD_PROGRAM=$scratch/check
 
-# configure LINE...: of what start and doctor look at.
-configure() {
-	printf '%s\n' 'socket = /tmp/s' 'control = /tmp/c' 'catalogue_bytes = 16M' 'workers = 1' \
-		'max_rows = 65536' "$@" >/tmp/conf
-}
-# start [COMMAND...]: a daemon, until it is ready or has ended.
-start() {
-	local i
-	rm -f /tmp/log
-	"$@" sparqd --config /tmp/conf 2>/tmp/log &
-	pid=$!
-	for ((i = 0; i < 600; i++)); do
-		! grep -q ' ready: ' /tmp/log || return 0
-		kill -0 "$pid" 2>/dev/null || return 1
-		sleep 0.1
-	done
-	fail "neither ready nor ended"
-}
-stop() { kill -TERM "$pid" && wait "$pid" || fail "the daemon ended with $?"; }
-logged() { grep -qE "$1" /tmp/log || fail "the log has no \"$1\""; }
+# set_up KEY=VALUE...: what start and doctor look at.
+set_up() { configure workers=1 max_rows=65536 "$@"; }
+# says REGEX: the daemon's log does.
+says() { logged "$1" || fail "the log has no \"$1\""; }
+# ready TIMES: the daemon was, or its successors.
+# shellcheck disable=SC2317 # called by eventually
+ready() { [ "$(grep -c ' ready: ' "$log")" = "$1" ]; }
 # doctor STATUS [COMMAND...]: as said of the configuration, in $said.
 doctor() {
 	local status=0
-	said=$("${@:2}" /build/sparqctl doctor --control /tmp/c --socket /tmp/s) || status=$?
+	said=$("${@:2}" sparqctl doctor --control "$control" --socket "$socket") || status=$?
 	[ "$status" = "$1" ] || fail "doctor ended with $status: $said"
 }
 is() { grep -qE "^$2 +$1 .*${3:-}" <<<"$said" || fail "$1 is not $2 ($3): $said"; }
@@ -72,95 +35,94 @@ remedy() { awk -v n="$1" '/^ /{ if (hit) { print; exit } } { hit = $2 == n }' <<
 # mend CHECK VERDICT [COMMAND...]: it is short, and its command mends it.
 mend() {
 	local command
-	said=$("${@:3}" /build/sparqctl doctor --control /tmp/c --socket /tmp/s) || true
+	said=$("${@:3}" sparqctl doctor --control "$control" --socket "$socket") || true
 	is "$1" "$2"
 	command=$(remedy "$1")
 	[ -n "$command" ] || fail "$1: no command: $said"
-	sh -c "$command" >/tmp/out 2>&1 || fail "$command: $(cat /tmp/out)"
-	said=$("${@:3}" /build/sparqctl doctor --control /tmp/c --socket /tmp/s) || true
+	sh -c "$command" >"$scratch/out" 2>&1 || fail "$command: $(cat "$scratch/out")"
+	said=$("${@:3}" sparqctl doctor --control "$control" --socket "$socket") || true
 	! grep -E "^(wrong|warning) +$1 " <<<"$said" || fail "not mended by: $command"
 	is "$1" ok
 	echo "ok: $1: $command"
 }
-PATH=$PATH:/usr/local/sbin
 
 # ---- pages of 1 GiB, on node 1 alone ------------------------------------------------
 # An emulated machine clears small pages one by one for minutes.
 echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 echo 0 | tee $nodes/node*/$small >/dev/null
-configure 'pool_bytes = 2G' 'huge_pages = 1G'
+set_up pool_bytes=2G huge_pages=1G
 doctor 1
 is huge-pages wrong 'node 0: 0 pages of 1 GiB are free, 1 are wanted'
 is huge-pages ok 'node 1: 1024 MiB wanted, enough pages of 1 GiB are free'
 # Kept by a keeper: a restart finds them filled, and does not clear them again.
-sparqd --config /tmp/conf --keeper 2>/tmp/log &
+sparqd --config "$scratch/conf" --keeper 2>"$log" &
 pid=$!
-for ((i = 0; i < 900; i++)); do grep -q ' ready: ' /tmp/log && break; sleep 0.1; done
-logged 'pool: 1024 MiB on node 1 in hugetlb 1 GiB'
-logged 'pool: 1024 MiB on node 0 in (THP shmem|shmem 4 KiB)'
-logged 'on node 0 are not in pages of 1 GiB: .*echo [0-9]+ > /sys/devices/system/node/node0/hugepages/'
+eventually ready 1 || eventually ready 1 || fail "not ready"
+says 'pool: 1024 MiB on node 1 in hugetlb 1 GiB'
+says 'pool: 1024 MiB on node 0 in (THP shmem|shmem 4 KiB)'
+says 'on node 0 are not in pages of 1 GiB: .*echo [0-9]+ > /sys/devices/system/node/node0/hugepages/'
 child=$(pgrep -P $pid sparqd)
-grep 'memfd:sparqd-pool' /proc/"$child"/numa_maps | tee /tmp/maps
-grep -qE '^[0-9a-f]+ bind:1 .*huge .*N1=1 kernelpagesize_kB=1048576' /tmp/maps || fail "not one page on node 1"
+grep 'memfd:sparqd-pool' /proc/"$child"/numa_maps | tee "$scratch/maps"
+grep -qE '^[0-9a-f]+ bind:1 .*huge .*N1=1 kernelpagesize_kB=1048576' "$scratch/maps" || fail "not one page on node 1"
 kill -KILL "$child"
-for ((i = 0; i < 300; i++)); do [ "$(grep -c ' ready: ' /tmp/log)" = 2 ] && break; sleep 0.1; done
-[ "$(grep -c ' ready: ' /tmp/log)" = 2 ] || fail "not started again"
-[ "$(grep -c 'taken and cleared' /tmp/log)" = 1 ] || fail "what was kept was cleared again"
-[ "$(grep -c 'pool: 1024 MiB on node 1 in hugetlb 1 GiB' /tmp/log)" = 2 ] || fail "another pool after the restart"
+eventually ready 2 || fail "not started again"
+[ "$(grep -c 'taken and cleared' "$log")" = 1 ] || fail "what was kept was cleared again"
+[ "$(grep -c 'pool: 1024 MiB on node 1 in hugetlb 1 GiB' "$log")" = 2 ] || fail "another pool after the restart"
 stop
 echo "ok: a page of 1 GiB on the node that has one, and again after a crash"
 
 # ---- a node without pages ------------------------------------------------------------
 echo 32 >$nodes/node0/$small
-configure 'pool_bytes = 64M'
+set_up pool_bytes=64M
 start || fail "it does not start"
-logged 'pool: 32 MiB on node 0 in hugetlb 2 MiB'
-logged 'pool: 32 MiB on node 1 in (THP shmem|shmem 4 KiB)'
-[ "$(grep -c 'not in huge pages' /tmp/log)" = 1 ] || fail "it is not said once"
+says 'pool: 32 MiB on node 0 in hugetlb 2 MiB'
+says 'pool: 32 MiB on node 1 in (THP shmem|shmem 4 KiB)'
+[ "$(grep -c 'not in huge pages' "$log")" = 1 ] || fail "it is not said once"
 doctor 0
 is huge-pages warning 'node 1: 0 pages of 2 MiB are free, 16 are wanted'
 is huge-pages ok 'node 0: 32 MiB in hugetlb 2 MiB'
 stop
-configure 'pool_bytes = 64M' 'huge_pages = 2M'
+set_up pool_bytes=64M huge_pages=2M
 mend huge-pages wrong
 start || fail "it does not start"
-[ "$(grep -c 'in hugetlb 2 MiB' /tmp/log)" = 2 ] || fail "not both nodes"
-! grep -q 'not in huge pages' /tmp/log || fail "it complains of what is there"
+[ "$(grep -c 'in hugetlb 2 MiB' "$log")" = 2 ] || fail "not both nodes"
+! grep -q 'not in huge pages' "$log" || fail "it complains of what is there"
 stop
 echo "ok: each node by itself"
 
 # Both short, one line.
 echo 0 | tee $nodes/node*/$small >/dev/null
 start || fail "it does not start"
-logged '64 MiB on node 0 and 1 other are not in huge pages: .*; sparqctl doctor tells of each'
-[ "$(grep -c 'not in huge pages' /tmp/log)" = 1 ] || fail "it is not said once"
+says '64 MiB on node 0 and 1 other are not in huge pages: .*; sparqctl doctor tells of each'
+[ "$(grep -c 'not in huge pages' "$log")" = 1 ] || fail "it is not said once"
 stop
 
 # ---- control groups --------------------------------------------------------------------
 echo '+memory +hugetlb' >/sys/fs/cgroup/cgroup.subtree_control
 mkdir /sys/fs/cgroup/test
-printf '#!/bin/sh\necho $$ >/sys/fs/cgroup/$G/cgroup.procs\nexec "$@"\n' >/tmp/in && chmod +x /tmp/in
-configure 'pool_bytes = 256M' 'huge_pages = no'
+printf '#!/bin/sh\necho $$ >/sys/fs/cgroup/$G/cgroup.procs\nexec "$@"\n' >"$scratch/in"
+chmod +x "$scratch/in"
+set_up pool_bytes=256M huge_pages=no
 echo 64M >/sys/fs/cgroup/test/memory.max
 export G=test
-if start /tmp/in; then fail "it starts beyond the limit"; fi
-logged 'no memory for the pool: .*the cgroup leaves .* raise MemoryMax= of the unit'
-mend cgroup-memory wrong /tmp/in
-start /tmp/in || fail "it does not start within the limit"
+if start "$scratch/in"; then fail "it starts beyond the limit"; fi
+says 'no memory for the pool: .*the cgroup leaves .* raise MemoryMax= of the unit'
+mend cgroup-memory wrong "$scratch/in"
+start "$scratch/in" || fail "it does not start within the limit"
 stop
-configure 'pool_bytes = 64M' 'huge_pages = 2M'
+set_up pool_bytes=64M huge_pages=2M
 echo 64 | tee $nodes/node*/$small >/dev/null
 echo 16M >/sys/fs/cgroup/test/hugetlb.2MB.max
-mend cgroup-hugetlb wrong /tmp/in
+mend cgroup-hugetlb wrong "$scratch/in"
 # Where the limit is a unit's, systemd is told.
 systemd-run --quiet --unit=sparqd.service -p MemoryMax=64M sleep infinity
-configure 'pool_bytes = 256M' 'huge_pages = no'
-G=system.slice/sparqd.service mend cgroup-memory wrong /tmp/in
+set_up pool_bytes=256M huge_pages=no
+G=system.slice/sparqd.service mend cgroup-memory wrong "$scratch/in"
 [[ $(systemctl show -P MemoryMax sparqd.service) -gt $((256 << 20)) ]] || fail "MemoryMax of the unit"
 systemctl stop sparqd.service
 
 # ---- settings of the kernel ---------------------------------------------------------------
-configure 'pool_bytes = 256M' 'huge_pages = no'
+set_up pool_bytes=256M huge_pages=no
 echo never >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 mend thp-shmem warning
 echo 1 >/proc/sys/kernel/numa_balancing
@@ -169,11 +131,11 @@ echo 2 >/proc/sys/kernel/io_uring_disabled
 mend io-uring warning
 echo 1000 >/proc/sys/vm/max_map_count
 mend max-map-count warning
-configure 'pool_bytes = 1G' 'huge_pages = no'
+set_up pool_bytes=1G huge_pages=no
 echo 1 >/proc/sys/vm/overcommit_ratio
 echo 2 >/proc/sys/vm/overcommit_memory
 mend overcommit wrong
-configure 'pool_bytes = 100G' 'huge_pages = no'
+set_up pool_bytes=100G huge_pages=no
 mend memory wrong
 start || fail "it does not start with the pool that was proposed"
 stop
@@ -187,10 +149,10 @@ sparqd-hugepages --set reserve_huge_pages=node0:2M:8
 sparqd-hugepages --exact --set reserve_huge_pages=node0:2M:8
 [ "$(cat $nodes/node0/$small)" = 8 ] || fail "--exact"
 status=0
-sparqd-hugepages --set reserve_huge_pages=node0:1G:8,node0:2M:16 >/tmp/out || status=$?
-cat /tmp/out
+sparqd-hugepages --set reserve_huge_pages=node0:1G:8,node0:2M:16 >"$scratch/out" || status=$?
+cat "$scratch/out"
 [ "$status" = 1 ] || fail "eight pages of 1 GiB of a node that has less: $status"
-grep -qE 'node 0: [0-3] of 8 pages of 1 GiB: .*hugepagesz=1G hugepages=0:8' /tmp/out || fail "no word of it"
+grep -qE 'node 0: [0-3] of 8 pages of 1 GiB: .*hugepagesz=1G hugepages=0:8' "$scratch/out" || fail "no word of it"
 [ "$(cat $nodes/node0/$small)" = 16 ] || fail "the other size is left out"
 sparqd-hugepages --exact --set reserve_huge_pages=node0:1G:0 >/dev/null
 
@@ -213,6 +175,3 @@ echo 'reserve_huge_pages = node0:1G:8' >>/usr/local/etc/sparqd/sparqd.conf
 ! systemctl restart sparqd-hugepages 2>/dev/null || fail "the unit does not fail with too few"
 [ "$(systemctl show -P Result sparqd-hugepages)" = exit-code ] || fail "result of the unit"
 echo "ok: sparqd-hugepages.service"
-SCRIPT
-chmod +x "$stage/run"
-"$GUEST_RUN" -n 2 -m 2304 -p 0 -g 1:1 -t 600 -b "$stage" -- /build/run
