@@ -35,6 +35,13 @@ static const char *const fault_names[] = {
 	[STATS_FAULT_MEMORY] = "memory",
 };
 _Static_assert(ARRAY_SIZE(fault_names) == STATS_FAULTS, "each fault has its word");
+static const char *const audit_ends[] = {
+	[STATS_AUDIT_BUSY] = "busy",
+	[STATS_AUDIT_LARGE] = "large",
+	[STATS_AUDIT_DROPPED] = "dropped",
+	[STATS_AUDIT_ODD] = "not_finite",
+};
+_Static_assert(ARRAY_SIZE(audit_ends) == STATS_AUDITS, "each reason has its word");
 /* The daemon's limit_names; tests/unit/test-metrics.c compares them. */
 const char *const metrics_limit_names[] = {
 	"ahead", "budget", "quota", "pool", "catalogue", "sequences", "slots",
@@ -208,6 +215,64 @@ void metrics_show_step_duration(struct render *r)
 	text_put(r->text, "\n", 1);
 	sample_begin(r, "_count", NULL, 0);
 	sample_number(r, count);
+}
+
+/* A policy that reads all rows has none: an empty family would say that it was looked at. */
+static void show_errors(struct render *r, const char *policy, const struct stats_audit *a)
+{
+	struct label labels[] = { { "policy", policy }, { "le", "+Inf" } };
+	uint64_t count = 0;
+	char le[NUMBER_BYTES];
+
+	for (unsigned i = 0; i < STATS_ERRORS; i++) {
+		count += a->error_count[i];
+		if (i + 1 < STATS_ERRORS)
+			snprintf(le, sizeof(le), "%g", (double)stats_error_bounds[i] / 1e9);
+		labels[1].value = i + 1 < STATS_ERRORS ? le : "+Inf";
+		sample_begin(r, "_bucket", labels, ARRAY_SIZE(labels));
+		sample_number(r, count);
+	}
+	sample_begin(r, "_sum", labels, 1);
+	text_nano(r->text, a->error_n);
+	text_put(r->text, "\n", 1);
+	sample_begin(r, "_count", labels, 1);
+	sample_number(r, count);
+}
+
+static bool can_select(const char *policy)
+{
+	return policy[0] && strcmp(policy, "none") != 0 && strcmp(policy, "dense") != 0;
+}
+
+void metrics_show_audit_error(struct render *r)
+{
+	const struct stats_header *h = r->figures->header;
+
+	for (unsigned p = 0; p < STATS_POLICIES; p++)
+		if (can_select(h->policy[p]))
+			show_errors(r, h->policy[p], &r->figures->control.audit[p]);
+}
+
+void metrics_show_audit_most(struct render *r)
+{
+	const struct stats_header *h = r->figures->header;
+
+	for (unsigned p = 0; p < STATS_POLICIES; p++) {
+		const struct stats_audit *a = &r->figures->control.audit[p];
+		const struct label labels[] = { { "policy", h->policy[p] } };
+
+		if (!a->count)
+			continue;
+		sample_begin(r, "", labels, ARRAY_SIZE(labels));
+		text_nano(r->text, a->most_n);
+		text_put(r->text, "\n", 1);
+	}
+}
+
+void metrics_show_audits_left_out(struct render *r)
+{
+	for (unsigned i = 0; i < STATS_AUDITS; i++)
+		SAMPLE(r, r->figures->control.audits_left_out[i], { "reason", audit_ends[i] });
 }
 
 void metrics_show_refused(struct render *r)

@@ -2,8 +2,10 @@
 /* What a cache is asked to be, checked: see cache-params.h. */
 #include "daemon/cache-params.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/cache.h"
@@ -33,8 +35,10 @@ static const char *const share_names[] = { "off", "on" };
 
 /* Parts of the design that this build does not have: ignored, they would change results. */
 static const char *const unsupported[] = {
-	"window", "softcap", "alibi", "sink_logits", "v_in_k", "volatile", "audit_max_error",
+	"window", "softcap", "alibi", "sink_logits", "v_in_k", "volatile",
 };
+
+#define AUDIT_BOUND_MOST 6.5
 
 /* ---- options ------------------------------------------------------------------- */
 
@@ -51,6 +55,20 @@ static int parse_number(const char *key, const char *value, uint32_t most, uint3
 	if (!*value)
 		return why_fail(why, EINVAL, "%s=: a number from 0 to %u is missing", key, most);
 	*ret = (uint32_t)n;
+	return 0;
+}
+
+/* "0.05", in the steps that a record counts. */
+static int parse_bound(const char *key, const char *value, uint16_t *ret, char *why)
+{
+	char *end = NULL;
+	double bound = strtod(value, &end), steps = round(bound * AUDIT_BOUND_STEPS);
+
+	if (!*value || *end || value[strspn(value, "0123456789.")] ||
+	    steps > AUDIT_BOUND_MOST * AUDIT_BOUND_STEPS || (bound > 0 && steps < 1))
+		return why_fail(why, EINVAL, "%s=%.40s: 0 (no bound), or 0.0001 to %g, is allowed",
+				key, value, AUDIT_BOUND_MOST);
+	*ret = (uint16_t)steps;
 	return 0;
 }
 
@@ -92,10 +110,11 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 					"option \"%s\" is not supported by this build", key);
 	for (unsigned i = 0; i < policy->n_params; i++)
 		append(takes, sizeof(takes), policy->params[i].name);
-	return why_fail(why, EINVAL,
-			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
-			"on_disconnect, evict, share, placement; policy \"%s\" takes %s",
-			key, policy->name, *takes ? takes : "none");
+	return why_fail(
+		why, EINVAL,
+		"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
+		"on_disconnect, evict, share, placement, audit_max_error; policy \"%s\" takes %s",
+		key, policy->name, *takes ? takes : "none");
 }
 
 int cache_params_set(struct cache_record *r, const char *key, const char *value, char *why)
@@ -132,6 +151,8 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 		return PARSE_WORD(share);
 	if (!strcmp(key, "placement"))
 		return PARSE_WORD(placement);
+	if (!strcmp(key, "audit_max_error"))
+		return parse_bound(key, value, &r->audit_bound, why);
 	return cache_params_set(r, key, value, why);
 }
 
@@ -351,6 +372,8 @@ static int compare_numbers(const struct cache_record *a, const struct cache_reco
 		{ "sinks", a->sinks, b->sinks },
 		{ "rollback", a->rollback, b->rollback },
 		{ "outliers", a->outliers, b->outliers },
+		{ "audit_max_error", a->audit_bound / AUDIT_BOUND_STEPS,
+		  b->audit_bound / AUDIT_BOUND_STEPS },
 	};
 	char has[32], wanted[32];
 

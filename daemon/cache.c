@@ -309,7 +309,7 @@ struct cache *cache_find(struct store *s, const struct user *user, uint64_t id)
 
 void cache_drop_unused(struct cache *c)
 {
-	if (c->n_sessions || c->n_sequences)
+	if (c->n_sessions || c->n_sequences || load_acquire(&c->audits))
 		return;
 	channels_clear(c);
 	assert(load_acquire(&c->charged_bytes) == 0);

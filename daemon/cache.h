@@ -18,7 +18,9 @@
 #include "daemon/user.h"
 #include "kernels/kernels.h"
 #include "shm/sparq-abi.h"
+#include "shm/stats-page.h"
 
+struct auditor;
 struct seq;
 struct spill;
 struct stats_page;
@@ -52,6 +54,11 @@ struct cache {
 	const struct kv_parts *parts; /* of striped pages; NULL: it has none */
 	struct pressure pressure; /* on its budget */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */
+	uint32_t audits; /* atomic: under way; it stays until they are over */
+	uint32_t dense_s; /* control thread: how long its last spell of dense attention was */
+	uint64_t dense_until_ns;   /* atomic: an audit found too large an error (audit_max_error) */
+	struct stats_audit audit;  /* control thread, like audits_beyond */
+	uint64_t audits_beyond;
 	struct seq *first;
 	struct cache *next;
 };
@@ -75,6 +82,7 @@ struct store {
 	struct catalogue *catalogue;
 	struct users *users;
 	struct spill *spill; /* NULL: nothing is */
+	struct auditor *auditor; /* NULL: nothing is audited */
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
 	struct table *tables;     /* by first block: what is derived of each (table.h) */

@@ -52,12 +52,16 @@ struct catalogue_header {
 	uint32_t generation, rsv2; /* of the daemon: one more at every start */
 };
 
+#define AUDIT_BOUND_STEPS 1e4 /* of a relative error of 1 */
+
 struct cache_record {
 	uint32_t state, generation;
 	uint64_t checksum; /* of what follows */
 	uint32_t uid;
 	uint32_t layers, heads, kv_heads, k_dim, v_dim, dtype;
-	uint32_t sinks, rollback, timeout_us, on_disconnect;
+	uint32_t sinks, rollback, timeout_us;
+	/* Both of what was one word. audit_bound: so many of AUDIT_BOUND_STEPS; 0: none */
+	uint16_t on_disconnect, audit_bound;
 	uint16_t evict, placement; /* placement: enum spread */
 	uint32_t share;
 	float scale;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channel tables in the catalogue: see channels.h. */
+#include "daemon/audit.h"
 #include "daemon/channels.h"
 
 #include <stdio.h>
@@ -205,6 +206,7 @@ int channels_load(struct cache *c, const struct sparq_msg_cache_table *m, char *
 	r = read_table(c, m, &t, why);
 	if (r < 0)
 		return r;
+	audit_leave(c->store->auditor, c);
 	/* Not LIVE for an instant: a crash here loses a cache that holds nothing. */
 	store_release(&c->record->state, RECORD_BUILDING);
 	POINT(cache_table);

@@ -101,6 +101,9 @@ static const struct key keys[] = {
 	    "seconds after which an unused parked sequence is spilled; 0: never"),
 	KEY(FIELD(spill_depth), KEY_U32, 1, 64, "4", FIXED,
 	    "pieces of 1 MiB that the disk is asked for at once, each way"),
+	KEY(FIELD(audit), KEY_U32, 0, 1u << 30, "4096", RELOAD,
+	    "of steps that read a part of their rows, one in so many is computed again over "
+	    "all and compared; 0: none"),
 	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
 	    "deadline of an entry that names none; 0: none"),
 	KEY(FIELD(reattach_s), KEY_U32, 0, 30 * 86400, "60", FIXED,

@@ -43,6 +43,7 @@ struct config {
 	uint64_t user_spill_bytes;       /* of it per uid; 0: all of it */
 	uint32_t spill_idle_s;           /* 0: nothing is spilled ahead of need */
 	uint32_t spill_depth;            /* pieces under way, each way */
+	uint32_t audit;             /* one step in so many; 0: none */
 	uint32_t timeout_us;        /* default of an entry, 0: none */
 	uint32_t reattach_s;        /* of what a restart found and nobody took up */
 	uint32_t keeper_watchdog_s; /* sparqd --keeper; 0: none */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "shm/base.h"
+#include "shm/stats-page.h"
 
 void json_add_number(json_object *o, const char *key, uint64_t n)
 {
@@ -18,6 +19,24 @@ void json_add_number(json_object *o, const char *key, uint64_t n)
 void json_add_text(json_object *o, const char *key, const char *text)
 {
 	json_object_object_add(o, key, json_object_new_string(text));
+}
+
+/* With as many digits as mean something. */
+static void add_error(json_object *o, const char *key, double error_n)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%.4g", error_n / 1e9);
+	json_object_object_add(o, key, json_object_new_double_s(error_n / 1e9, text));
+}
+
+void json_add_audit(json_object *o, const struct stats_audit *a)
+{
+	json_add_number(o, "audits", a->count);
+	if (!a->count)
+		return;
+	add_error(o, "audit_relative_error", (double)a->error_n / (double)a->count);
+	add_error(o, "audit_most_relative_error", (double)a->most_n);
 }
 
 void json_add_id(json_object *o, const char *key, uint64_t id)

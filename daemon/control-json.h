@@ -9,6 +9,7 @@
 
 struct cache;
 struct seq;
+struct stats_audit;
 struct server;
 
 void json_add_number(json_object *o, const char *key, uint64_t n);
@@ -26,6 +27,9 @@ int json_get_id(json_object *in, const char *key, uint64_t *ret, struct varlink_
 /* Every member is one of these; a NULL ends. One that a daemon does not know may be a question that
  * it cannot answer. */
 int json_check_keys(json_object *in, const char *const *known, struct varlink_error *e);
+
+/* What audits found: their number, and of any the mean and the largest error. */
+void json_add_audit(json_object *o, const struct stats_audit *a);
 
 /* The first users and caches, as ListUsers and ListCaches tell them (control-list.c). */
 json_object *control_users(const struct server *s);

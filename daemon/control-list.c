@@ -201,6 +201,7 @@ static json_object *cache(const struct cache *c)
 	json_add_text(o, "evict", evict_names[c->evict]);
 	json_add_number(o, "evicted_sequences", c->evicted_sequences);
 	json_add_number(o, "evicted_bytes", c->evicted_bytes);
+	json_add_audit(o, &c->audit);
 	add_counted(o, c);
 	return o;
 }

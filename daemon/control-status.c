@@ -129,6 +129,22 @@ static json_object *spill(const struct spill *sp)
 	return o;
 }
 
+static json_object *audits(const struct server *s)
+{
+	const struct stats_control *c = stats_page_block(&s->stats, STATS_CONTROL, 0);
+	json_object *o = json_object_new_object();
+	struct stats_audit sum = { 0 };
+
+	for (unsigned i = 0; i < STATS_POLICIES && c; i++) {
+		sum.count += c->audit[i].count;
+		sum.error_n += c->audit[i].error_n;
+		sum.most_n = MAX(sum.most_n, c->audit[i].most_n);
+	}
+	json_add_audit(o, &sum);
+	json_add_number(o, "audits_beyond", c ? c->audits_beyond : 0);
+	return o;
+}
+
 static const char *const no_keys[] = { NULL };
 
 static uint64_t count_sequences(const struct store *st)
@@ -163,6 +179,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	add_work(s, out);
 	add_memory(s, out);
 	json_add_text(out, "kept_by", keep_kind_name(server_is_kept(s) ? keep_kind() : KEEP_NONE));
+	json_object_object_add(out, "audits", audits(s));
 	json_object_object_add(out, "recovery", recovery(&s->recovered));
 	json_object_object_add(out, "pools", pools(s));
 	json_object_object_add(out, "spill", spill(s->spill));

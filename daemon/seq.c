@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <sched.h>
 
+#include "daemon/audit.h"
 #include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
@@ -191,6 +192,7 @@ void seq_remove(struct seq *s)
 	struct cache *c = s->cache;
 	struct seq **at = &c->first;
 
+	audit_drop(c->store->auditor, s);
 	while (*at != s)
 		at = &(*at)->next;
 	*at = s->next;

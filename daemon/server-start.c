@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "daemon/audit.h"
 #include "daemon/calibrate.h"
 #include "daemon/control.h"
 #include "daemon/doctor.h"
@@ -211,6 +212,8 @@ static int start_serving(struct server *s)
 	int r = open_page(s);
 
 	if (r == 0)
+		r = server_open_audit(s);
+	if (r == 0)
 		r = start_workers(s);
 	if (r < 0)
 		return r;
@@ -248,6 +251,7 @@ static void server_deinit(struct server *s)
 	listener_stop(&s->control_listener);
 	control_close_all(s);
 	workers_stop(s->workers);
+	s->store.auditor = audit_close(s->store.auditor);
 	s->calibration = calibrate_free(s->calibration);
 	fault_close();
 	s->spill = spill_close(s->spill);
@@ -277,6 +281,7 @@ int server_run(const struct server_args *args, const struct config *c)
 		.faults = LOOP_SOURCE_NULL,
 		.events = LOOP_SOURCE_NULL,
 		.room = LOOP_SOURCE_NULL,
+		.audits = LOOP_SOURCE_NULL,
 		.page = SEGMENT_NULL,
 		.stats = STATS_PAGE_NULL,
 		.kept = KEPT_NULL,

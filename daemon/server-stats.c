@@ -10,6 +10,7 @@
 #include "daemon/peer.h"
 #include "daemon/record.h"
 #include "daemon/seq.h"
+#include "daemon/server-private.h"
 #include "daemon/server.h"
 #include "daemon/spill.h"
 #include "numa/bandwidth-file.h"
@@ -210,6 +211,7 @@ static void refresh_caches(struct server *s)
 		stats_set(&to->bytes, load_relaxed(&c->charged_bytes));
 		stats_set(&to->budget_bytes, c->budget_bytes);
 		stats_set(&to->evicted_bytes, c->evicted_bytes);
+		server_show_audit(c, to);
 	}
 	for (uint32_t i = 0; (to = stats_page_block(&s->stats, STATS_CACHE, i)); i++)
 		if (to->id && catalogue_cache(s->catalogue, i)->generation != to->id >> 32)
@@ -377,5 +379,6 @@ void server_refresh_stats(struct server *s)
 	refresh_sessions(s, to);
 	refresh_spill(s, to);
 	refresh_control(s, to);
+	server_refresh_audit(s, to);
 	stats_set(&to->updated_ns, now);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 
+#include "daemon/audit.h"
 #include "daemon/control.h"
 #include "daemon/notify.h"
 #include "daemon/peer.h"
@@ -80,6 +81,8 @@ int server_reload(struct server *s, char *why)
 			  why[0] ? why : strerror(-r));
 	} else {
 		server_limit_users(s);
+		if (s->store.auditor)
+			audit_set_every(s->store.auditor, s->config.audit);
 		log_level_set(s->config.log_level);
 		log_event(EVENT_RELOADED, NULL, "reloaded %s", s->args->config_path);
 	}

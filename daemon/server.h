@@ -70,7 +70,7 @@ struct server {
 
 	struct listener session_listener, control_listener;
 	int signal_fd, fault_fd;
-	struct loop_source signals, faults, events, room;
+	struct loop_source signals, faults, events, room, audits;
 	struct loop_timer heartbeat, watchdog, sweep, status, deadline, reattach;
 
 	struct peer *peers;
@@ -80,7 +80,7 @@ struct server {
 	uint64_t broken[STATS_FAULTS], refused_sessions; /* by enum stats_fault */
 	uint64_t segment_bytes; /* of all sessions */
 	struct rate rate;
-	struct log_limit violations;
+	struct log_limit violations, audit_lines;
 	struct control *controls;
 	uint32_t n_controls;
 	uid_t asking_uid; /* whose message of the control socket is being answered */

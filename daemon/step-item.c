@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/point.h"
+#include "daemon/step-audit.h"
 #include "daemon/step-stats.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -248,6 +249,13 @@ static bool stage_queries(struct stepper *s, struct step_item *i, const struct k
 	return true;
 }
 
+/* Its client wants all rows, or an audit of the cache found that it needs them. */
+static bool is_dense(const struct stepper *s, const struct step_item *i)
+{
+	return s->entry->flags & SPARQ_SQE_DENSE ||
+	       unlikely(s->began_ns < load_relaxed(&i->seq->cache->dense_until_ns));
+}
+
 bool item_stage(struct stepper *s, struct step_item *i)
 {
 	uint32_t layer = s->entry->layer, n_extents = seq_extents(i->seq, layer);
@@ -260,7 +268,7 @@ bool item_stage(struct stepper *s, struct step_item *i)
 	r = seq_view(i->seq, layer, i->in.row + i->in.n_rows, extent, n_extents, &i->view);
 	if (r == 0)
 		r = kv_plan_step(space, &i->view, &i->query, layer, i->seq->cache->record->layers,
-				 s->entry->flags & SPARQ_SQE_DENSE, &i->plan);
+				 is_dense(s, i), &i->plan);
 	if (r < 0)
 		item_fail(i, r, SPARQ_REASON_UNSUPPORTED);
 	else if (kv_plan_is_dense(&i->plan))
@@ -368,6 +376,8 @@ void item_gather(struct step_head *h)
 	report->alpha_min = MIN(report->alpha_min, result->alpha_min);
 	i->alpha_sum += result->alpha_sum;
 	step_stats_head(h);
+	if (unlikely(i->audited))
+		step_audit_head(h);
 	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
 		report->bytes[p] += result->bytes[p];
 		i->bytes_read += result->bytes[p];

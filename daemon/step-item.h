@@ -13,6 +13,7 @@ struct step_item {
 	uint32_t rows;       /* of the layer after this item, to commit */
 	uint32_t heads_left; /* KV heads not yet run */
 	bool commits;        /* appended something */
+	bool audited;        /* has the auditor's job */
 	/* in the lane, from staging to the end of its last wave */
 	struct kv_view view;
 	struct kv_query query;

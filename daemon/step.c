@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/step-audit.h"
 #include "daemon/step-item.h"
 #include "daemon/step-stats.h"
 #include "shm/atomic.h"
@@ -91,6 +92,7 @@ static void attend_item(struct stepper *s, struct step_item *i)
 	i->heads_left = kv_heads;
 	if (!item_stage(s, i) && !stage_alone(s, i))
 		return;
+	step_audit_choose(s, i);
 	for (uint32_t head = 0; head < kv_heads && !i->error; head++) {
 		if (s->n_heads < MAX_WAVE_HEADS && item_stage_head(s, i, head))
 			continue;
@@ -315,6 +317,8 @@ void step_settle(struct stepper *s)
 
 		if (!i->seq)
 			continue;
+		if (unlikely(i->audited))
+			step_audit_settle(s, i);
 		item_flush(s, i);
 		seq_release(i->seq);
 		i->seq = NULL;

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/audit.h"
 #include "daemon/board.h"
 #include "daemon/cache.h"
 #include "daemon/check.h"
@@ -44,6 +45,7 @@ struct stepper { /* one per worker */
 	uint64_t wave_bytes; /* what dense attention of the wave would read */
 
 	uint64_t began_ns;
+	struct audit_turn audit_turn;
 
 	/* what the entry has read and written so far, and where it is counted (step-stats.h) */
 	struct stats_read read;

@@ -24,7 +24,7 @@
 #include "shm/sparq-abi.h"
 
 #define STATS_MAGIC 0x5354415453515053ull
-#define STATS_LAYOUT 1u
+#define STATS_LAYOUT 2u
 #define STATS_OPS 8u       /* by SPARQ_OP_*; room for more */
 #define STATS_REASONS 32u  /* by SPARQ_REASON_*; room for more */
 #define STATS_POLICIES 16u /* most that are told apart; the names are in the header */
@@ -32,6 +32,7 @@
 #define STATS_FORMATS 16u
 #define STATS_NODES 64u
 #define STATS_BUCKETS 24u /* of a step's time: powers of two of a microsecond, from below 2 on */
+#define STATS_ERRORS 12u  /* of audits: stats_error_bounds, and one more */
 #define STATS_SOURCES 4u  /* hardware counters of a node */
 #define STATS_TEXT 96u
 #define STATS_UNKNOWN UINT64_MAX
@@ -113,6 +114,27 @@ struct stats_node { /* control thread */
 	struct stats_source source[STATS_SOURCES];
 };
 
+/* Steps that were computed again over all rows: how far o was from that, relative to it. */
+struct stats_audit {
+	uint64_t count, error_n, most_n; /* sum and largest, of 10^-9 */
+	/* Bucket i: up to stats_error_bounds[i]; last: all else. */
+	uint64_t error_count[STATS_ERRORS];
+};
+/* In 10^-9. */
+static const uint64_t stats_error_bounds[STATS_ERRORS - 1] = {
+	100000,    1000000,   2000000,   5000000,   10000000,   20000000,
+	50000000, 100000000, 200000000, 500000000, 1000000000,
+};
+
+/* Why a step that was to be audited was not. */
+enum stats_audit_end {
+	STATS_AUDIT_BUSY,    /* another audit was under way, or the auditor rested */
+	STATS_AUDIT_LARGE,   /* it takes more memory than there is for one */
+	STATS_AUDIT_DROPPED, /* its sequence was dropped meanwhile */
+	STATS_AUDIT_ODD,     /* o is not finite */
+	STATS_AUDITS
+};
+
 enum stats_used {
 	STATS_FREE,
 	STATS_USED,
@@ -137,6 +159,8 @@ struct stats_cache { /* control thread */
 	uint64_t id; /* 0: a free slot */
 	char name[64], k_format[128], v_format[128], policy[32];
 	uint64_t sequences, rows, bytes, budget_bytes, evicted_bytes;
+	struct stats_audit audit;
+	uint64_t audits_beyond; /* errors above its audit_max_error */
 };
 
 #define STATS_SEQUENCE_PARKED (1u << 0)
@@ -182,6 +206,8 @@ struct stats_control { /* control thread */
 	uint64_t queue_depth; /* entries published and not yet taken, over all rings */
 	/* Of the first layer, by its format of K. STATS_UNKNOWN until all were looked at once. */
 	uint64_t rows[STATS_FORMATS];
+	struct stats_audit audit[STATS_POLICIES];
+	uint64_t audits_left_out[STATS_AUDITS], audits_beyond;
 	uint64_t updated_ns; /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
 

@@ -11,6 +11,7 @@
  *   --socket PATH  --seed N  --tokens N  --layers N  --policy P  --format F  --name NAME
  *   --pause-us N   between tokens
  *   --die-at N     SIGKILL of itself with an entry of token N in flight
+ *   --options TEXT of the cache
  *   --park         the cache keeps sequences whose client went away
  *   --attach       goes on with a kept one, where it stopped
  *   --from N       only outputs from token N on count for the sum
@@ -41,7 +42,7 @@
 enum { GONE = 3 };
 
 struct options {
-	const char *socket, *policy, *format, *name;
+	const char *socket, *policy, *format, *name, *words;
 	uint64_t seed;
 	unsigned tokens, layers, pause_us, from, layer, dim;
 	bool park, attach;
@@ -138,7 +139,7 @@ static void open_cache(struct probe *p)
 		.kv_heads = KV_HEADS, .k_dim = p->opt.dim, .v_dim = p->opt.dim,
 		.dtype = SPARQ_DTYPE_F32,
 		.k_format = p->opt.format, .policy = p->opt.policy, .name = p->opt.name,
-		.options = p->opt.park ? "on_disconnect=park" : NULL,
+		.options = p->opt.park ? "on_disconnect=park" : p->opt.words,
 	};
 	struct sparq_seq_stat stat = { .size = sizeof(stat) };
 
@@ -342,7 +343,7 @@ static const struct option long_options[] = {
 	{ "name", required_argument, NULL, 'n' },   { "pause-us", required_argument, NULL, 'u' },
 	{ "die-at", required_argument, NULL, 'd' }, { "park", no_argument, NULL, 'k' },
 	{ "attach", no_argument, NULL, 'a' },       { "from", required_argument, NULL, 'm' },
-	{ "layer", required_argument, NULL, 'y' },
+	{ "layer", required_argument, NULL, 'y' },  { "options", required_argument, NULL, 'o' },
 	{ "head-dim", required_argument, NULL, 'h' }, { 0 },
 };
 
@@ -365,6 +366,7 @@ static struct options read_options(int argc, char **argv)
 		case 'n': o.name = optarg; break;
 		case 'u': o.pause_us = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'd': o.die_at = strtol(optarg, NULL, 0); break;
+		case 'o': o.words = optarg; break;
 		case 'k': o.park = true; break;
 		case 'a': o.attach = true; break;
 		case 'm': o.from = (unsigned)strtoul(optarg, NULL, 0); break;

@@ -144,6 +144,12 @@ void page_busy(struct stats *s, uint32_t n_sequences)
 	s->control.evicted[2] = (struct stats_sum){ 8, 800 };
 	s->control.spilled_out = (struct stats_sum){ 4, 400 };
 	s->control.rows[1] = 77;
+	s->control.audit[2] =
+		(struct stats_audit){ .count = 4, .error_n = 1520000000, .most_n = 1500000000 };
+	s->control.audit[2].error_count[4] = 3;
+	s->control.audit[2].error_count[STATS_ERRORS - 1] = 1;
+	s->control.audits_beyond = 9;
+	s->control.audits_left_out[STATS_AUDIT_DROPPED] = 2;
 	fill_workers(s);
 	fill_users(s);
 }

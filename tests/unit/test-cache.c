@@ -65,13 +65,15 @@ static void assert_refused(struct store_fixture *f, const struct sparq_msg_cache
 static void created(void **state)
 {
 	struct store_fixture *f = *state;
-	struct cache *c = make(f, "a", "sinks=3 rollback=7 outliers=5  on_disconnect=park");
+	struct cache *c = make(f, "a", "sinks=3 rollback=7 outliers=5  on_disconnect=park "
+				    "audit_max_error=0.0503");
 
 	assert_int_not_equal(c->id, 0);
 	assert_int_equal(cache_shape(c)->sinks, 3);
 	assert_int_equal(c->rollback, 7);
 	assert_int_equal(cache_shape(c)->outliers, 5);
 	assert_int_equal(c->on_disconnect, ON_DISCONNECT_PARK);
+	assert_int_equal(c->record->audit_bound, 503);
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	assert_int_equal(c->record->uid, FIXTURE_UID);
 	assert_ptr_equal(cache_shape(c)->args, c->args);
@@ -184,11 +186,18 @@ static void refused_options(void **state)
 		{ "=1", "key=value", EINVAL },
 		{ "rr=3",
 		  "unknown option \"rr\": cache options are sinks, rollback, outliers, "
-		  "on_disconnect, evict, share, placement; "
+		  "on_disconnect, evict, share, placement, audit_max_error; "
 		  "policy \"sparq\" takes r, k, l",
 		  EINVAL },
 		{ "r=0", "r", EINVAL },
 		{ "r=4096", "r", EINVAL },
+		{ "audit_max_error=", "audit_max_error=: 0 (no bound), or 0.0001 to 6.5", EINVAL },
+		{ "audit_max_error=6.51", "0.0001 to 6.5", EINVAL },
+		{ "audit_max_error=0.00001", "0.0001 to 6.5", EINVAL },
+		{ "audit_max_error=-1", "audit_max_error=-1", EINVAL },
+		{ "audit_max_error=1e-2", "audit_max_error=1e-2", EINVAL },
+		{ "audit_max_error=nan", "audit_max_error=nan", EINVAL },
+		{ "audit_max_error=1.2.3", "audit_max_error=1.2.3", EINVAL },
 		{ "softcap=30", "softcap", EOPNOTSUPP },
 		{ "window=4096", "window", EOPNOTSUPP },
 	};
@@ -268,6 +277,7 @@ static void differing(void **state)
 	DIFFERS(strcpy(m.options, "r=17"), "r 16, not 17");
 	DIFFERS(strcpy(m.options, "r=16 sinks=0"), "sinks 16, not 0");
 	DIFFERS(strcpy(m.options, "r=16 outliers=1"), "outliers 0, not 1");
+	DIFFERS(strcpy(m.options, "r=16 audit_max_error=0.25"), "audit_max_error 0, not 0.25");
 	DIFFERS(strcpy(m.options, "r=16 on_disconnect=park"), "on_disconnect drop, not park");
 	DIFFERS(strcpy(m.options, "r=16 evict=lfu"), "evict none, not lfu");
 	DIFFERS(strcpy(m.options, "r=16 share=off"), "share on, not off");

@@ -88,6 +88,7 @@ static bool may_be_absent(const struct metric *m)
 {
 	return strstr(m->labels, "user") || m->type == METRIC_HISTOGRAM ||
 	       !strcmp(m->name, "sparq_shares_far_total") ||
+	       !strcmp(m->name, "sparq_audit_most_relative_error") ||
 	       !strcmp(m->name, "sparq_dram_bytes_total") ||
 	       !strcmp(m->name, "sparq_node_roofline_bytes_per_second") ||
 	       !strcmp(m->name, "sparq_calibration_time_seconds");
@@ -116,6 +117,8 @@ static void test_first_scrape(void **state)
 	assert_value(text, "sparq_steps_total{op=\"step\",policy=\"sparq\",result=\"failed\"}",
 		     "0");
 	assert_value(text, "sparq_step_duration_seconds_count", "0");
+	assert_value(text, "sparq_audit_relative_error_count{policy=\"sparq\"}", "0");
+	assert_null(strstr(text, "sparq_audit_relative_error_count{policy=\"dense\"}"));
 	assert_value(text, "sparq_step_duration_seconds_bucket{le=\"+Inf\"}", "0");
 	assert_value(text, "sparq_build_info{version=\"0.1.0\",isa=\"avx2\"}", "1");
 	free(text);
@@ -196,6 +199,15 @@ static void test_figures(void **state)
 		{ "sparq_step_duration_seconds_bucket{le=\"4e-06\"}", "122" },
 		{ "sparq_step_duration_seconds_bucket{le=\"8.388608\"}", "122" },
 		{ "sparq_step_duration_seconds_bucket{le=\"+Inf\"}", "126" },
+		{ "sparq_audit_relative_error_bucket{policy=\"sparq\",le=\"0.0001\"}", "0" },
+		{ "sparq_audit_relative_error_bucket{policy=\"sparq\",le=\"0.01\"}", "3" },
+		{ "sparq_audit_relative_error_bucket{policy=\"sparq\",le=\"1\"}", "3" },
+		{ "sparq_audit_relative_error_bucket{policy=\"sparq\",le=\"+Inf\"}", "4" },
+		{ "sparq_audit_relative_error_sum{policy=\"sparq\"}", "1.52" },
+		{ "sparq_audit_relative_error_count{policy=\"sparq\"}", "4" },
+		{ "sparq_audit_most_relative_error{policy=\"sparq\"}", "1.5" },
+		{ "sparq_audits_beyond_total", "9" },
+		{ "sparq_audits_left_out_total{reason=\"dropped\"}", "2" },
 		{ "sparq_step_duration_seconds_count", "126" },
 		{ "sparq_step_duration_seconds_sum", "3.0000005" },
 	};
