@@ -18,6 +18,9 @@
 #include "shm/base.h"
 #include "shm/clock.h"
 
+/* Every so many seconds: what is mounted or loaded later is found, too. */
+#define LOOK_EVERY_S 10u
+
 static struct bandwidth *opened[TOPO_MAX_NODES][BANDWIDTH_SOURCES];
 static volatile sig_atomic_t is_over;
 
@@ -33,21 +36,28 @@ static int usage(FILE *to, int status)
 	return status;
 }
 
-/* What a node's sources say; one that was not opened keeps the reason why. */
+/* What a node's sources say; one that is not open keeps the reason why. One that is gone, or is
+ * another than it was, is opened anew at the next look. */
 static void read_node(const struct bandwidth_machine *m, struct bandwidth_file *f, unsigned node)
 {
 	for (unsigned k = 0; k < BANDWIDTH_SOURCES; k++) {
 		struct bandwidth_entry *e = &f->node[node].source[k];
+		int r;
 
 		if (!opened[node][k])
 			continue;
 		e->why[0] = '\0';
-		if (bandwidth_sources[k]->read(m, opened[node][k], &e->count, e->why) < 0)
+		r = bandwidth_sources[k]->read(m, opened[node][k], &e->count, e->why);
+		if (r < 0)
 			e->count = BANDWIDTH_NOTHING;
+		if (r == -ESTALE || r == -ENOENT || r == -ENODEV) {
+			bandwidth_sources[k]->close(opened[node][k]);
+			opened[node][k] = NULL;
+		}
 	}
 }
 
-static void open_all(const struct bandwidth_machine *m, struct bandwidth_file *f)
+static void open_missing(const struct bandwidth_machine *m, struct bandwidth_file *f)
 {
 	for (unsigned k = 0; k < BANDWIDTH_SOURCES; k++) {
 		char why[BANDWIDTH_WHY_BYTES] = "";
@@ -56,6 +66,8 @@ static void open_all(const struct bandwidth_machine *m, struct bandwidth_file *f
 		for (unsigned node = 0; node < f->n_nodes; node++) {
 			struct bandwidth_entry *e = &f->node[node].source[k];
 
+			if (opened[node][k])
+				continue;
 			memcpy(e->why, why, sizeof(why));
 			if (r == 0)
 				bandwidth_sources[k]->open(m, node, &opened[node][k], e->why);
@@ -78,9 +90,11 @@ static int count(const struct bandwidth_machine *m, struct bandwidth_file *f)
 {
 	const struct timespec pause = { .tv_sec = BANDWIDTH_EVERY_S };
 
-	while (!is_over) {
+	for (unsigned second = 1; !is_over; second++) {
 		int r;
 
+		if (second % LOOK_EVERY_S == 0)
+			open_missing(m, f);
 		for (unsigned node = 0; node < f->n_nodes; node++)
 			read_node(m, f, node);
 		f->written_ns = (uint64_t)clock_now_ns();
@@ -109,7 +123,7 @@ static int run(bool once)
 	}
 	m = bandwidth_machine_here(root, &t);
 	bandwidth_file_init(&file, &t);
-	open_all(&m, &file);
+	open_missing(&m, &file);
 	print(&file);
 	fflush(stdout);
 	return once ? 0 : count(&m, &file);

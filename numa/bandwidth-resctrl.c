@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory bandwidth monitoring of resctrl: what passed the last-level caches, of the monitoring
- * group "sparqd" if an administrator has made one and put the daemon into it, else of the whole
- * machine. mon_data has a folder for each cache; the kernel says "Unavailable" or "Unassigned"
- * where the hardware has no figure, and that is none: never 0.
+ * group "sparqd" if there is one (sparqd-resctrl(8) makes it), else of the whole machine. mon_data
+ * has a folder for each cache; the kernel says "Unavailable" or "Unassigned" where the hardware
+ * has no figure, and that is none: never 0.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -110,6 +110,11 @@ static int add_caches(const struct bandwidth_machine *m, unsigned node, struct b
 	return b->n ? 0 : -ENODEV;
 }
 
+static bool has_group(const struct bandwidth_machine *m)
+{
+	return faccessat(m->root, GROUP, F_OK, 0) == 0;
+}
+
 static int open_resctrl(const struct bandwidth_machine *m, unsigned node, struct bandwidth **ret,
 			char *why)
 {
@@ -117,7 +122,7 @@ static int open_resctrl(const struct bandwidth_machine *m, unsigned node, struct
 	int r = b ? 0 : -ENOMEM;
 
 	if (r == 0) {
-		b->of_group = faccessat(m->root, GROUP, F_OK, 0) == 0;
+		b->of_group = has_group(m);
 		r = add_caches(m, node, b);
 	}
 	if (r < 0) {
@@ -134,12 +139,18 @@ static int open_resctrl(const struct bandwidth_machine *m, unsigned node, struct
 	return 0;
 }
 
-/* One cache without a figure leaves the node without one. */
+/* One cache without a figure leaves the node without one. -ESTALE: what it was opened for, the
+ * group or the whole machine, is not what is to be counted now. */
 static int read_resctrl(const struct bandwidth_machine *m, struct bandwidth *b,
 			struct bandwidth_count *ret, char *why)
 {
 	uint64_t sum = 0;
 
+	if (has_group(m) != b->of_group) {
+		snprintf(why, BANDWIDTH_WHY_BYTES, "the group sparqd has just been %s",
+			 b->of_group ? "removed" : "made");
+		return -ESTALE;
+	}
 	for (unsigned i = 0; i < b->n; i++) {
 		uint64_t now = 0;
 		int r = read_cache(m, b, b->cache[i], &now, why);

@@ -12,7 +12,7 @@ export LC_ALL=C
 cd "${1:?usage: pages.sh SOURCE-DIRECTORY PAGE=PROGRAM...}/man"
 shift
 # What an administrator and a programmer are promised, besides a page for each group of functions.
-promised='sparqctl.1 sparqd.8 sparqd-exporter.8 sparqd-hugepages.8 sparqd-bandwidth.8 sparqd.conf.5
+promised='sparqctl.1 sparqd.8 sparqd-exporter.8 sparqd-hugepages.8 sparqd-bandwidth.8 sparqd-resctrl.8 sparqd.conf.5
 	sparq-sequence.5 libsparq.3 sparq-protocol.7 sparq-formats.7 sparq-policies.7 sparq-metrics.7
 	sparq-numa.7 sparq-security.7 sparq-recovery.7'
 # Still to be written: none of them may be there.

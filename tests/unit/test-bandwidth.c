@@ -281,6 +281,26 @@ static void test_resctrl_counts_its_group_and_its_node(void **state)
 	close(later.root);
 }
 
+/* Made while it counts: what it says from then on would be of the whole machine. */
+static void test_resctrl_notices_its_group(void **state)
+{
+	struct bandwidth_machine m = machine("bandwidth-resctrl");
+	struct bandwidth_machine later = machine("bandwidth-resctrl-group");
+	char why[BANDWIDTH_WHY_BYTES] = "";
+	struct bandwidth_count c;
+	struct bandwidth *b = open_node(&m, &bandwidth_resctrl, 1);
+
+	assert_int_equal(bandwidth_resctrl.read(&later, b, &c, why), -ESTALE);
+	assert_non_null(strstr(why, "made"));
+	bandwidth_resctrl.close(b);
+	b = open_node(&later, &bandwidth_resctrl, 1);
+	assert_int_equal(bandwidth_resctrl.read(&m, b, &c, why), -ESTALE);
+	assert_non_null(strstr(why, "removed"));
+	bandwidth_resctrl.close(b);
+	close(m.root);
+	close(later.root);
+}
+
 static void test_unavailable_is_absent(void **state)
 {
 	struct bandwidth_machine m = machine("bandwidth-unavailable");
@@ -382,6 +402,7 @@ int main(void)
 		cmocka_unit_test(test_terms),
 		cmocka_unit_test(test_resctrl),
 		cmocka_unit_test(test_resctrl_counts_its_group_and_its_node),
+		cmocka_unit_test(test_resctrl_notices_its_group),
 		cmocka_unit_test(test_unavailable_is_absent),
 		cmocka_unit_test(test_a_virtual_machine_has_reasons),
 		cmocka_unit_test(test_the_file),
