@@ -38,26 +38,51 @@ static bool state_is_busy(uint64_t word)
 	return state_unpack(word).class == CLASS_BUSY;
 }
 
-static uint32_t units_claim(struct pool *p, struct pool_node *n, uint32_t head, uint32_t units,
-			    bool *busy)
+/* How many units of a run it is to the first that is not free, plus one; 0: all are. Without
+ * looking, a run that does not fit would be taken in part and given back, over and over. */
+static uint32_t units_look(const struct pool_node *n, uint32_t head, uint32_t units, bool *busy)
 {
-	struct slab_state mine = { CLASS_BUSY, units, 0 };
-
 	for (uint32_t i = 0; i < units; i++) {
-		uint64_t expected = state_pack((struct slab_state){ CLASS_FREE });
+		uint64_t word = load_relaxed(&n->state[head + i]);
 
-		if (!compare_exchange(&n->state[head + i], &expected, state_pack(mine))) {
-			*busy |= state_is_busy(expected);
-			if (i > 0)
-				units_release(p, n, head, i);
-			return i + 1;
-		}
-		mine = (struct slab_state){ CLASS_MORE, 0, 0 };
+		if (!word)
+			continue;
+		*busy |= state_is_busy(word);
+		return i + 1;
 	}
 	return 0;
 }
 
+/* All of them BUSY: what may be given back in a moment is not yet another's, and who meets it looks
+ * again before he says that there is none. */
+static uint32_t units_claim(struct pool *p, struct pool_node *n, uint32_t head, uint32_t units,
+			    bool *busy)
+{
+	uint32_t taken = units_look(n, head, units, busy);
+
+	for (uint32_t i = 0; i < units && !taken; i++) {
+		uint64_t expected = state_pack((struct slab_state){ CLASS_FREE });
+
+		if (compare_exchange(&n->state[head + i], &expected,
+				     state_pack((struct slab_state){ CLASS_BUSY, units, 0 })))
+			continue;
+		*busy |= state_is_busy(expected);
+		if (i > 0)
+			units_release(p, n, head, i);
+		taken = i + 1;
+	}
+	return taken;
+}
+
 /* ---- runs of one or all ------------------------------------------------------ */
+
+/* Units of a run that is had for good are MORE, but for the head of the first arena. */
+static void units_follow(struct pool_node *n, uint32_t head, uint32_t first, uint32_t units)
+{
+	for (uint32_t i = first; i < units; i++)
+		store_release(&n->state[head + i],
+			      state_pack((struct slab_state){ CLASS_MORE, 0, 0 }));
+}
 
 uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uint32_t head,
 			uint32_t units, bool *busy)
@@ -68,9 +93,8 @@ uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uin
 	for (i = 0; i < arenas && !skip; i++)
 		skip = units_claim(p, &n[i], head, units, busy);
 	if (!skip) {
-		for (i = 1; i < arenas; i++)
-			store_release(&n[i].state[head],
-				      state_pack((struct slab_state){ CLASS_MORE, 0, 0 }));
+		for (i = 0; i < arenas; i++)
+			units_follow(&n[i], head, i == 0, units);
 		return 0;
 	}
 	/* The last one has given back its own. */
