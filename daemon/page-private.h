@@ -13,7 +13,7 @@
 #define SLAB_PAGES (SLAB_WORDS * 64u)
 #define MAX_UNITS 4095u /* of a run: 12 bits */
 #define HINTS 64u
-#define RETRIES 64u
+#define RETRIES 64u /* of who met a state between states */
 
 #define CLASS_FREE 0u
 #define CLASS_BUSY UINT32_MAX
@@ -41,6 +41,7 @@ struct pool_node {
 	uint32_t n_units;
 	uint32_t first_free; /* hint: units below are taken */
 	uint32_t end_free;   /* hint: units from here on are taken */
+	uint32_t taken;      /* atomic; units of slabs */
 	uint64_t used_bytes; /* atomic; of pages and parts that are out */
 	uint64_t strayed;    /* atomic; see pool_node_strayed */
 	uint64_t *state;     /* [n_units] */
@@ -158,6 +159,9 @@ uint32_t pool_owner_merge(uint32_t a, uint32_t b);
 /* NULL: there are more classes than hints. */
 struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class);
 void pool_count_bytes(struct pool *p, struct pool_node *n, uint32_t class, int pages);
+/* A page of that class in a slab of that node (of a striped one the first). */
+bool pool_node_take(struct pool *p, struct pool_node *n, uint32_t class, uint32_t uid, bool *busy,
+		    size_t *ret_at);
 
 static inline void hint_add(struct pool_hint *h, int64_t open)
 {

@@ -93,8 +93,10 @@ uint32_t pool_run_claim(struct pool *p, struct pool_node *n, uint32_t class, uin
 	for (i = 0; i < arenas && !skip; i++)
 		skip = units_claim(p, &n[i], head, units, busy);
 	if (!skip) {
-		for (i = 0; i < arenas; i++)
+		for (i = 0; i < arenas; i++) {
 			units_follow(&n[i], head, i == 0, units);
+			fetch_add(&n[i].taken, units);
+		}
 		return 0;
 	}
 	/* The last one has given back its own. */
@@ -107,8 +109,10 @@ void pool_run_release(struct pool *p, struct pool_node *n, uint32_t class, uint3
 		      uint32_t units)
 {
 	/* The first arena last: who claims a run there finds the others free. */
-	for (unsigned i = class_arenas(p, class); i-- > 0;)
+	for (unsigned i = class_arenas(p, class); i-- > 0;) {
+		fetch_sub(&n[i].taken, units);
 		units_release(p, &n[i], head, units);
+	}
 }
 
 /* What is looked for. */

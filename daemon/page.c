@@ -248,8 +248,8 @@ void pool_count_bytes(struct pool *p, struct pool_node *n, uint32_t class, int p
 	fetch_add(&p->used_bytes, bytes * arenas);
 }
 
-static bool node_take(struct pool *p, struct pool_node *n, uint32_t class, uint32_t uid, bool *busy,
-		      size_t *ret_at)
+bool pool_node_take(struct pool *p, struct pool_node *n, uint32_t class, uint32_t uid, bool *busy,
+		    size_t *ret_at)
 {
 	uint32_t head, units, page;
 	size_t at;
@@ -286,7 +286,7 @@ static bool take_whole(struct pool *p, unsigned node, struct page_size size, uin
 	for (unsigned i = 0; class != CLASS_MORE && i < p->n_nodes; i++) {
 		unsigned from = p->node[node].near[i];
 
-		if (!node_take(p, &p->node[from], class, uid, busy, &at))
+		if (!pool_node_take(p, &p->node[from], class, uid, busy, &at))
 			continue;
 		if (i > 0)
 			fetch_add(&p->node[node].strayed, 1);
@@ -302,7 +302,7 @@ static bool take_striped(struct pool *p, struct page_size size, uint32_t uid, bo
 	uint32_t class = class_of_part(p, size);
 	size_t at;
 
-	if (class == CLASS_MORE || !node_take(p, &p->node[0], class, uid, busy, &at))
+	if (class == CLASS_MORE || !pool_node_take(p, &p->node[0], class, uid, busy, &at))
 		return false;
 	*ret = (page_ref)POOL_STRIPED << REF_NODE_SHIFT | (at + 1);
 	return true;

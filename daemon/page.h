@@ -76,6 +76,9 @@ bool pool_could_take(const struct pool *p, struct page_size size);
 /* A page of at least that size: striped, or on `node` (index), or on the nearest other one if there
  * is no room for that. -ENOSPC. Zeroed if it last belonged to another uid. Never blocks. */
 int pool_take(struct pool *p, unsigned node, struct page_size size, uint32_t uid, page_ref *ret);
+/* The same on that node, or with POOL_STRIPED in all, and nowhere else. */
+int pool_take_there(struct pool *p, unsigned node, struct page_size size, uint32_t uid,
+		    page_ref *ret);
 /* One more holder of a page that the caller holds. */
 void pool_ref(struct pool *p, page_ref page);
 /* Is there a holder besides the caller? While the answer is no it stays no: only a holder makes
@@ -104,6 +107,8 @@ uint64_t pool_free_bytes(const struct pool *p);
 
 uint64_t pool_node_bytes(const struct pool *p, unsigned node);
 uint64_t pool_node_used_bytes(const struct pool *p, unsigned node);
+/* Of slabs: what is left of the node is room for pages of any size. */
+uint64_t pool_node_taken_bytes(const struct pool *p, unsigned node);
 /* Pages that were wanted there and found no room, since the start. */
 uint64_t pool_node_strayed(const struct pool *p, unsigned node);
 /* One with much room: another one at every turn, while they are about equally full. */

@@ -285,6 +285,7 @@ static void recover_table(struct recovery *rc, uint32_t table)
 		.layer = f->layer,
 		.shared = f->shared,
 		.refs = 1, /* ours: a sequence that is given up must not take it along */
+		.owned = f->owned,
 	};
 
 	/* An owner never has less than it let others reach: it would have left. */

@@ -2,6 +2,8 @@
 /* Which rows lie on which node: see spread.h. */
 #include "daemon/spread.h"
 
+#include <string.h>
+
 #include "daemon/name.h"
 #include "daemon/seq.h"
 #include "shm/base.h"
@@ -44,6 +46,28 @@ struct page_size spread_size(const struct cache *c, size_t head_bytes)
 	if (c->parts)
 		size.part = head_bytes * DIV_UP(kv_heads, c->parts->n);
 	return size;
+}
+
+/* The block of a KV head. */
+static char *block_of(const struct cache *c, page_ref page, uint32_t head, size_t bytes)
+{
+	char *base = pool_data(c->store->pool, page);
+	uint32_t kv_heads = cache_shape(c)->kv_heads, part;
+
+	if (!pool_is_striped(page))
+		return base + head * bytes;
+	part = kv_part_of(kv_heads, c->parts->n, head);
+	head -= (uint32_t)DIV_UP((uint64_t)part * kv_heads, c->parts->n);
+	return base + c->parts->shift[part] + head * bytes;
+}
+
+void spread_copy(const struct cache *c, struct page_size size, page_ref from, page_ref to)
+{
+	uint32_t kv_heads = cache_shape(c)->kv_heads;
+	size_t bytes = size.whole / kv_heads;
+
+	for (uint32_t head = 0; head < kv_heads; head++)
+		memcpy(block_of(c, to, head, bytes), block_of(c, from, head, bytes), bytes);
 }
 
 unsigned spread_row_node(const struct seq *s, uint32_t row)

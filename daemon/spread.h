@@ -36,6 +36,9 @@ struct kv_parts spread_parts(const struct pool *p);
 /* Of a page with `head_bytes` for each KV head. */
 struct page_size spread_size(const struct cache *c, size_t head_bytes);
 
+/* All of a page of that size, whole or in parts, to another. */
+void spread_copy(const struct cache *c, struct page_size size, page_ref from, page_ref to);
+
 /* Where a page of sealed rows that begins with `row` is wanted. */
 unsigned spread_row_node(const struct seq *s, uint32_t row);
 /* Where a row of a KV head is, as an index of the pool's nodes. All rows of one share of a decode

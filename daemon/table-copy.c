@@ -174,15 +174,15 @@ static int share_extent(struct copy *c, struct table_entry *from, uint8_t correc
 {
 	struct pool *pool = c->seq->cache->store->pool;
 	uint64_t stride = pool_charge(pool, table_page_size(table_of(c), from->tiles));
-	struct table_entry e = { from->page, from->first_row, from->tiles, correction,
-				 ENTRY_SHARED };
+	page_ref page = table_entry_page(from);
+	struct table_entry e = { page, from->first_row, from->tiles, correction, ENTRY_SHARED };
 	int r = append_entry(c, e);
 
 	if (r < 0)
 		return r;
 	/* Before anything says that it is: recovery believes nobody who claims a page twice. */
 	store_relaxed(&from->flags, (uint8_t)ENTRY_SHARED);
-	pool_ref(pool, from->page);
+	pool_ref(pool, page);
 	fetch_add(&c->seq->bytes, stride);
 	table_of(c)->bytes += stride;
 	return 0;
@@ -278,5 +278,8 @@ void table_shift(struct store *st, uint32_t table, uint32_t head, const double *
 
 void table_disown(struct seq *s, uint32_t table)
 {
-	fetch_sub(&s->bytes, s->cache->store->tables[table].bytes);
+	struct table *t = &s->cache->store->tables[table];
+
+	fetch_sub(&s->bytes, t->bytes);
+	store_release(&t->owned, 0u);
 }

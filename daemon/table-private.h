@@ -3,6 +3,7 @@
 #pragma once
 
 #include "daemon/table.h"
+#include "shm/atomic.h"
 
 /* Goes through the entries of a chain. */
 struct walk {
@@ -38,6 +39,29 @@ static inline struct table_entry *walk_next(struct walk *w)
 	}
 	w->left--;
 	return w->entry++;
+}
+
+/* At entry i, of which the caller knows. A hop of a block for each 255 before it. */
+static inline struct walk walk_from(const struct store *st, uint32_t table, uint32_t i)
+{
+	struct walk w = walk_begin(st, table);
+
+	while (i > w.left) {
+		i -= w.left;
+		w.block = table_block(st, w.block)->next;
+		w.left = ENTRIES_NEXT;
+		w.entry = table_block(st, w.block)->entry;
+	}
+	w.entry += i;
+	w.left -= i;
+	return w;
+}
+
+/* Of an entry that the caller does not own: its page may be moved (move.h), and is whole in either
+ * place before it is named. */
+static inline page_ref table_entry_page(const struct table_entry *e)
+{
+	return load_acquire(&e->page);
 }
 
 /* Of an extent: by the formats of the table's layer. */

@@ -11,22 +11,6 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 
-/* At entry i, of which the caller knows. A hop of a block for each 255 before it. */
-static struct walk walk_from(const struct store *st, uint32_t table, uint32_t i)
-{
-	struct walk w = walk_begin(st, table);
-
-	while (i > w.left) {
-		i -= w.left;
-		w.block = table_block(st, w.block)->next;
-		w.left = ENTRIES_NEXT;
-		w.entry = table_block(st, w.block)->entry;
-	}
-	w.entry += i;
-	w.left -= i;
-	return w;
-}
-
 /* Which entry has the tile before which a table has `tiles`, and how many of them it holds before
  * that: by table_extent_tiles alone, without looking at them. */
 static uint32_t entry_of(const struct store *st, uint32_t table, uint32_t tiles, uint32_t *ret_used)
@@ -75,7 +59,7 @@ int table_create(struct seq *s, uint32_t layer, struct reach base, uint32_t base
 		 uint32_t base_extents, uint32_t start_row, uint32_t *ret_table)
 {
 	struct store *st = s->cache->store;
-	struct table t = { .refs = 1, .cache = s->cache, .layer = layer };
+	struct table t = { .refs = 1, .cache = s->cache, .layer = layer, .owned = 1 };
 	uint32_t table;
 	int r;
 
@@ -272,6 +256,8 @@ void table_leave(struct seq *s, uint32_t table, uint32_t tiles)
 	table_trim(s, table, MAX(tiles, shared));
 	/* What others may hold longer than this sequence lives is its cache's alone. */
 	fetch_sub(&s->bytes, t->bytes);
+	/* From here on nobody changes it: whoever sees that sees it as it stays. */
+	store_release(&t->owned, 0u);
 }
 
 /* ---- references ----------------------------------------------------------------- */
@@ -365,14 +351,15 @@ static uint32_t extents_of(const struct store *st, uint32_t table, uint32_t end,
 		const struct table_entry *e = walk_next(&w);
 		uint32_t rows = MIN(end - row, e->tiles * KV_TILE_ROWS);
 		uint32_t used = DIV_UP(rows, KV_TILE_ROWS);
+		page_ref page = table_entry_page(e);
 
 		ret[i] = (struct kv_extent){
-			.base = pool_data(st->pool, e->page),
+			.base = pool_data(st->pool, page),
 			.first_row = row,
 			.tiles = e->tiles,
 			.used = (uint16_t)used,
 			.last_rows = rows - (used - 1) * KV_TILE_ROWS,
-			.parted = pool_is_striped(e->page),
+			.parted = pool_is_striped(page),
 			.correction = table_correction(st, table, e),
 		};
 		row += rows;

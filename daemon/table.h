@@ -41,6 +41,8 @@ struct table {              /* derived; store->tables[first block] */
 	uint32_t corrections; /* of one that is being recovered: marked */
 	struct cache *cache;
 	uint32_t layer;
+	uint32_t owned; /* atomic: somebody may append to it */
+	uint32_t round; /* of move.h: when it was last gone through */
 };
 
 /* ---- the owner; token path ---------------------------------------------------- */
