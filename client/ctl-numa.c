@@ -111,6 +111,20 @@ static int64_t misplaced(json_object *nodes)
 	return sum;
 }
 
+/* Nothing where nothing was moved and nothing needs to be. */
+static void print_moved(json_object *numa)
+{
+	int64_t moved = number(numa, "moved_pages"), away = number(numa, "away_pages");
+	char bytes[32];
+
+	if (away)
+		printf("%lld pages of sequences are not where their placement says\n",
+		       (long long)away);
+	if (moved)
+		printf("%lld pages of sequences (%s) were moved from node to node\n",
+		       (long long)moved, text_of(numa, "moved_bytes", bytes, sizeof(bytes)));
+}
+
 static void print(json_object *numa)
 {
 	static const struct column machine[] = {
@@ -144,6 +158,7 @@ static void print(json_object *numa)
 		printf("; %lld are not on their node, sparqctl numa --repair brings them back",
 		       (long long)misplaced(nodes));
 	puts("");
+	print_moved(numa);
 	if (reason)
 		printf("near and far are not told apart: %s\n", json_object_get_string(reason));
 }

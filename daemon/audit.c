@@ -286,6 +286,11 @@ void audit_drop(struct auditor *a, const struct seq *s)
 	ring(a->done);
 }
 
+bool audit_is_idle(const struct auditor *a)
+{
+	return !a || load_acquire(&a->job.state) == AUDIT_FREE;
+}
+
 void audit_leave(struct auditor *a, const struct cache *c)
 {
 	if (!a || !load_acquire(&c->audits))

@@ -90,6 +90,8 @@ void audit_collect(struct auditor *a);
 /* The sequence is about to go: its audit is given up, what it holds is given back now, or within a
  * share's time. NULL: there is no auditor. */
 void audit_drop(struct auditor *a, const struct seq *s);
+/* No job is under way: whoever takes one from here on sees what was stored before. */
+bool audit_is_idle(const struct auditor *a);
 /* The cache, which has no sequences, is about to change: nothing of it is read after this. */
 void audit_leave(struct auditor *a, const struct cache *c);
 

@@ -26,6 +26,9 @@ struct config {
 	char reserve_huge_pages[CONFIG_TEXT_MAX]; /* by sparqd-hugepages(8) */
 	enum spread placement;         /* of caches that do not say */
 	uint32_t pool_parts;           /* of each node */
+	bool rebalance;                /* pages are moved between nodes */
+	uint64_t rebalance_rate;       /* bytes of them in a second */
+	uint32_t rebalance_full;       /* percent of a node */
 	uint64_t catalogue_bytes;
 	uint32_t workers; /* 0: one per usable CPU */
 	bool pin_workers;

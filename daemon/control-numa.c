@@ -130,6 +130,16 @@ static int begin(struct server *s, json_object *in, struct varlink_error *e)
 	return 0;
 }
 
+static void add_moved(const struct rebalance *r, json_object *out)
+{
+	uint64_t away;
+
+	json_add_number(out, "moved_pages", r->mover.moved_pages);
+	json_add_number(out, "moved_bytes", r->mover.moved_bytes);
+	if (rebalance_away(r, &away))
+		json_add_number(out, "away_pages", away);
+}
+
 int control_numa(void *arg, json_object *in, json_object *out, struct varlink_error *e)
 {
 	struct server *s = arg;
@@ -154,5 +164,6 @@ int control_numa(void *arg, json_object *in, json_object *out, struct varlink_er
 	json_add_number(out, "rounds", s->patrol.rounds);
 	json_add_number(out, "verified_seconds_ago",
 			(clock_now_ns() - s->patrol.ended_ns) / 1000000000);
+	add_moved(&s->rebalance, out);
 	return 0;
 }

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "daemon/audit.h"
 #include "daemon/layer.h"
+#include "daemon/point.h"
 #include "daemon/seq-make.h"
 #include "daemon/spill.h"
 #include "daemon/table-private.h"
@@ -202,7 +204,8 @@ uint32_t move_put_left(struct mover *m, uint32_t slots)
 		if (s && !has_passed(s))
 			return m->n_left;
 	}
-	if (m->slot < st->max_sequences)
+	/* What a step has handed to an audit was handed over before its sequence was seen idle. */
+	if (m->slot < st->max_sequences || !audit_is_idle(st->auditor))
 		return m->n_left;
 	for (uint32_t i = 0; i < m->n_passing; i++)
 		put_old(m, &m->left[i]);
@@ -239,8 +242,10 @@ static void rename_page(struct mover *m, const struct moving *v)
 	bool alone = v->owned && (!v->table || load_acquire(&t->refs) == 2);
 	struct move_left l = left_of(m, v);
 
+	POINT(move_copied);
 	/* Either page says the same; a crash leaves one of them. */
 	store_release(v->at, v->new);
+	POINT(move_renamed);
 	if (alone)
 		put_old(m, &l);
 	else
@@ -317,6 +322,7 @@ static int64_t move_sealed(struct mover *m, struct moving *v)
 	if (!done)
 		undo(m, v);
 	table_unref(m->store, v->table);
+	POINT(move_end);
 	return done ? (int64_t)charge_of(m, v) : -EAGAIN;
 }
 
@@ -330,6 +336,7 @@ static int64_t move_one(struct mover *m, struct moving *v)
 		seq_end_borrow(v->seq);
 		return -EAGAIN;
 	}
+	POINT(move_taken);
 	return v->open ? move_held(m, v) : move_sealed(m, v);
 }
 

@@ -14,8 +14,9 @@
  *
  * A step reads names under the hold of its sequence and uses the pages until its end. So a page
  * that lost its name is put at once where the mover's hold is the only one that could reach it, and
- * else when every sequence has been without a holder once. There are few of those at a time; while
- * they wait, tables that others reach too stay as they are.
+ * else when every sequence has been without a holder once, and no audit goes on that a step has
+ * begun before (audit.h). There are few of those at a time; while they wait, tables that others
+ * reach too stay as they are.
  *
  * Not moved: a page with several holders (forks that share a tail, tables that share an extent),
  * the corrections of a table, and what a save or a spill has in hand.

@@ -219,6 +219,7 @@ static int start_serving(struct server *s)
 		return r;
 	doctor_tell(s);
 	patrol_init(&s->patrol, s->loop, &s->placement, steps_made, s);
+	rebalance_init(&s->rebalance, s->loop, &s->store, s->placement.arena, &s->config);
 	return server_watch(s);
 }
 
@@ -252,6 +253,7 @@ static void server_deinit(struct server *s)
 	control_close_all(s);
 	workers_stop(s->workers);
 	s->store.auditor = audit_close(s->store.auditor);
+	rebalance_end(&s->rebalance);
 	s->calibration = calibrate_free(s->calibration);
 	fault_close();
 	s->spill = spill_close(s->spill);

@@ -337,6 +337,16 @@ static void refresh_spill(const struct server *s, struct stats_control *to)
 	stats_set(&to->spilled_in.bytes, stat.loaded_bytes);
 }
 
+static void refresh_moved(const struct server *s, struct stats_control *to)
+{
+	uint64_t away = STATS_UNKNOWN;
+
+	rebalance_away(&s->rebalance, &away);
+	stats_set(&to->away_pages, away);
+	stats_set(&to->moved_pages, s->rebalance.mover.moved_pages);
+	stats_set(&to->moved_bytes, s->rebalance.mover.moved_bytes);
+}
+
 static void refresh_control(const struct server *s, struct stats_control *to)
 {
 	const struct recovered *r = &s->recovered;
@@ -378,6 +388,7 @@ void server_refresh_stats(struct server *s)
 	workers_refresh_stats(s->workers);
 	refresh_sessions(s, to);
 	refresh_spill(s, to);
+	refresh_moved(s, to);
 	refresh_control(s, to);
 	server_refresh_audit(s, to);
 	stats_set(&to->updated_ns, now);

@@ -346,6 +346,7 @@ void server_changed(struct server *s)
 	if (s->n_sessions > 0 && s->heartbeat.at_ns == 0)
 		on_heartbeat(s);
 	patrol_watch(&s->patrol, s->n_sessions > 0);
+	rebalance_watch(&s->rebalance, s->n_sessions > 0);
 	/* At most once a second: a client that comes and goes must not flood the manager. */
 	if (s->status.at_ns == 0)
 		loop_timer_set(s->loop, &s->status, STATUS_NS, on_status, s);

@@ -20,6 +20,7 @@
 #include "daemon/patrol.h"
 #include "daemon/placement.h"
 #include "daemon/rate.h"
+#include "daemon/rebalance.h"
 #include "daemon/recover.h"
 #include "daemon/stats.h"
 #include "daemon/worker.h"
@@ -53,6 +54,7 @@ struct server {
 	struct topo topo;
 	struct placement placement;
 	struct patrol patrol;
+	struct rebalance rebalance;
 	struct catalogue *catalogue;
 	struct users users;
 	struct store store;

@@ -208,6 +208,8 @@ struct stats_control { /* control thread */
 	uint64_t rows[STATS_FORMATS];
 	struct stats_audit audit[STATS_POLICIES];
 	uint64_t audits_left_out[STATS_AUDITS], audits_beyond;
+	uint64_t moved_pages, moved_bytes; /* of KV, from node to node */
+	uint64_t away_pages; /* that lie elsewhere than their placement says; STATS_UNKNOWN */
 	uint64_t updated_ns; /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
 

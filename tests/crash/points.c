@@ -54,6 +54,10 @@ static const char *const extras[] = { "evict_", "prefix_", "save_", "spill_", "t
 /* Not reached: a table's second block takes 250 000 rows. */
 static const char *const beyond[] = { "flush_block" };
 
+/* Nodes that are full all the time, and are not, so that pages come and go. */
+static const char *const crowded[] = { "pool_parts=8", "placement=local", "rebalance_full=100",
+				       NULL };
+
 struct points {
 	const char *path;
 	char *name[NAMES_MOST];
@@ -161,15 +165,16 @@ static int arm(struct points *p, const char *name, unsigned last)
 /* The daemon dies at the last-th arrival. 0: nothing was lost. */
 static int die_at(struct points *p, const char *name, unsigned last)
 {
-	const char *const set[] = { p->spill, "spill_idle_s=1", NULL };
-	bool spills = !strncmp(name, "spill_", 6);
+	const char *const spills[] = { p->spill, "spill_idle_s=1", NULL };
+	const char *const *set = !strncmp(name, "spill_", 6)  ? spills
+				 : !strncmp(name, "move_", 5) ? crowded
+							      : NULL;
 	struct daemon d = DAEMON_NULL;
 	int status = EXIT_FAILURE;
 	pid_t client;
 
 	p->current = name;
-	if (arm(p, name, last) < 0 ||
-	    daemon_start(&d, DAEMON_STORE, p->path, spills ? set : NULL) < 0)
+	if (arm(p, name, last) < 0 || daemon_start(&d, DAEMON_STORE, p->path, set) < 0)
 		return EXIT_FAILURE;
 	fflush(stdout);
 	client = fork();

@@ -161,10 +161,13 @@ static void test_absent(void **state)
 	page.control.sequences = 20000;
 	page.control.parked = STATS_UNKNOWN;
 	page.control.rows[0] = STATS_UNKNOWN;
+	page.control.away_pages = STATS_UNKNOWN;
 	text = render(&page, METRICS_PLAIN, false);
 	assert_value(text, "sparq_sequences", "20000");
 	assert_null(strstr(text, "\nsparq_parked_sequences"));
 	assert_null(strstr(text, "\nsparq_rows{format=\"f16\"}"));
+	assert_null(strstr(text, "\nsparq_numa_away_pages "));
+	assert_value(text, "sparq_numa_moved_pages_total", "0");
 	free(text);
 	page_deinit(&page);
 }

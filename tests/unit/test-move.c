@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/audit.h"
 #include "daemon/seq.h"
 #include "seq-model.h"
 #include "shm/atomic.h"
@@ -297,6 +298,30 @@ static void waits_for_readers(void **state)
 	close_world(&w);
 }
 
+/* Nor has an audit that a step began before it let go of its sequence. */
+static void waits_for_an_audit(void **state)
+{
+	static struct auditor auditor;
+	struct model *parent;
+	struct world w;
+
+	(void)state;
+	open_world(&w, "placement=local", "f32");
+	parent = add(&w);
+	grow(parent, 1000);
+	add_fork(&w, parent, 1000);
+	w.to = !parent->seq->node;
+	w.f.store.auditor = &auditor;
+	store_release(&auditor.job.state, AUDIT_RUNNING);
+	assert_true(move_all(&w, parent->seq) > 0);
+	assert_true(move_put_left(&w.mover, ALL) > 0);
+	store_release(&auditor.job.state, AUDIT_FREE);
+	assert_int_equal(move_put_left(&w.mover, ALL), 0);
+	w.f.store.auditor = NULL;
+	check_all(&w);
+	close_world(&w);
+}
+
 /* A table that took the page over before it lost its name has it alone now, and pays for it. */
 static void charges_what_another_keeps(void **state)
 {
@@ -523,6 +548,7 @@ int main(void)
 		cmocka_unit_test(comes_home),
 		cmocka_unit_test(no_room),
 		cmocka_unit_test(waits_for_readers),
+		cmocka_unit_test(waits_for_an_audit),
 		cmocka_unit_test(charges_what_another_keeps),
 		cmocka_unit_test(passes_over_the_busy),
 		cmocka_unit_test(leaves_what_is_shared),
