@@ -243,5 +243,6 @@ int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret)
 	stat.budget_bytes = m.cache_stat.budget_bytes;
 	stat.row_bytes = m.cache_stat.row_bytes;
 	stat.dense_row_bytes = m.cache_stat.dense_row_bytes;
+	stat.placement = conn_placement(k->h.c, &m);
 	return struct_give(ret, &stat, sizeof(stat));
 }

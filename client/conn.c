@@ -77,6 +77,13 @@ uint64_t conn_features(sparq *c)
 	return features;
 }
 
+uint32_t conn_placement(sparq *c, const union message *m)
+{
+	if (!(conn_features(c) & SPARQ_FEATURE_PLACEMENT) || m->head.rsv > SPARQ_PLACEMENT_ROWS)
+		return SPARQ_PLACEMENT_UNKNOWN;
+	return m->head.rsv;
+}
+
 int conn_string(sparq *c, const char *what, const char *value, char *ret, size_t n)
 {
 	size_t length = value ? strlen(value) : 0;

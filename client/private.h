@@ -175,6 +175,8 @@ bool conn_is_child(const sparq *c);
 /* The present session, counted. */
 struct session *conn_session(sparq *c);
 uint64_t conn_features(sparq *c);
+/* SPARQ_PLACEMENT_*, in the reply to CACHE_STAT or SEQ_STAT. */
+uint32_t conn_placement(sparq *c, const union message *m);
 /* One request and its reply, in place; a session that is over is replaced before, and after if
  * the request may be said twice (call.c). Failures leave their text for sparq_error. */
 int conn_call(sparq *c, union message *m);

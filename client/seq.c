@@ -117,6 +117,7 @@ int sparq_seq_stat_get(sparq_seq *s, uint32_t layer, struct sparq_seq_stat *ret)
 	stat.rows_most = m.seq_stat.rows_most;
 	stat.bytes = m.seq_stat.bytes;
 	stat.flags = m.seq_stat.flags;
+	stat.placement = conn_placement(s->h.c, &m);
 	return struct_give(ret, &stat, sizeof(stat));
 }
 

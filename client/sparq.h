@@ -126,6 +126,7 @@ int sparq_cache_table(sparq_cache *k, const struct sparq_cache_table_params *par
 struct sparq_cache_stat {
 	uint32_t size, rsv;
 	uint64_t sequences, rows, bytes, budget_bytes, row_bytes, dense_row_bytes;
+	uint32_t placement, rsv2; /* SPARQ_PLACEMENT_* */
 };
 int sparq_cache_stat_get(sparq_cache *k, struct sparq_cache_stat *ret);
 
@@ -147,6 +148,7 @@ struct sparq_seq_stat {
 	int32_t node;
 	uint64_t rows_least, rows_most, bytes;
 	uint32_t flags, rsv; /* SPARQ_SEQ_PINNED */
+	uint32_t placement, rsv2; /* SPARQ_PLACEMENT_* */
 };
 int sparq_seq_stat_get(sparq_seq *s, uint32_t layer, struct sparq_seq_stat *ret);
 uint64_t sparq_seq_id(sparq_seq *s);

@@ -235,6 +235,18 @@ static int call_cache_table(struct peer *p, union message *m, char *why)
 	return 0;
 }
 
+/* As the wire calls it. */
+static uint32_t placement_told(const struct cache *c)
+{
+	static const uint32_t told[] = {
+		[SPREAD_LOCAL] = SPARQ_PLACEMENT_LOCAL,
+		[SPREAD_HEADS] = SPARQ_PLACEMENT_HEADS,
+		[SPREAD_ROWS] = SPARQ_PLACEMENT_ROWS,
+	};
+
+	return told[c->spread];
+}
+
 static int call_cache_stat(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_cache request = m->cache;
@@ -247,6 +259,7 @@ static int call_cache_stat(struct peer *p, union message *m, char *why)
 	head = m->head; /* cache_stat may clear what it fills */
 	cache_stat(held->cache, &m->cache_stat);
 	m->head = head;
+	m->head.rsv = placement_told(held->cache);
 	m->cache_stat.cache = request.cache;
 	return 0;
 }
@@ -370,6 +383,7 @@ static int call_seq_stat(struct peer *p, union message *m, char *why)
 	head = m->head;
 	r = seq_stat(s, (uint32_t)request.rows, &m->seq_stat);
 	m->head = head;
+	m->head.rsv = placement_told(s->cache);
 	m->seq_stat.sequence = request.sequence;
 	return r;
 }

@@ -121,7 +121,7 @@ static void refresh_sources(const struct server *s)
 static void refresh_pool(const struct server *s, int node, struct stats_node *n)
 {
 	const struct placement *p = &s->placement;
-	uint64_t bytes = 0, used_bytes = 0, misplaced = 0;
+	uint64_t bytes = 0, used_bytes = 0, misplaced = 0, strayed = 0;
 
 	for (unsigned i = p->n; i-- > 0;) {
 		const struct arena *a = &p->arena[i];
@@ -131,6 +131,7 @@ static void refresh_pool(const struct server *s, int node, struct stats_node *n)
 		bytes += a->bytes;
 		used_bytes += pool_node_used_bytes(&p->pool, i);
 		misplaced += a->misplaced_pages;
+		strayed += pool_node_strayed(&p->pool, i);
 		refresh_roofline(s, i, n);
 		stats_set(&n->page_bytes, a->page_bytes);
 		stats_page_text(n->pages, sizeof(n->pages), arena_pages_name(a->pages));
@@ -138,6 +139,7 @@ static void refresh_pool(const struct server *s, int node, struct stats_node *n)
 	stats_set(&n->pool_bytes, bytes);
 	stats_set(&n->pool_used_bytes, used_bytes);
 	stats_set(&n->misplaced_pages, misplaced);
+	stats_set(&n->strayed_pages, strayed);
 }
 
 static void refresh_nodes(struct server *s)
@@ -358,6 +360,7 @@ static void refresh_control(const struct server *s, struct stats_control *to)
 	stats_set(&to->workers, workers_count(s->workers));
 	stats_set(&to->pool_bytes, s->placement.pool.bytes);
 	stats_set(&to->pool_used_bytes, load_relaxed(&s->placement.pool.used_bytes));
+	stats_set(&to->unstriped_pages, load_relaxed(&s->placement.pool.unstriped));
 	stats_set(&to->shortfall_bytes, s->placement.shortfall_bytes);
 	stats_set(&to->segment_bytes, s->segment_bytes);
 	stats_set(&to->catalogue_bytes, catalogue_header(s->catalogue)->bytes);

@@ -40,10 +40,12 @@
 #define SPARQ_FEATURE_PREFETCH (1ull << 10) /* SEQ_PREFETCH is known; SEQ_ATTACH may take long */
 #define SPARQ_FEATURE_STATS (1ull << 11)    /* STATS is known */
 #define SPARQ_FEATURE_OVERWRITE (1ull << 12) /* the operation OVERWRITE is known */
+#define SPARQ_FEATURE_PLACEMENT (1ull << 13) /* CACHE_STAT and SEQ_STAT tell placements */
 #define SPARQ_FEATURES_COMPAT \
 	(SPARQ_FEATURE_LSE | SPARQ_FEATURE_REPORT | SPARQ_FEATURE_TABLE | SPARQ_FEATURE_ADOPT | \
 	 SPARQ_FEATURE_EVICT | SPARQ_FEATURE_TOKENS | SPARQ_FEATURE_SAVE | \
-	 SPARQ_FEATURE_PREFETCH | SPARQ_FEATURE_STATS | SPARQ_FEATURE_OVERWRITE)
+	 SPARQ_FEATURE_PREFETCH | SPARQ_FEATURE_STATS | SPARQ_FEATURE_OVERWRITE | \
+	 SPARQ_FEATURE_PLACEMENT)
 #define SPARQ_FEATURES_INCOMPAT 0ull
 
 /* Limits of this major version; what a daemon allows is told in the handshake
@@ -346,6 +348,13 @@ struct sparq_msg_cache_set {
 	uint64_t cache;
 	char key[64], value[128];
 };
+
+/* Where the rows of a cache or a sequence lie: FEATURE_PLACEMENT, in `rsv` of the head of the
+ * replies to CACHE_STAT and SEQ_STAT. */
+#define SPARQ_PLACEMENT_UNKNOWN 0u /* the daemon does not tell */
+#define SPARQ_PLACEMENT_LOCAL 1u
+#define SPARQ_PLACEMENT_HEADS 2u
+#define SPARQ_PLACEMENT_ROWS 3u
 
 struct sparq_msg_cache_stat { /* reply */
 	struct sparq_msg head;

@@ -24,7 +24,7 @@
 #include "shm/sparq-abi.h"
 
 #define STATS_MAGIC 0x5354415453515053ull
-#define STATS_LAYOUT 2u
+#define STATS_LAYOUT 3u
 #define STATS_OPS 8u       /* by SPARQ_OP_*; room for more */
 #define STATS_REASONS 32u  /* by SPARQ_REASON_*; room for more */
 #define STATS_POLICIES 16u /* most that are told apart; the names are in the header */
@@ -107,6 +107,7 @@ struct stats_node { /* control thread */
 	int32_t node; /* the kernel's number; -1: the machine has no nodes */
 	uint64_t pool_bytes, pool_used_bytes, page_bytes;
 	uint64_t misplaced_pages;
+	uint64_t strayed_pages; /* wanted here, found no room and lie elsewhere, since the start */
 	uint64_t roofline_bytes_s; /* what `sparqctl calibrate` has measured; 0: never */
 	uint64_t calibrated_s;     /* CLOCK_REALTIME */
 	uint32_t workers, calibrated_threads;
@@ -210,6 +211,7 @@ struct stats_control { /* control thread */
 	uint64_t audits_left_out[STATS_AUDITS], audits_beyond;
 	uint64_t moved_pages, moved_bytes; /* of KV, from node to node */
 	uint64_t away_pages; /* that lie elsewhere than their placement says; STATS_UNKNOWN */
+	uint64_t unstriped_pages; /* had to lie on one node, since the start */
 	uint64_t updated_ns; /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
 

@@ -7,6 +7,7 @@
  *   probe [options] burst    as many entries as the ring takes, then all completions
  *   probe [options] fill     appends until refused, drops the sequence, starts again
  *   probe [options] info     what the pool and this user hold
+ *   probe [options] placement   what the cache and a sequence of it say of theirs
  *
  *   --socket PATH  --seed N  --tokens N  --layers N  --policy P  --format F  --name NAME
  *   --pause-us N   between tokens
@@ -329,11 +330,24 @@ static int info(struct probe *p)
 	return 0;
 }
 
+static int placement(struct probe *p)
+{
+	struct sparq_cache_stat cache = { .size = sizeof(cache) };
+	struct sparq_seq_stat seq = { .size = sizeof(seq) };
+
+	open_cache(p);
+	must(p, "cache", sparq_cache_stat_get(p->cache, &cache));
+	must(p, "sequence", sparq_seq_stat_get(p->seq, SPARQ_LAYER_ALL, &seq));
+	printf("%u %u\n", cache.placement, seq.placement);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct probe *p);
 } commands[] = {
 	{ "run", run }, { "burst", burst }, { "fill", fill }, { "info", info },
+	{ "placement", placement },
 };
 
 static const struct option long_options[] = {
@@ -394,6 +408,6 @@ int main(int argc, char **argv)
 			return r;
 		}
 	}
-	fprintf(stderr, "usage: probe [options] run|burst|fill|info\n");
+	fprintf(stderr, "usage: probe [options] run|burst|fill|info|placement\n");
 	return 64;
 }

@@ -39,6 +39,12 @@ eventually has parked 1 || fail "$(sum parked) sequences are parked"
 of_one=$(sum sequences)
 { [ "$of_one" -gt 0 ] && [ "$of_one" -lt "$read_bytes" ]; } || fail "$of_one of $read_bytes bytes"
 
+# Where rows lie, as clients are told.
+for placement in local:1 heads:2 rows:3; do
+	told=$(probe --options "placement=${placement%:*}" placement)
+	[ "$told" = "${placement#*:} ${placement#*:}" ] || fail "$placement: cache and sequence say $told"
+done
+
 # What a node's memory can do. Where caches are larger than this small pool it says so instead.
 if "$build/client/sparqctl" calibrate --control "$scratch/control.sock" >"$scratch/calibrated"; then
 	grep -Eq '^ *node .* [0-9.]+ GB/s read by [12] threads, 20' "$scratch/calibrated" ||

@@ -258,6 +258,7 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		break;
 	case SPARQ_MSG_CACHE_STAT:
 		m->cache_stat.sequences = f->sequences;
+		m->head.rsv = f->placement;
 		break;
 	case SPARQ_MSG_SEQ_PIN:
 		f->pinned = asked->seq.rows;
@@ -270,6 +271,7 @@ static int answer(struct fake_session *s, const union message *asked, union mess
 		m->seq_stat.sequence = asked->seq.sequence;
 		m->seq_stat.rows_least = asked->seq.rows; /* the layer, to show that it came */
 		m->seq_stat.rows_most = 5;
+		m->head.rsv = f->placement;
 		m->seq_stat.flags = f->pinned ? SPARQ_SEQ_PINNED : 0;
 		break;
 	default:

@@ -39,6 +39,7 @@ struct fake {
 	struct sparq_msg_cache_create cache_create;
 	struct sparq_msg_cache_table cache_table;
 	uint64_t dropped; /* id of the last SEQ_DROP */
+	uint32_t placement; /* that it tells of caches and sequences */
 	uint64_t pinned;  /* what the last SEQ_PIN asked for */
 	uint32_t n_drops, n_unrefs;
 	uint32_t n[64];      /* atomic; messages, by type */

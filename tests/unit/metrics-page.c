@@ -132,7 +132,9 @@ void page_busy(struct stats *s, uint32_t n_sequences)
 	if (!s->sequence)
 		abort();
 	s->node[0].pool_used_bytes = 1 << 20;
-	s->node[1] = (struct stats_node){ .node = 1, .pool_bytes = 1 << 30, .misplaced_pages = 4 };
+	s->node[1] = (struct stats_node){
+		.node = 1, .pool_bytes = 1 << 30, .misplaced_pages = 4, .strayed_pages = 13
+	};
 	s->node[1].roofline_bytes_s = 60000000000;
 	s->node[1].calibrated_s = 1700000100;
 	SET(s->node[1].source[0].name, "imc");
@@ -149,6 +151,7 @@ void page_busy(struct stats *s, uint32_t n_sequences)
 	s->control.audit[2].error_count[4] = 3;
 	s->control.audit[2].error_count[STATS_ERRORS - 1] = 1;
 	s->control.audits_beyond = 9;
+	s->control.unstriped_pages = 14;
 	s->control.audits_left_out[STATS_AUDIT_DROPPED] = 2;
 	fill_workers(s);
 	fill_users(s);

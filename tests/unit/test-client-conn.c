@@ -282,7 +282,8 @@ static void test_tables(void **state)
 
 static void lie_old(struct sparq_msg_hello_reply *r, page *p)
 {
-	const uint64_t later = SPARQ_FEATURE_TABLE | SPARQ_FEATURE_EVICT;
+	const uint64_t later = SPARQ_FEATURE_TABLE | SPARQ_FEATURE_EVICT |
+			       SPARQ_FEATURE_PLACEMENT;
 
 	r->features &= ~later;
 	p->features &= ~later;
@@ -293,7 +294,8 @@ static void test_unknown_to_daemon(void **state)
 {
 	struct sparq_cache_table_params t = { .size = sizeof(t) };
 	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
-	struct fake f = { .lie = lie_old };
+	struct fake f = { .lie = lie_old, .placement = SPARQ_PLACEMENT_HEADS };
+	struct sparq_cache_stat stat = { .size = sizeof(stat) };
 	sparq_cache *k = NULL;
 	sparq_seq *s = NULL;
 	sparq *c = NULL;
@@ -306,6 +308,8 @@ static void test_unknown_to_daemon(void **state)
 	assert_int_equal(sparq_seq_create(k, NULL, &s), 0);
 	assert_int_equal(sparq_seq_pin(s, 1), -EOPNOTSUPP);
 	assert_string_equal(sparq_error(c), "this daemon never evicts a sequence");
+	assert_int_equal(sparq_cache_stat_get(k, &stat), 0);
+	assert_int_equal(stat.placement, SPARQ_PLACEMENT_UNKNOWN);
 	sparq_seq_unref(s);
 	sparq_cache_unref(k);
 	sparq_close(c);
@@ -317,6 +321,7 @@ static void test_sequences(void **state)
 {
 	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
 	struct sparq_seq_stat stat = { .size = sizeof(stat) };
+	struct sparq_cache_stat cache_stat = { .size = sizeof(cache_stat) };
 	sparq_seq *named = NULL, *unnamed = NULL, *fork = NULL;
 	struct fake f = {};
 	sparq_cache *k = NULL;
@@ -334,6 +339,24 @@ static void test_sequences(void **state)
 	assert_int_equal(stat.rows_least, 2);
 	assert_int_equal(stat.rows_most, 5);
 	assert_int_equal(stat.flags, 0);
+	assert_int_equal(stat.placement, SPARQ_PLACEMENT_UNKNOWN);
+	f.placement = SPARQ_PLACEMENT_ROWS;
+	assert_int_equal(sparq_seq_stat_get(fork, 2, &stat), 0);
+	assert_int_equal(stat.placement, SPARQ_PLACEMENT_ROWS);
+	assert_int_equal(sparq_cache_stat_get(k, &cache_stat), 0);
+	assert_int_equal(cache_stat.placement, SPARQ_PLACEMENT_ROWS);
+	f.placement = 4; /* of a later release */
+	assert_int_equal(sparq_cache_stat_get(k, &cache_stat), 0);
+	assert_int_equal(cache_stat.placement, SPARQ_PLACEMENT_UNKNOWN);
+	/* A program of before has shorter ones. */
+	cache_stat.size = offsetof(struct sparq_cache_stat, placement);
+	stat.size = offsetof(struct sparq_seq_stat, placement);
+	cache_stat.placement = stat.placement = 77;
+	assert_int_equal(sparq_cache_stat_get(k, &cache_stat), 0);
+	assert_int_equal(sparq_seq_stat_get(fork, 2, &stat), 0);
+	assert_int_equal(cache_stat.placement, 77);
+	assert_int_equal(stat.placement, 77);
+	stat.size = sizeof(stat);
 	assert_int_equal(sparq_seq_pin(fork, 2), 0);
 	assert_int_equal(f.pinned, 1);
 	assert_int_equal(sparq_seq_stat_get(fork, 2, &stat), 0);

@@ -210,6 +210,8 @@ static void test_figures(void **state)
 		{ "sparq_audit_relative_error_count{policy=\"sparq\"}", "4" },
 		{ "sparq_audit_most_relative_error{policy=\"sparq\"}", "1.5" },
 		{ "sparq_audits_beyond_total", "9" },
+		{ "sparq_numa_strayed_pages_total{node=\"1\"}", "13" },
+		{ "sparq_numa_unstriped_pages_total", "14" },
 		{ "sparq_audits_left_out_total{reason=\"dropped\"}", "2" },
 		{ "sparq_step_duration_seconds_count", "126" },
 		{ "sparq_step_duration_seconds_sum", "3.0000005" },
