@@ -103,6 +103,20 @@ static void block_follow(const struct block *b, const struct block *next)
 		piece_follow(&b->piece[b->pieces - 1], &next->piece[0]);
 }
 
+/* What follows the share is asked for as well: who takes the next one finds its beginning in this
+ * core's cache, or at least in the one that all have in common. */
+static void block_lead_on(struct block *last, const struct walk *w, const struct attend *what)
+{
+	struct kv_piece next;
+	uint32_t row;
+
+	if (what->skip + what->n >= what->rows->rows)
+		return;
+	row = w->run->first + w->offset;
+	kv_map_find(w->map, row, row + 1, &next);
+	piece_follow(&last->piece[last->pieces - 1], &next);
+}
+
 static uint32_t block_end(const struct block *b)
 {
 	const struct kv_piece *last = &b->piece[b->pieces - 1];
@@ -279,8 +293,11 @@ void exec_attend(struct state *s, const struct attend *what, struct part *part, 
 		struct block done = b;
 
 		walk_fill(&w, &next);
-		if (!b.scattered)
+		if (!b.scattered) {
 			block_follow(&b, &next);
+			if (!next.pieces)
+				block_lead_on(&b, &w, what);
+		}
 		block_attend(s, what, &b, part, work);
 		b = next;
 		next = done;

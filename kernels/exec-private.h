@@ -29,7 +29,9 @@
 #define REF_TOO_LOW 64.0f /* a sum from here up: another reference, or bounds get wide */
 #define ASIDE_GROUPS 3u /* of a block: by chance one or two have a row to choose */
 #define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
-#define ATTEND_ROWS 4096u /* of a share, unless the parts were more than ... */
+#define ATTEND_ROWS 4096u /* of a share, unless a layer has twice as many shares as these ... */
+#define ATTEND_SHARES 64u
+#define ATTEND_MOST 16384u /* ... up to here: first rows are waited for. Or parts were over */
 #define PARTS_BYTES ((uint64_t)32 << 20)
 #define FEW_HEADS 8u  /* more of them are lanes of vectors, their rows widened ... */
 #define MANY_HEADS 128u /* ... once for so many */

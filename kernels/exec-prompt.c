@@ -202,6 +202,16 @@ static uint32_t ranges_of(const struct state *s, uint64_t rows, uint32_t range)
 	return rows > sinks + range ? (uint32_t)DIV_UP(rows - sinks, range) : 1;
 }
 
+static bool range_is_short(const struct state *s, uint64_t rows)
+{
+	uint64_t ranges = ranges_of(s, rows, s->range_rows);
+	uint64_t shares = ranges * s->map.space->kv_heads;
+
+	if (s->range_rows < ATTEND_MOST && shares >= 2 * ATTEND_SHARES)
+		return true;
+	return ranges > 1 && ranges * part_bytes(s) > PARTS_BYTES;
+}
+
 void exec_attend_cut(struct state *s, uint64_t rows)
 {
 	bool blocks = s->many || s->n_q > KV_MAX_DECODE_Q;
@@ -209,8 +219,7 @@ void exec_attend_cut(struct state *s, uint64_t rows)
 	s->block_q = blocks ? MAX(1u, MANY_HEADS / s->group) : s->n_q;
 	s->blocks_q = DIV_UP(s->n_q, s->block_q);
 	s->range_rows = ATTEND_ROWS;
-	while (ranges_of(s, rows, s->range_rows) > 1 &&
-	       ranges_of(s, rows, s->range_rows) * part_bytes(s) > PARTS_BYTES)
+	while (range_is_short(s, rows))
 		s->range_rows *= 2;
 	s->ranges = ranges_of(s, rows, s->range_rows);
 	s->shares = s->ranges * s->blocks_q;
