@@ -6,128 +6,31 @@
  * signed bytes each (dense-avx512.h), one where level 1 is read. Two rounds of
  * byte interleaving put four rows of a channel side by side, so that a step is
  * an integer product of four rows with 16 channels; a pass over the block's rows
- * does 64 channels of two heads. Sums of a block are exact; they are added up in
- * f32, in the order in which interleaving leaves the channels, and come back to
- * theirs at the end.
+ * has 16 sums in registers: 32 channels of four heads, or 64 of two. Sums of a
+ * block are exact; they are added up in f32, in the order in which interleaving
+ * leaves the channels, and come back to theirs at the end.
+ *
+ * Where level 1 is read bytes of two nibbles are multiplied as they are: with the
+ * product of the low ones alone that of the high ones is (raw - low) / 16, exactly.
  *
  * Loads are of 64 bytes whatever the dimension: what lies behind a row is the
  * next one, or the block's parameters, and its sums are dropped.
  */
 #pragma once
 
-#include "kernels/fast/dense-avx512.h"
-#include "kernels/stage/ahead.h"
-#include "kernels/stage/axpy.h"
+#include "kernels/fast/dense-weigh-avx512.h"
 
-#define DENSE_ROWS 64u
 #define DENSE_FEW 16u /* rows: below that rounding weights takes longer than it saves */
-#define DENSE_SUMS 8u /* heads of one walk over the rows */
 
-struct dense_axpy {
-	const struct kv_block *b;
-	const float *p;
-	size_t p_stride;
-	float *y;
-	size_t y_stride;
-	uint32_t dim, heads;
-	uint32_t groups; /* of 64 channels: 64 bytes of codes, or half of 64 bytes of nibbles */
-	unsigned level;
-	uint32_t row, n;       /* the block at hand */
-	struct ahead ahead[2]; /* of the planes */
-	size_t asked, share;   /* bytes of a plane in this block; at each step of four rows */
-	struct kv_rows rows;
-	vf bias[DENSE_SUMS];
-	vf sum[DENSE_SUMS][KV_MAX_DIM / 64][4];
-	struct dense_step step[DENSE_SUMS];
-	_Alignas(64) int8_t weight[2][DENSE_SUMS][DENSE_ROWS]; /* high, low */
-};
+/* ---- codes ------------------------------------------------------------------ */
 
-/* ---- weights ---------------------------------------------------------------- */
-
-struct dense_params { /* of a block's rows, zeros beyond them */
-	vf scale[DENSE_ROWS / VL], min[DENSE_ROWS / VL];
-	__mmask16 mask[DENSE_ROWS / VL];
-};
-
-KV_FN void dense_row_params(const struct dense_axpy *a, unsigned level, struct dense_params *ret)
-{
-	KV_EACH (i, DENSE_ROWS / VL) {
-		uint32_t left = a->n > i * VL ? a->n - i * VL : 0;
-		__mmask16 mask = (__mmask16)(left >= VL ? 0xffff : (1u << left) - 1);
-		__m512i x = _mm512_maskz_loadu_epi32(mask, v_pair(a->b, a->row + i * VL));
-
-		ret->mask[i] = mask;
-		ret->scale[i] = vf_from_low_f16(x);
-		ret->min[i] = vf_from_low_f16(_mm512_srli_epi32(x, 16));
-		fmt_v_steps(level, &ret->scale[i], &ret->min[i]);
-	}
-}
-
-/* What one head's weights are rounded to. False: they cannot be, and are taken for 0. */
-KV_FN bool dense_measure_rows(struct dense_axpy *a, const struct dense_params *x, uint32_t h,
-			      unsigned parts, vf w[DENSE_ROWS / VL])
-{
-	const float *p = a->p + h * a->p_stride;
-	__m512i top = _mm512_setzero_si512();
-	vf bias = a->bias[h];
-
-	KV_EACH (i, DENSE_ROWS / VL) {
-		vf weight = _mm512_maskz_loadu_ps(x->mask[i], p + i * VL);
-
-		w[i] = vf_mul(weight, x->scale[i]);
-		bias = vf_fma(weight, x->min[i], bias);
-		top = dense_larger(top, w[i]);
-	}
-	if (dense_step(top, parts > 1 ? DENSE_TWO : DENSE_ONE, &a->step[h])) {
-		a->bias[h] = bias;
-		return true;
-	}
-	KV_EACH (i, DENSE_ROWS / VL)
-		w[i] = vf_set(0);
-	return false;
-}
-
-KV_FN void dense_weigh(struct dense_axpy *a, uint32_t h, unsigned parts,
-		       const vf w[DENSE_ROWS / VL])
-{
-	vf lost = vf_set(0);
-
-	KV_EACH (i, DENSE_ROWS / 64) {
-		__m512i bytes[2];
-
-		dense_round(w + 4 * i, a->step[h], parts, &lost, bytes);
-		_mm512_store_si512(&a->weight[0][h][i * 64], bytes[0]);
-		_mm512_store_si512(&a->weight[1][h][i * 64], bytes[1]);
-	}
-	a->bias[h] = vf_fma(lost, vf_set(parts > 1 ? 127.5f : 7.5f), a->bias[h]);
-}
-
-/* ---- sums ------------------------------------------------------------------- */
-
-/* Bytes 16 L + 4 q + e of four rows side by side in lane L, element e of ret[q]. */
-KV_FN void dense_weave(const uint8_t *const row[4], __m512i ret[4])
-{
-	__m512i x[4], low[2], high[2];
-
-	KV_EACH (i, 4)
-		x[i] = dense_held(_mm512_loadu_si512(row[i]));
-	KV_EACH (i, 2) {
-		low[i] = _mm512_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
-		high[i] = _mm512_unpackhi_epi8(x[2 * i], x[2 * i + 1]);
-	}
-	ret[0] = _mm512_unpacklo_epi16(low[0], low[1]);
-	ret[1] = _mm512_unpackhi_epi16(low[0], low[1]);
-	ret[2] = _mm512_unpacklo_epi16(high[0], high[1]);
-	ret[3] = _mm512_unpackhi_epi16(high[0], high[1]);
-}
-
-/* The same of half of them: of bytes 16 L + 8 half + 4 q + e. */
-KV_FN void dense_weave_half(const uint8_t *const row[4], bool half, __m512i ret[2])
+/* Of bytes 16 L + 8 half + 4 q + e four rows side by side in lane L, element e of ret[q]. */
+KV_FN void dense_weave_half(const uint8_t *row, size_t stride, bool half, __m512i ret[2])
 {
 	__m512i x[4], y[2];
 
 	KV_EACH (i, 4)
-		x[i] = _mm512_loadu_si512(row[i]);
+		x[i] = dense_held(_mm512_loadu_si512(row + i * stride));
 	KV_EACH (i, 2)
 		y[i] = half ? _mm512_unpackhi_epi8(x[2 * i], x[2 * i + 1])
 			    : _mm512_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
@@ -135,49 +38,43 @@ KV_FN void dense_weave_half(const uint8_t *const row[4], bool half, __m512i ret[
 	ret[1] = _mm512_unpackhi_epi16(y[0], y[1]);
 }
 
-/* Of two nibbles in a byte the even channels come before the odd ones. */
-KV_FN void dense_nibbles(const uint8_t *const upper[4], const uint8_t *const lower[4], bool half,
+/* Of two nibbles in a byte the even channel comes before the odd one. */
+KV_FN void dense_join(__m512i u, __m512i l, __m512i ret[2])
+{
+	const __m512i low = _mm512_set1_epi8(15); /* low ? lower : upper */
+
+	ret[0] = _mm512_ternarylogic_epi64(low, l, _mm512_slli_epi16(u, 4), 0xca);
+	ret[1] = _mm512_ternarylogic_epi64(low, _mm512_srli_epi16(l, 4), u, 0xca);
+}
+
+/* What a step of four rows multiplies: a group's vectors, or two of them; of level 1 the bytes as
+ * they are, and their low nibbles. */
+KV_FN void dense_vectors(const struct kv_rows *rows, bool half, unsigned two, unsigned vecs,
 			 unsigned level, __m512i ret[4])
 {
-	const __m512i low = _mm512_set1_epi8(15);
 	__m512i u[2], l[2];
 
-	dense_weave_half(upper, half, u);
-	if (!level)
-		dense_weave_half(lower, half, l);
-	KV_EACH (q, 2) {
-		__m512i up = _mm512_slli_epi16(u[q], 4), down = _mm512_srli_epi16(u[q], 4);
-
-		if (level) {
-			ret[2 * q] = _mm512_and_si512(u[q], low);
-			ret[2 * q + 1] = _mm512_and_si512(down, low);
-		} else { /* low ? lower : upper */
-			down = _mm512_srli_epi16(l[q], 4);
-			ret[2 * q] = _mm512_ternarylogic_epi64(low, l[q], up, 0xca);
-			ret[2 * q + 1] = _mm512_ternarylogic_epi64(low, down, u[q], 0xca);
+	if (FMT_LEVELS == 1) {
+		KV_EACH (i, vecs / 2)
+			dense_weave_half(rows->upper, rows->stride, i || two, ret + 2 * i);
+		return;
+	}
+	dense_weave_half(rows->upper, rows->stride, half, u);
+	if (level) {
+		KV_EACH (i, 2) {
+			ret[i] = u[i];
+			ret[2 + i] = _mm512_and_si512(u[i], _mm512_set1_epi8(15));
 		}
+		return;
 	}
+	dense_weave_half(rows->lower, rows->stride, half, l);
+	KV_EACH (i, vecs / 2)
+		dense_join(u[i || two], l[i || two], ret + 2 * i);
 }
 
-/* Codes of four rows from `at` on, beyond the block's end of the last one again. */
-KV_FN void dense_codes(const struct dense_axpy *a, uint32_t at, uint32_t column, bool half,
-		       unsigned level, __m512i ret[4])
-{
-	const uint8_t *upper[4], *lower[4];
+/* ---- sums ------------------------------------------------------------------- */
 
-	KV_EACH (i, 4) {
-		size_t from = MIN(at + i, a->n - 1) * a->rows.stride + column * 64;
-
-		upper[i] = a->rows.upper + from;
-		lower[i] = a->rows.lower + from;
-	}
-	if (FMT_LEVELS == 1)
-		dense_weave(upper, ret);
-	else
-		dense_nibbles(upper, lower, half, level, ret);
-}
-
-KV_FN __m512i dense_four(const int8_t *weight)
+KV_FN __m512i dense_four_weights(const int8_t *weight)
 {
 	int32_t four;
 
@@ -185,94 +82,198 @@ KV_FN __m512i dense_four(const int8_t *weight)
 	return _mm512_set1_epi32(four);
 }
 
-/* A few lines of each plane, far behind this block. */
-KV_FN void dense_ask(struct dense_axpy *a, unsigned level)
+/* Of each plane the next n bytes of what is used far behind this block. */
+KV_FN void dense_ask(const uint8_t *next[2], size_t n, unsigned level)
 {
-	ahead_ask(&a->ahead[0], a->rows.upper + a->asked, a->share);
-	if (FMT_LEVELS > 1 && !level)
-		ahead_ask(&a->ahead[1], a->rows.lower + a->asked, a->share);
-	a->asked += a->share;
+	for (size_t i = 0; i < n; i += KV_LINE) {
+		__builtin_prefetch(next[0] + i, 0, 2);
+		if (FMT_LEVELS > 1 && !level)
+			__builtin_prefetch(next[1] + i, 0, 2);
+	}
+	next[0] += n;
+	next[1] += n;
+}
+
+KV_FN struct kv_rows dense_rows_at(struct kv_rows rows, size_t bytes)
+{
+	return (struct kv_rows){ rows.upper + bytes, FMT_LEVELS > 1 ? rows.lower + bytes : NULL,
+				 rows.stride };
 }
 
 /* Those of the block after the next: they are all wanted at once, and at its beginning. */
-KV_FN void dense_ask_params(const struct dense_axpy *a)
+KV_FN void dense_ask_params(const struct dense_axpy *a, uint32_t row)
 {
-	const struct kv_pair *first = v_pair(a->b, a->row + 2 * DENSE_ROWS);
+	const struct kv_block next = ahead_next(a->b);
+	const uint32_t rows = kv_block_rows(a->b);
+	const struct kv_pair *first;
 
+	row += 2 * DENSE_ROWS;
+	first = row < rows ? v_pair(a->b, row) : v_pair(&next, row - rows);
 	for (uint32_t i = 0; i < DENSE_ROWS; i += KV_LINE / sizeof(*first))
 		__builtin_prefetch(first + i, 0, 2);
 }
 
-/* One group of heads [h, h + heads). */
-KV_FN void dense_add_rows(struct dense_axpy *a, uint32_t h, unsigned heads, uint32_t column,
-			  bool half, unsigned level)
+struct dense_sums {
+	dense_ints high[16], low[16]; /* [heads][vecs] */
+};
+
+KV_FN void dense_add_four(const int8_t *weight, unsigned heads, unsigned vecs, unsigned level,
+			  const __m512i x[4], struct dense_sums *s)
 {
-	vf(*sum)[4] = &a->sum[h][FMT_LEVELS == 1 ? column : 2 * column + half];
-	dense_ints high[4][4], low[4][4];
+	KV_EACH (i, heads) {
+		const int8_t *high = weight + i * DENSE_ROWS, *low = high + DENSE_SUMS * DENSE_ROWS;
+		__m512i c = dense_four_weights(low);
 
-	KV_EACH (i, heads * 4)
-		high[i / 4][i % 4] = low[i / 4][i % 4] = (dense_ints){ 0 };
-	for (uint32_t at = 0; at < a->n; at += 4) {
-		__m512i x[4];
+		KV_EACH (v, vecs)
+			s->low[i * vecs + v] = dense_add(s->low[i * vecs + v], x[v], c);
+		if (level)
+			continue;
+		c = dense_four_weights(high);
+		KV_EACH (v, vecs)
+			s->high[i * vecs + v] = dense_add(s->high[i * vecs + v], x[v], c);
+	}
+}
 
-		dense_ask(a, level);
-		dense_codes(a, at, column, half, level, x);
-		KV_EACH (i, heads) {
-			__m512i c = dense_four(&a->weight[1][h + i][at]);
-
-			KV_EACH (j, 4)
-				low[i][j] = dense_add(low[i][j], x[j], c);
-			if (level)
-				continue;
-			c = dense_four(&a->weight[0][h + i][at]);
-			KV_EACH (j, 4)
-				high[i][j] = dense_add(high[i][j], x[j], c);
+/* Exact sums of a head, as the group's vectors are ordered. */
+KV_FN void dense_take(const struct dense_sums *s, unsigned i, unsigned vecs, unsigned level,
+		      dense_ints ret[4])
+{
+	KV_EACH (v, vecs)
+		ret[v] = level ? s->low[i * vecs + v]
+			       : s->low[i * vecs + v] + (s->high[i * vecs + v] << 8);
+	if (level)
+		KV_EACH (q, 2) {
+			ret[2 * q] = s->low[i * 4 + 2 + q];
+			ret[2 * q + 1] = (s->low[i * 4 + q] - ret[2 * q]) >> 4;
 		}
-	}
-	KV_EACH (i, heads * 4) {
-		vf *to = &sum[i / 4 * (KV_MAX_DIM / 64)][i % 4];
-		dense_ints all = low[i / 4][i % 4];
+}
 
-		if (!level)
-			all += high[i / 4][i % 4] << 8;
-		*to = vf_fma(_mm512_cvtepi32_ps((__m512i)all), vf_set(a->step[h + i / 4].step),
-			     *to);
+/* Vectors [2 two, 2 two + vecs) of one group, of heads [h, h + heads). */
+KV_FN void dense_pass(struct dense_axpy *a, const struct dense_block *d, uint32_t h, unsigned heads,
+		      uint32_t group, bool half, unsigned two, unsigned vecs, unsigned level)
+{
+	const size_t at = (FMT_LEVELS == 1 ? group : group / 2) * 64, share = a->share;
+	struct kv_rows rows = dense_rows_at(fmt_v_rows(a->b, d->row), at);
+	const struct kv_rows rest = { d->rest[0] + at, d->rest[1] + at, rows.stride };
+	const uint8_t *next[2] = { a->next[0], a->next[1] };
+	const int8_t *weight = d->weight[0][h];
+	struct dense_sums s;
+	__m512i x[4];
+
+	KV_EACH (i, heads * vecs)
+		s.high[i] = s.low[i] = (dense_ints){ 0 };
+	for (uint32_t i = d->n / 4; i; i--) {
+		dense_ask(next, share, level);
+		dense_vectors(&rows, half, two, vecs, level, x);
+		dense_add_four(weight, heads, vecs, level, x, &s);
+		rows = dense_rows_at(rows, 4 * rows.stride);
+		weight += 4;
+	}
+	if (d->n % 4) {
+		dense_vectors(&rest, half, two, vecs, level, x);
+		dense_add_four(weight, heads, vecs, level, x, &s);
+	}
+	a->next[0] = next[0];
+	a->next[1] = next[1];
+	KV_EACH (i, heads) {
+		vf *to = &a->sum[h + i][group][2 * two];
+		dense_ints all[4];
+
+		dense_take(&s, i, vecs, level, all);
+		KV_EACH (v, vecs)
+			to[v] = vf_fma(_mm512_cvtepi32_ps((__m512i)all[v]), d->step[h + i], to[v]);
 	}
 }
 
-KV_FN void dense_add_heads(struct dense_axpy *a, uint32_t h, unsigned heads, unsigned level)
-{
-	const uint32_t columns = FMT_LEVELS == 1 ? a->groups : a->groups / 2;
-
-	for (uint32_t c = 0; c < columns; c++) {
-		dense_add_rows(a, h, heads, c, false, level);
-		if (FMT_LEVELS > 1)
-			dense_add_rows(a, h, heads, c, true, level);
+/* Functions of their own: the compiler then finds a register for each sum. */
+#define DENSE_PASS(name, heads, half, two, vecs, level)                                            \
+	static __attribute__((noinline)) void dense_pass_##name(struct dense_axpy *a,              \
+								const struct dense_block *d,       \
+								uint32_t h, uint32_t group)        \
+	{                                                                                          \
+		dense_pass(a, d, h, heads, group, half, two, vecs, level);                         \
 	}
+DENSE_PASS(4_low, 4, false, 0, 2, 0)
+DENSE_PASS(4_low_on, 4, false, 1, 2, 0)
+DENSE_PASS(2_low, 2, false, 0, 4, 0)
+DENSE_PASS(1_low, 1, false, 0, 4, 0)
+#if FMT_LEVELS > 1
+DENSE_PASS(4_high, 4, true, 0, 2, 0)
+DENSE_PASS(4_high_on, 4, true, 1, 2, 0)
+DENSE_PASS(2_high, 2, true, 0, 4, 0)
+DENSE_PASS(1_high, 1, true, 0, 4, 0)
+DENSE_PASS(4_upper_low, 4, false, 0, 4, 1)
+DENSE_PASS(4_upper_high, 4, true, 0, 4, 1)
+DENSE_PASS(1_upper_low, 1, false, 0, 4, 1)
+DENSE_PASS(1_upper_high, 1, true, 0, 4, 1)
+#endif
+
+typedef void dense_pass_fn(struct dense_axpy *, const struct dense_block *, uint32_t, uint32_t);
+
+struct dense_walk { /* over a block; meanwhile weights of the next one are made */
+	const struct dense_block *now;
+	struct dense_block *next;
+	unsigned passes, done, part, parts; /* passes over its rows; parts of those weights */
+};
+
+static void dense_weigh_until(struct dense_axpy *a, struct dense_walk *w, unsigned part)
+{
+	while (w->part < part)
+		dense_weigh_part(a, w->next, w->part++);
 }
 
-KV_FN void dense_add_block(struct dense_axpy *a, unsigned level)
+/* Some heads from h on in all groups; of each first the vectors of its even number, or all. */
+static void dense_passes(struct dense_axpy *a, struct dense_walk *w, uint32_t h,
+			 dense_pass_fn *const pass[2][2])
 {
-	const unsigned parts = level ? 1 : 2;
-	vf w[DENSE_SUMS][DENSE_ROWS / VL];
-	struct dense_params params;
+	for (uint32_t g = 0; g < a->groups; g++)
+		KV_EACH (i, 2) {
+			dense_pass_fn *f = pass[FMT_LEVELS > 1 && g % 2][i];
+
+			if (!f)
+				continue;
+			f(a, w->now, h, g);
+			w->done++;
+			dense_weigh_until(a, w, w->parts * w->done / w->passes);
+		}
+}
+
+#if FMT_LEVELS > 1
+static dense_pass_fn *const dense_of_4[2][2] = { { dense_pass_4_low, dense_pass_4_low_on },
+						 { dense_pass_4_high, dense_pass_4_high_on } };
+static dense_pass_fn *const dense_of_2[2][2] = { { dense_pass_2_low }, { dense_pass_2_high } };
+static dense_pass_fn *const dense_of_1[2][2] = { { dense_pass_1_low }, { dense_pass_1_high } };
+static dense_pass_fn *const dense_upper_of_4[2][2] = { { dense_pass_4_upper_low },
+						       { dense_pass_4_upper_high } };
+static dense_pass_fn *const dense_upper_of_1[2][2] = { { dense_pass_1_upper_low },
+						       { dense_pass_1_upper_high } };
+#else
+static dense_pass_fn *const dense_of_4[2][2] = { { dense_pass_4_low, dense_pass_4_low_on } };
+static dense_pass_fn *const dense_of_2[2][2] = { { dense_pass_2_low } };
+static dense_pass_fn *const dense_of_1[2][2] = { { dense_pass_1_low } };
+#endif
+
+static void dense_add_block(struct dense_axpy *a, struct dense_walk *w)
+{
+	const struct kv_rows rows = fmt_v_rows(a->b, w->now->row);
 	uint32_t h = 0;
 
-	a->asked = 0;
-	dense_row_params(a, level, &params);
-	dense_ask_params(a);
-	for (uint32_t i = 0; i < a->heads; i++)
-		if (!dense_measure_rows(a, &params, i, parts, w[i]))
-			stage_v_axpy(a->b, a->row, a->n, a->p + i * a->p_stride, a->p_stride, 1,
-				     a->y + i * a->y_stride, a->y_stride, level);
-	for (uint32_t i = 0; i < a->heads; i++)
-		dense_weigh(a, i, parts, w[i]);
-	for (; level && h + 4 <= a->heads; h += 4)
-		dense_add_heads(a, h, 4, level);
+	a->next[0] = ahead_of_step(&a->ahead[0], rows.upper);
+	a->next[1] = ahead_of_step(&a->ahead[1], FMT_LEVELS > 1 ? rows.lower : rows.upper);
+	dense_ask_params(a, w->now->row);
+#if FMT_LEVELS > 1
+	for (; a->level && h + 4 <= a->heads; h += 4)
+		dense_passes(a, w, h, dense_upper_of_4);
+	for (; a->level && h < a->heads; h++)
+		dense_passes(a, w, h, dense_upper_of_1);
+#endif
+	for (; h + 4 <= a->heads; h += 4)
+		dense_passes(a, w, h, dense_of_4);
 	for (; h + 2 <= a->heads; h += 2)
-		dense_add_heads(a, h, 2, level);
+		dense_passes(a, w, h, dense_of_2);
 	if (h < a->heads)
-		dense_add_heads(a, h, 1, level);
+		dense_passes(a, w, h, dense_of_1);
+	dense_weigh_until(a, w, w->parts);
 }
 
 /* ---- results ---------------------------------------------------------------- */
@@ -280,17 +281,19 @@ KV_FN void dense_add_block(struct dense_axpy *a, unsigned level)
 /* A group's channels in their order: ret[L] has 16 of them. */
 KV_FN void dense_in_order(const vf sum[4], vf ret[4])
 {
-	vf x[4];
+	__m512i x[4];
 
-	if (FMT_LEVELS == 1) {
-		dense_lanes(sum, ret);
-		return;
-	}
 	KV_EACH (q, 2) {
-		x[2 * q] = _mm512_unpacklo_ps(sum[2 * q], sum[2 * q + 1]);
-		x[2 * q + 1] = _mm512_unpackhi_ps(sum[2 * q], sum[2 * q + 1]);
+		vf even = sum[2 * q], odd = sum[2 * q + 1];
+
+		x[2 * q] =
+			_mm512_castps_si512(FMT_LEVELS == 1 ? even : _mm512_unpacklo_ps(even, odd));
+		x[2 * q + 1] =
+			_mm512_castps_si512(FMT_LEVELS == 1 ? odd : _mm512_unpackhi_ps(even, odd));
 	}
-	dense_lanes(x, ret);
+	dense_lanes(x, x);
+	KV_EACH (i, 4)
+		ret[i] = _mm512_castsi512_ps(x[i]);
 }
 
 KV_FN void dense_finish(const struct dense_axpy *a, uint32_t h)
@@ -314,21 +317,30 @@ KV_FN void dense_finish(const struct dense_axpy *a, uint32_t h)
 }
 
 /* Up to DENSE_SUMS heads. */
-KV_FN void dense_axpy_heads(struct dense_axpy *a, uint32_t row, uint32_t n, const float *p,
-			    unsigned level)
+static void dense_axpy_heads(struct dense_axpy *a)
 {
+	const unsigned parts = dense_parts(a);
+	struct dense_block d[2];
+
 	for (uint32_t h = 0; h < a->heads; h++) {
 		a->bias[h] = vf_set(0);
 		for (uint32_t g = 0; g < a->groups; g++)
 			KV_EACH (i, 4)
 				a->sum[h][g][i] = vf_set(0);
 	}
-	for (uint32_t i = 0; i < n; i += DENSE_ROWS) {
-		a->row = row + i;
-		a->n = MIN(n - i, DENSE_ROWS);
-		a->p = p + i;
-		a->rows = fmt_v_rows(a->b, a->row);
-		dense_add_block(a, level);
+	for (uint32_t i = 0; i < a->n + DENSE_ROWS; i += DENSE_ROWS) {
+		unsigned odd = i / DENSE_ROWS % 2;
+		struct dense_walk w = { &d[!odd], &d[odd], a->passes, 0, 0, 0 };
+
+		if (i < a->n) {
+			w.next->row = a->row + i;
+			w.next->n = MIN(a->n - i, DENSE_ROWS);
+			w.parts = parts;
+		}
+		if (i)
+			dense_add_block(a, &w);
+		else
+			dense_weigh_until(a, &w, parts);
 	}
 	for (uint32_t h = 0; h < a->heads; h++)
 		dense_finish(a, h);
@@ -345,39 +357,41 @@ KV_FN struct ahead dense_ahead_lower(const struct kv_block *b)
 	return ahead_of(b, first, then);
 }
 
-/* As many lines a step as make a block in all its passes over the rows. */
-KV_FN void dense_ask_evenly(struct dense_axpy *a, unsigned level)
+/* How often a block is walked over; as many lines a step as make a block in all of that. */
+KV_FN void dense_count_passes(struct dense_axpy *a)
 {
-	uint32_t passes = a->groups * DIV_UP(a->heads, level ? 4 : 2);
+	uint32_t fours = a->heads / 4, rest = a->heads % 4;
 
-	a->share = ALIGN_UP(DIV_UP(4 * fmt_v_stride(a->dim), passes), KV_LINE);
+	a->passes = a->groups * (a->level ? fours + rest : 2 * fours + rest / 2 + rest % 2);
+	a->share = ALIGN_UP(DIV_UP(4 * fmt_v_stride(a->dim), a->passes), KV_LINE);
 }
 
 static void dense_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, const float *p,
 			 size_t p_stride, uint32_t heads, float *y, size_t y_stride, unsigned level)
 {
 	const uint32_t columns = DIV_UP((uint32_t)fmt_v_stride(b->dim), 64);
-	struct dense_axpy a;
+	struct dense_axpy a; /* mostly sums: not cleared */
 
 	if (n < DENSE_FEW) {
 		stage_v_axpy(b, row, n, p, p_stride, heads, y, y_stride, level);
 		return;
 	}
 	a.b = b;
+	a.row = row;
+	a.n = n;
 	a.dim = b->dim;
 	a.groups = FMT_LEVELS == 1 ? columns : 2 * columns;
+	a.level = FMT_LEVELS > 1 ? level : 0;
 	a.ahead[0] = ahead_v(b);
 	a.ahead[1] = dense_ahead_lower(b);
 	a.p_stride = p_stride;
 	a.y_stride = y_stride;
 	for (uint32_t h = 0; h < heads; h += DENSE_SUMS) {
 		a.heads = MIN(heads - h, DENSE_SUMS);
-		dense_ask_evenly(&a, level);
+		a.p = p + h * p_stride;
 		a.y = y + h * y_stride;
-		if (FMT_LEVELS > 1 && level)
-			dense_axpy_heads(&a, row, n, p + h * p_stride, 1);
-		else
-			dense_axpy_heads(&a, row, n, p + h * p_stride, 0);
+		dense_count_passes(&a);
+		dense_axpy_heads(&a);
 	}
 }
 

@@ -43,6 +43,15 @@ KV_FN void ahead_ask(const struct ahead *a, const uint8_t *at, size_t n)
 		__builtin_prefetch(at + i, 0, 2);
 }
 
+/* Where that is: for loops that have the lines of a step unrolled. Lines that are in the cache, if
+ * there are none to ask for. */
+KV_FN const uint8_t *ahead_of_step(const struct ahead *a, const uint8_t *at)
+{
+	const uint8_t *to = at + KV_AHEAD_BYTES;
+
+	return to < a->end ? to : a->any ? to + a->jump : at;
+}
+
 KV_FN struct kv_block ahead_next(const struct kv_block *b)
 {
 	struct kv_block next = *b;
