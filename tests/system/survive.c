@@ -3,7 +3,8 @@
  * Threads with a queue and sequences each, on one connection, whose daemon may die
  * at any moment: they resume, repeat what was lost, and print what they
  * computed. All that is sent follows from a seed, so two runs print the same, or
- * something was lost, done twice, or read from an arena that was gone.
+ * something was lost, done twice, or read from an arena that was gone. "begun" is printed when all
+ * are at work: before that a daemon that dies is no daemon.
  *
  *   survive SOCKET [threads [tokens [format]]]
  *
@@ -47,7 +48,8 @@ struct worker {
 	uint64_t sum[DEPTH];
 };
 
-static bool finished; /* atomic */
+static bool finished;    /* atomic */
+static unsigned waiting; /* threads that have not done a token yet; atomic */
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
 {
@@ -157,32 +159,35 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 
-	for (unsigned token = 0; token < w->tokens; token++)
+	for (unsigned token = 0; token < w->tokens; token++) {
 		for (unsigned layer = 0; layer < LAYERS; layer++)
 			step(w, token, layer);
+		if (token == 0 && __atomic_sub_fetch(&waiting, 1, __ATOMIC_ACQ_REL) == 0) {
+			puts("begun");
+			fflush(stdout);
+		}
+	}
 	w->queue = sparq_queue_close(w->queue);
 	return NULL;
 }
 
 /* ---- beside them ------------------------------------------------------------------- */
 
-/* NULL, unless a call failed or none was made. */
+/* NULL, unless a call failed. Once at least, however late it comes to run. */
 static void *control(void *arg)
 {
 	sparq_cache *k = arg;
-	unsigned forks = 0;
 
-	while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE)) {
+	do {
 		sparq_seq *parent = NULL, *child = NULL;
 
 		if (sparq_seq_create(k, NULL, &parent) < 0 || sparq_seq_fork(parent, 0, &child) < 0)
 			return k;
 		sparq_seq_unref(child);
 		sparq_seq_unref(parent);
-		forks++;
 		usleep(500);
-	}
-	return forks ? NULL : k;
+	} while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE));
+	return NULL;
 }
 
 static void open_worker(struct worker *w, sparq *c, sparq_cache *k)
@@ -259,6 +264,7 @@ int main(int argc, char **argv)
 		w[i].tokens = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 400;
 		open_worker(&w[i], c, k);
 	}
+	__atomic_store_n(&waiting, threads, __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < threads; i++)
 		pthread_create(&w[i].thread, NULL, work, &w[i]);
 	pthread_create(&beside, NULL, control, k);

@@ -57,7 +57,10 @@ is "$N" jq '.[0].sequences' <(ctl users --json)
 refused 1 'is attached to a session: end the program' ctl drop --cache chat s7
 exec 7>&-
 wait "$crowd"
-is $N jq length <(ctl sequences --parked --json)
+# The daemon hears of the end of the crowd's session when its control thread gets to it.
+# shellcheck disable=SC2317 # called by eventually
+all_parked() { [ "$(ctl sequences --parked --json | jq length)" = $N ]; }
+eventually all_parked || fail "not all are parked: $(ctl sequences --parked --json | jq length) of $N"
 used() { ctl status --json | jq .pool_used_bytes; }
 before=$(used)
 bytes=$(jq -r '.[] | select(.name == "s7") | .bytes' "$scratch/all")

@@ -17,6 +17,7 @@ for format in hier4 f16; do
 	survive "$format" >"$scratch/whole" || fail "$format: $(cat "$scratch/whole")"
 	survive "$format" >"$scratch/struck" 2>"$scratch/said" &
 	client=$!
+	eventually grep -qs begun "$scratch/struck" || fail "$format: not at work: $(cat "$scratch/struck")"
 	kills=0
 	while kill -0 "$client" 2>/dev/null && [ "$kills" -lt "${KILLS:-6}" ]; do
 		# One that nobody has come back to yet would be no news to the client.
