@@ -32,3 +32,5 @@ echo "$said"
 sparqctl explain --control "$control" sparq r=16 || fail "explain"
 sparqctl status --control "$control" --json | grep "\"isa\": *\"$isa\"" || fail "the daemon does not use $isa"
 stop
+# Nor did anything that is not looked at meet one.
+if dmesg | grep 'invalid opcode'; then fail "an instruction that this processor lacks"; fi

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What there is about NUMA nodes, on machines with two and with four of them: numa.sh, placement.sh,
-# figures.sh.
+# figures.sh; and where some have no memory or no processors: uneven.sh.
 #
 #   test-nodes.sh BUILD-DIRECTORY
 #
@@ -11,18 +11,19 @@ cp -r "$source/tests/unit/fixtures" "$stage/"
 stage_program daemon/sparqd daemon/sparqd-bandwidth client/sparqctl \
 	tests/system/{probe,pages,stats} tests/unit/test-{topo,pin,arena,spread}
 
-# boot NODES PART...: its output is kept.
+# boot NODES OPTION... -- PART...: its output is kept.
 status=0
 boot() {
 	local got=0
-	guest -n "$1" -p 48 -t 600 -- "${@:2}" | tee "$stage/said-$1" || got=$?
+	guest -n "$1" -p 48 -t 600 "${@:2}" | tee -a "$stage/said" || got=$?
 	[ "$got" != 77 ] || exit 77
 	[ "$got" = 0 ] || status=1
 }
-boot 2 numa 2 + placement 2 + figures
-boot 4 numa 4 + placement 4
+boot 2 -- numa 2 + placement 2 + figures
+boot 4 -- numa 4 + placement 4
+boot 4 -M 1 -P 1 -- uneven
 # What is computed does not depend on where it lies.
-[ "$(grep -h '^sums: ' "$stage"/said-* | sort | uniq -c | awk '{ print $1 }')" = 2 ] || {
+[ "$(grep '^sums: ' "$stage/said" | sort | uniq -c | awk '{ print $1 }')" = 2 ] || {
 	echo "2 and 4 nodes do not compute the same"
 	status=1
 }
