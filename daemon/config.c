@@ -77,7 +77,7 @@ static const struct key keys[] = {
 	KEY(FIELD(workers), KEY_U32, 0, 64, "0", FIXED, "threads that compute; 0: one per CPU"),
 	KEY(FIELD(pin_workers), KEY_BOOL, 0, 1, "yes", FIXED, "tie each worker to its CPU"),
 	KEY(FIELD(isa), KEY_TEXT, 0, 15, "", FIXED,
-	    "best instruction set to use: scalar, avx2, avx512, neon; empty: the CPU's best"),
+	    "best instruction set: scalar, avx2, avx512, neon, dotprod; empty: the CPU's best"),
 	KEY(FIELD(spin_us), KEY_U32, 0, 10000, "0", FIXED,
 	    "microseconds that a worker polls before it sleeps; 0: measured at start"),
 	KEY(FIELD(max_caches), KEY_U32, 1, 1 << 16, "1024", FIXED, "caches of all users"),

@@ -64,6 +64,7 @@
 #define KV_ISA_NUMBER_avx2 2
 #define KV_ISA_NUMBER_avx512 3
 #define KV_ISA_NUMBER_neon 4
+#define KV_ISA_NUMBER_dotprod 5
 #define KV_ISA_IS(isa) (KV_PASTE(KV_ISA_NUMBER_, KV_ISA) == KV_ISA_NUMBER_##isa)
 
 #define KV_FN static inline __attribute__((always_inline))

@@ -284,5 +284,10 @@ KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
 #elif KV_ISA_IS(avx2)
 #include "kernels/fast/dense-axpy-avx2.h"
 #include "kernels/fast/scan-hier4-avx2.h"
+#elif KV_ISA_IS(dotprod)
+#include "kernels/fast/scan-hier4-dotprod.h"
+
+#include "kernels/fast/dense-axpy-dotprod.h"
+#include "kernels/fast/dense-dot-dotprod.h"
 #endif
 #include "kernels/stamp.h"

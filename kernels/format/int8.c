@@ -259,5 +259,8 @@ KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
 #include "kernels/fast/dense-dot-avx512.h"
 #elif KV_ISA_IS(avx2)
 #include "kernels/fast/dense-axpy-avx2.h"
+#elif KV_ISA_IS(dotprod)
+#include "kernels/fast/dense-axpy-dotprod.h"
+#include "kernels/fast/dense-dot-dotprod.h"
 #endif
 #include "kernels/stamp.h"

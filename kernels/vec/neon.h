@@ -168,8 +168,12 @@ static inline vf vf_gather_u8(const void *p, size_t stride, size_t at)
 
 static inline void vf_gather_pair(const void *p, size_t stride, vf *ret_a, vf *ret_b)
 {
-	*ret_a = vf_gather_f16(p, stride, 0);
-	*ret_b = vf_gather_f16(p, stride, 1);
+	uint32_t x[VL];
+
+	for (unsigned i = 0; i < VL; i++)
+		memcpy(&x[i], (const char *)p + i * stride, sizeof(x[i]));
+	*ret_a = vf_from_halves(vmovn_u32(vld1q_u32(x)));
+	*ret_b = vf_from_halves(vshrn_n_u32(vld1q_u32(x), 16));
 }
 
 static inline void vf_store_f32(float *p, vf x) { vf_store(p, x); }

@@ -177,7 +177,8 @@ static void check_attention(struct check *c, const struct kv_kernels *k, const s
 	float q[DIM] = { 0 }, p[N], out[DIM] = { 0 }, kx[N * N], vx[N * N];
 	double max, sum, file[N], reference[N], lse;
 	/* Where the coarse plane is multiplied in bytes: see score_max_rel. */
-	double rel = level && !strcmp(k->isa, "avx512") ? 5e-3 : 1e-5;
+	bool bytes = !strcmp(k->isa, "avx512") || !strcmp(k->isa, "dotprod");
+	double rel = level && bytes ? 5e-3 : 1e-5;
 
 	for (unsigned i = 0; i < N; i++)
 		q[i] = (float)(json_number_at(json_get(want, "q"), i) / sqrt(N));

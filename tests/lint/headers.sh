@@ -54,8 +54,8 @@ private=$(cd "$root" && find shm numa kernels daemon client tests -name '*.h' \
 for header in $private; do
 	case $header in kernels/stage/* | kernels/fast/* | kernels/stamp.h) continue ;; esac
 	case $header:$($cc -dumpmachine) in # vocabularies of other processors
-	kernels/vec/neon.h:aarch64* | kernels/vec/avx*:x86_64*) ;;
-	kernels/vec/neon.h:* | kernels/vec/avx*) continue ;;
+	kernels/vec/neon.h:aarch64* | kernels/vec/dotprod.h:aarch64* | kernels/vec/avx*:x86_64*) ;;
+	kernels/vec/neon.h:* | kernels/vec/dotprod.h:* | kernels/vec/avx*) continue ;;
 	esac
 	grep -q '^#pragma once' "$root/$header" || continue
 	# Those of the CUDA toolkit, which need not be there.
