@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "shm/base.h"
 
 #define USAGE_STATUS 2
+#define KEPT_BYTES (16 * 1024 * 1024)
 
 static const char usage[] =
 #include "client/exporter.inc"
@@ -154,5 +156,8 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &o, &status))
 		return status;
+	/* What one scrape took is for the next: taking it anew is a fault for each page. */
+	mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+	mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 	return serve(&o) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

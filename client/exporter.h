@@ -2,9 +2,10 @@
 /*
  * sparqd-exporter: the figures of the daemon over HTTP, for whoever asks.
  *
- * One thread, asleep between requests. It reads the stats page and controls nothing; what a client
- * can make it hold is bounded: EXPORTER_CONNECTIONS at a time, each for EXPORTER_SECONDS, one
- * request each.
+ * One thread serves HTTP, another one asks the daemon; both are asleep between requests. It reads
+ * the stats page and controls nothing; what a client can make it hold is bounded:
+ * EXPORTER_CONNECTIONS at a time, each for EXPORTER_SECONDS, one request each, and of answers that
+ * have series of each sequence EXPORTER_STREAMS.
  */
 #pragma once
 
@@ -17,6 +18,7 @@
 #define EXPORTER_SOCKETS 4u /* that it may listen on, passed in by the service manager */
 #define EXPORTER_CONNECTIONS 16u
 #define EXPORTER_SECONDS 10u
+#define EXPORTER_STREAMS 8u /* each some MiB, whatever the daemon has */
 #define EXPORTER_WHY_BYTES 256u
 
 struct exporter_options {
@@ -40,6 +42,19 @@ void exporter_unlisten(
 
 /* What the header Accept asks for; NULL: there is none. */
 enum metrics_format exporter_format(const char *accept);
+
+/* ---- exporter-ask.c ---------------------------------------------------------------------- */
+
+/* Who asks the daemon, for it may be slow to answer, and others have other questions. */
+struct exporter_ask;
+struct exporter_ask *exporter_ask_new(const char *socket); /* NULL */
+/* Waits for an answer that is under way: 5 s at most. NULL. */
+struct exporter_ask *exporter_ask_free(struct exporter_ask *a);
+int exporter_ask_fd(const struct exporter_ask *a); /* readable when there is an answer */
+/* Has the page brought up to date; one question at a time. */
+void exporter_ask_begin(struct exporter_ask *a);
+/* The page, the caller's; NULL: *ret_error and `why` (SPARQ_ERROR_TEXT bytes) say why not. */
+struct stats *exporter_ask_end(struct exporter_ask *a, int *ret_error, char *why);
 
 /* ---- exporter-http.c --------------------------------------------------------------------- */
 

@@ -33,6 +33,11 @@ struct figures {
 	struct sequence_figures *sequence;
 	struct metrics_text labels;
 	uint32_t n_nodes, n_users, n_sequences;
+	uint32_t shown_from, shown_to; /* those whose turn it is */
+	/* Of the sequences: SEQUENCES_AT_ONCE slots from `slot` on; UINT32_MAX: none are. */
+	uint32_t slot;
+	uint64_t labelled_cache; /* whose name is at hand: 0: no cache's */
+	char cache_name[SPARQ_NAME_MAX + 1];
 	bool shares_far_known;
 };
 #define FIGURES_NULL                                                                               \
@@ -40,8 +45,12 @@ struct figures {
 		.header = NULL                                                                     \
 	}
 
-/* -ENOMEM, -EAGAIN as metrics_render. Sequences only if asked for. */
-int figures_read(const struct stats *s, bool sequences, struct figures *ret);
+/* All but the sequences. -ENOMEM, -EAGAIN as metrics_render. */
+int figures_read(const struct stats *s, struct figures *ret);
+/* Of so many slots the figures are held at once, whatever the daemon has: a few MiB. */
+#define SEQUENCES_AT_ONCE 16384u
+/* Those of the slots from `slot` on, in the place of others. */
+int figures_read_sequences(const struct stats *s, uint32_t slot, struct figures *f);
 void figures_deinit(struct figures *f);
 uint64_t figures_sum(const struct stats_read *r); /* over the planes */
 
@@ -75,6 +84,9 @@ static inline void text_string(struct metrics_text *t, const char *s)
 	text_put(t, s, strlen(s));
 }
 void text_number(struct metrics_text *t, uint64_t value);
+/* A sample whose labels are a text already, with the braces. */
+void text_sample(struct metrics_text *t, const char *name, size_t name_bytes, const char *labels,
+		 size_t labels_bytes, uint64_t value);
 /* Of 10^-9, exactly: 1500000 is "0.0015". */
 void text_nano(struct metrics_text *t, uint64_t value);
 /* `text`, of at most n bytes, as the value of a label, with its quotes. */

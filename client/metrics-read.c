@@ -105,21 +105,31 @@ static void label(struct metrics_text *t, const char *name, const char *value, s
 	text_quoted(t, value, n);
 }
 
-/* A sample's labels are the same in each of the families: made once. */
-static void label_sequence(const struct stats *s, const struct stats_sequence *q,
-			   struct metrics_text *t)
+/* The name of a cache, remembered: the next sequence is likely one of the same. */
+static const char *cache_name(const struct stats *s, uint64_t id, struct figures *f)
 {
 	struct stats_cache cache = { .id = 0 };
-	uint32_t slot = (uint32_t)q->cache;
-	char name[SPARQ_NAME_MAX + 1] = "";
+	uint32_t slot = (uint32_t)id;
 
-	/* The cache may have gone since the sequence was read: then it has no name any more. */
+	if (id && id == f->labelled_cache)
+		return f->cache_name;
+	f->labelled_cache = id;
+	memset(f->cache_name, 0, sizeof(f->cache_name));
+	/* It may have gone since the sequence was read: then it has no name any more. */
 	if (slot < stats_count(s, STATS_CACHE) && copy_block(s, STATS_CACHE, slot, &cache) == 0 &&
-	    cache.id == q->cache)
-		memcpy(name, cache.name, sizeof(name));
+	    cache.id == id)
+		memcpy(f->cache_name, cache.name, sizeof(f->cache_name));
+	return f->cache_name;
+}
+
+/* A sample's labels are the same in each of the families: made once. */
+static void label_sequence(const struct stats *s, const struct stats_sequence *q, struct figures *f)
+{
+	struct metrics_text *t = &f->labels;
+
 	text_string(t, "{user=\"");
 	text_number(t, q->uid);
-	label(t, "\",cache=", name, sizeof(name));
+	label(t, "\",cache=", cache_name(s, q->cache, f), sizeof(f->cache_name));
 	text_string(t, ",sequence=\"");
 	text_number(t, q->id);
 	label(t, "\",name=", q->name, sizeof(q->name));
@@ -131,7 +141,7 @@ static void add_sequence(const struct stats *s, const struct stats_sequence *q, 
 	struct sequence_figures *to = &f->sequence[f->n_sequences++];
 
 	to->labels_at = f->labels.n;
-	label_sequence(s, q, &f->labels);
+	label_sequence(s, q, f);
 	to->labels_bytes = f->labels.n - to->labels_at;
 	to->value[SEQUENCE_ROWS] = q->rows;
 	to->value[SEQUENCE_BYTES] = q->bytes;
@@ -139,27 +149,31 @@ static void add_sequence(const struct stats *s, const struct stats_sequence *q, 
 	to->value[SEQUENCE_READ] = figures_sum(&q->read);
 }
 
-static int read_sequences(const struct stats *s, struct figures *f)
+int figures_read_sequences(const struct stats *s, uint32_t slot, struct figures *f)
 {
-	uint32_t n = stats_count(s, STATS_SEQUENCE);
+	uint32_t n = stats_count(s, STATS_SEQUENCE), end = slot + MIN(n - slot, SEQUENCES_AT_ONCE);
 	struct stats_sequence one;
 	int r;
 
-	/* As many as there may be: what no sequence is put into costs addresses, not memory. */
-	f->sequence = malloc((n + (size_t)1) * sizeof(*f->sequence));
+	if (!f->sequence)
+		f->sequence = malloc(SEQUENCES_AT_ONCE * sizeof(*f->sequence));
 	if (!f->sequence)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
+	f->slot = UINT32_MAX;
+	f->n_sequences = 0;
+	f->labels.n = 0;
+	for (uint32_t i = slot; i < end; i++) {
 		r = copy_block(s, STATS_SEQUENCE, i, &one);
 		if (r < 0)
 			return r;
 		if (one.id)
 			add_sequence(s, &one, f);
 	}
+	f->slot = slot;
 	return f->labels.failed ? -ENOMEM : 0;
 }
 
-int figures_read(const struct stats *s, bool sequences, struct figures *ret)
+int figures_read(const struct stats *s, struct figures *ret)
 {
 	CLEANUP(figures_deinit) struct figures f = FIGURES_NULL;
 	int r;
@@ -171,8 +185,7 @@ int figures_read(const struct stats *s, bool sequences, struct figures *ret)
 	if ((r = read_workers(s, &f)) < 0 || (r = read_nodes(s, &f)) < 0 ||
 	    (r = read_users(s, &f)) < 0)
 		return r;
-	if (sequences && (r = read_sequences(s, &f)) < 0)
-		return r;
+	f.slot = UINT32_MAX;
 	*ret = STEAL(f, (struct figures)FIGURES_NULL);
 	return 0;
 }

@@ -442,11 +442,13 @@ void metrics_show_user_read(struct render *r)
 
 void metrics_show_sequence(struct render *r)
 {
-	for (unsigned i = 0; i < r->figures->n_sequences; i++) {
-		const struct sequence_figures *s = &r->figures->sequence[i];
+	const struct figures *f = r->figures;
+	size_t n = strlen(r->metric->name);
 
-		text_string(r->text, r->metric->name);
-		text_put(r->text, r->figures->labels.data + s->labels_at, s->labels_bytes);
-		sample_number(r, s->value[r->metric->at]);
+	for (uint32_t i = f->shown_from; i < f->shown_to; i++) {
+		const struct sequence_figures *s = &f->sequence[i];
+
+		text_sample(r->text, r->metric->name, n, f->labels.data + s->labels_at,
+			    s->labels_bytes, s->value[r->metric->at]);
 	}
 }

@@ -43,16 +43,40 @@ void text_put(struct metrics_text *t, const char *bytes, size_t n)
 	t->n += n;
 }
 
+/* Its digits, at the end of `ret`; where they begin. */
+static size_t digits_of(uint64_t value, char ret[20])
+{
+	size_t at = 20;
+
+	do {
+		ret[--at] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value);
+	return at;
+}
+
 void text_number(struct metrics_text *t, uint64_t value)
 {
 	char digits[20];
-	size_t at = sizeof(digits);
+	size_t at = digits_of(value, digits);
 
-	do {
-		digits[--at] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value);
 	text_put(t, digits + at, sizeof(digits) - at);
+}
+
+void text_sample(struct metrics_text *t, const char *name, size_t name_bytes, const char *labels,
+		 size_t labels_bytes, uint64_t value)
+{
+	char digits[20], *to;
+	size_t at = digits_of(value, digits), n = name_bytes + labels_bytes + sizeof(digits) - at;
+
+	if (!text_reserve(t, n + 1))
+		return;
+	to = t->data + t->n;
+	memcpy(to, name, name_bytes);
+	memcpy(to + name_bytes, labels, labels_bytes);
+	memcpy(to + name_bytes + labels_bytes, digits + at, sizeof(digits) - at);
+	to[n] = '\n';
+	t->n += n + 1;
 }
 
 void text_nano(struct metrics_text *t, uint64_t value)
@@ -71,16 +95,34 @@ void text_nano(struct metrics_text *t, uint64_t value)
 	text_put(t, digits, n);
 }
 
+/* Of the beginning that stands for itself. */
+static size_t plain_length(const char *text, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && text[i] >= ' ' && text[i] <= '~' && text[i] != '\\' && text[i] != '"')
+		i++;
+	return i;
+}
+
+static void put_odd(struct metrics_text *t, char c)
+{
+	if (c == '\\' || c == '"')
+		text_put(t, "\\", 1);
+	/* Both formats are UTF-8; what is not ASCII came from no name of ours. */
+	text_put(t, c < ' ' || c > '~' ? "?" : &c, 1);
+}
+
 void text_quoted(struct metrics_text *t, const char *text, size_t n)
 {
 	text_put(t, "\"", 1);
-	for (size_t i = 0; i < n && text[i]; i++) {
-		char c = text[i];
+	for (size_t i = 0; i < n && text[i];) {
+		size_t plain = plain_length(text + i, n - i);
 
-		if (c == '\\' || c == '"')
-			text_put(t, "\\", 1);
-		/* Both formats are UTF-8; what is not ASCII came from no name of ours. */
-		text_put(t, c < ' ' || c > '~' ? "?" : &c, 1);
+		text_put(t, text + i, plain);
+		i += plain;
+		if (i < n && text[i])
+			put_odd(t, text[i++]);
 	}
 	text_put(t, "\"", 1);
 }

@@ -41,6 +41,16 @@ void metrics_text_deinit(struct metrics_text *t);
 int metrics_render(const struct stats *s, const struct metrics_options *o,
 		   struct metrics_text *ret);
 
+/* The same in parts, so that a daemon with a million sequences needs no more memory than one with a
+ * few. `s` stays as long as the stream; a sequence that comes or goes between two parts is in some
+ * families and not in others. */
+struct metrics_stream;
+int metrics_stream_open(const struct stats *s, const struct metrics_options *o,
+			struct metrics_stream **ret);
+struct metrics_stream *metrics_stream_close(struct metrics_stream *m); /* NULL */
+/* Adds the next part to `text`: 1; 0: there is none; -errno as metrics_render. */
+int metrics_stream_next(struct metrics_stream *m, struct metrics_text *text);
+
 /* The table, for tests. NULL: there is no i-th. */
 struct metric;
 const struct metric *metrics_at(unsigned i);

@@ -18,11 +18,25 @@
 /* A writer is at work for less than a microsecond, unless its thread loses the CPU. */
 #define COPY_TRIES 1000u
 
+struct shared_page {
+	struct segment page;
+	uint32_t readers; /* atomic */
+};
+
 struct stats {
 	char *path;
-	int socket; /* stays open; its end is the daemon's */
-	struct segment page;
+	int socket; /* stays open; its end is the daemon's. -1: shared */
+	struct shared_page *shared;
 };
+
+static struct shared_page *page_put(struct shared_page *p)
+{
+	if (p && fetch_sub(&p->readers, 1u) == 1) {
+		segment_deinit(&p->page);
+		free(p);
+	}
+	return NULL;
+}
 
 static const size_t block_bytes[STATS_KINDS] = {
 	[STATS_CONTROL] = sizeof(struct stats_control),
@@ -77,20 +91,27 @@ static int check_page(const struct segment *page, char *why)
 	return 0;
 }
 
-static int map_page(int *fd, uint64_t bytes, struct segment *ret, char *why)
+static int map_page(int *fd, uint64_t bytes, struct shared_page **ret, char *why)
 {
-	struct segment page = SEGMENT_NULL;
-	int r = segment_map(*fd, bytes, false, &page);
+	struct shared_page *p = calloc(1, sizeof(*p));
+	int r;
 
+	if (!p)
+		return fail(why, -ENOMEM, "out of memory");
+	p->page = SEGMENT_NULL;
+	p->readers = 1;
+	r = segment_map(*fd, bytes, false, &p->page);
 	if (r < 0)
-		return fail(why, r, "cannot map the stats page: %s", strerror(-r));
-	*fd = -1;
-	r = check_page(&page, why);
+		fail(why, r, "cannot map the stats page: %s", strerror(-r));
+	else
+		*fd = -1;
+	if (r == 0)
+		r = check_page(&p->page, why);
 	if (r < 0) {
-		segment_deinit(&page);
+		page_put(p);
 		return r;
 	}
-	*ret = page;
+	*ret = p;
 	return 0;
 }
 
@@ -114,7 +135,7 @@ static int ask(int socket, struct sparq_msg_stats *ret, int *ret_fd, char *why)
 
 static int connect_page(struct stats *s, char *why)
 {
-	struct segment page = SEGMENT_NULL;
+	struct shared_page *page = NULL;
 	struct sparq_msg_stats reply;
 	CLOSE_FD int socket = -1;
 	CLOSE_FD int fd = -1;
@@ -130,9 +151,9 @@ static int connect_page(struct stats *s, char *why)
 	if (r < 0)
 		return r;
 	close_fd(&s->socket);
-	segment_deinit(&s->page);
+	page_put(s->shared);
 	s->socket = STEAL_FD(socket);
-	s->page = page;
+	s->shared = page;
 	return 0;
 }
 
@@ -144,7 +165,6 @@ int stats_open(const char *socket, struct stats **ret, char *why)
 	if (!s)
 		return fail(why, -ENOMEM, "out of memory");
 	s->socket = -1;
-	s->page = SEGMENT_NULL;
 	if (!socket)
 		socket = secure_getenv("SPARQ_SOCKET");
 	s->path = strdup(socket ? socket : SPARQ_SOCKET_PATH);
@@ -162,10 +182,22 @@ struct stats *stats_close(struct stats *s)
 	if (!s)
 		return NULL;
 	close_fd(&s->socket);
-	segment_deinit(&s->page);
+	page_put(s->shared);
 	free(s->path);
 	free(s);
 	return NULL;
+}
+
+struct stats *stats_share(const struct stats *s)
+{
+	struct stats *other = calloc(1, sizeof(*other));
+
+	if (!other)
+		return NULL;
+	other->socket = -1;
+	other->shared = s->shared;
+	fetch_add(&other->shared->readers, 1u);
+	return other;
 }
 
 int stats_refresh(struct stats *s, char *why)
@@ -189,7 +221,7 @@ int stats_refresh(struct stats *s, char *why)
 
 const struct stats_header *stats_header(const struct stats *s)
 {
-	return s->page.base;
+	return s->shared->page.base;
 }
 
 uint32_t stats_count(const struct stats *s, enum stats_kind kind)
@@ -211,7 +243,8 @@ int stats_copy(const struct stats *s, enum stats_kind kind, uint32_t index, void
 
 	if (index >= section->n)
 		return -ENOENT;
-	block = (const uint8_t *)s->page.base + section->at + (uint64_t)section->stride * index;
+	block = (const uint8_t *)s->shared->page.base + section->at +
+		(uint64_t)section->stride * index;
 	for (unsigned i = 0; i < COPY_TRIES; i++) {
 		const uint32_t *seq = (const uint32_t *)(const void *)block;
 		uint32_t before = load_acquire(seq);

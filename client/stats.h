@@ -26,6 +26,9 @@ struct stats;
  * (SPARQ_ERROR_TEXT bytes), a sentence: -EACCES if the page is not for this user. */
 int stats_open(const char *socket, struct stats **ret, char *why);
 struct stats *stats_close(struct stats *s); /* NULL */
+/* The same page for another reader, as long as that likes: refreshing the first, or closing it,
+ * takes nothing from it. It is not refreshed itself. NULL: out of memory. */
+struct stats *stats_share(const struct stats *s);
 
 /* Has the daemon bring up to date what is not counted as it happens: gauges, what the nodes'
  * counters say. 1: another daemon serves by now, and its page is what is read from here on

@@ -52,6 +52,19 @@ start_daemon catalogue_bytes=64M max_sequences=16384 user_sequences=16384
 [ "$(figure sparq_generation)" != "$before" ] || fail "it shows the page of the daemon before"
 echo "ok: without a daemon, with one, with the next"
 
+# A daemon that does not answer: whoever asks for its figures waits, nobody else does.
+kill -STOP "$daemon_pid"
+figure sparq_up >"$scratch/hung" &
+asking=$!
+sleep 0.3
+[ "$(get -o /dev/null -w '%{http_code} %{time_total}' http://x/-/healthy | awk '{ print ($1 == 200 && $2 < 1) }')" = 1 ] ||
+	fail "/-/healthy waits for a daemon that does not answer"
+wait "$asking"
+kill -CONT "$daemon_pid"
+[ "$(cat "$scratch/hung")" = 0 ] || fail "sparq_up of a daemon that does not answer: $(cat "$scratch/hung")"
+[ "$(figure sparq_up)" = 1 ] || fail "sparq_up when it answers again"
+echo "ok: a daemon that hangs"
+
 [ "$(status_of http://x/metrics)" = 200 ] || fail "GET"
 [ "$(status_of -I http://x/metrics)" = 200 ] || fail "HEAD"
 [ "$(status_of http://x/-/healthy)" = 200 ] || fail "/-/healthy"

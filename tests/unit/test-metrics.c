@@ -256,6 +256,41 @@ static void test_sequences(void **state)
 	page_deinit(&page);
 }
 
+/* More than are held at once: whoever has a million of them must not need memory for a million. */
+static void test_many_sequences(void **state)
+{
+	const struct metrics_options o = { .format = METRICS_OPENMETRICS, .sequences = true };
+	struct metrics_text whole = METRICS_TEXT_NULL, part = METRICS_TEXT_NULL;
+	const uint32_t n = 40000;
+	struct metrics_stream *m;
+	const struct metric *one;
+	struct stats page;
+	size_t at = 0;
+
+	page_busy(&page, n);
+	assert_int_equal(metrics_render(&page, &o, &whole), 0);
+	assert_int_equal(metrics_stream_open(&page, &o, &m), 0);
+	while (metrics_stream_next(m, &part) > 0) {
+		assert_in_range(part.n, 1, 64 << 10);
+		assert_memory_equal(whole.data + at, part.data, part.n);
+		at += part.n;
+		part.n = 0;
+	}
+	assert_int_equal(at, whole.n);
+	metrics_stream_close(m);
+	text_put(&whole, "", 1);
+	for (unsigned i = 0; (one = metrics_at(i)); i++)
+		if (one->is_sequence)
+			assert_int_equal(count_samples(whole.data, one), n);
+	assert_value(whole.data,
+		     "sparq_sequence_rows{user=\"1000\",cache=\"chat\",sequence=\"12884941887\","
+		     "name=\"turn-39999\"}",
+		     "40000");
+	metrics_text_deinit(&whole);
+	metrics_text_deinit(&part);
+	page_deinit(&page);
+}
+
 static void test_formats(void **state)
 {
 	struct stats page;
@@ -331,11 +366,11 @@ static void test_words(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_first_scrape), cmocka_unit_test(test_absent),
-		cmocka_unit_test(test_figures),      cmocka_unit_test(test_sequences),
-		cmocka_unit_test(test_formats),      cmocka_unit_test(test_away),
-		cmocka_unit_test(test_busy_writer),  cmocka_unit_test(test_text),
-		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_first_scrape),   cmocka_unit_test(test_absent),
+		cmocka_unit_test(test_figures),        cmocka_unit_test(test_sequences),
+		cmocka_unit_test(test_many_sequences), cmocka_unit_test(test_formats),
+		cmocka_unit_test(test_away),           cmocka_unit_test(test_busy_writer),
+		cmocka_unit_test(test_text),           cmocka_unit_test(test_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
