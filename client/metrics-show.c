@@ -24,9 +24,10 @@ static const char *const plane_names[] = {
 };
 _Static_assert(ARRAY_SIZE(plane_names) == SPARQ_PLANES, "each plane has its word");
 static const char *const reason_names[] = {
-	"none",      "op",    "flags",    "class",  "layer",       "unused",   "items", "sequence",
-	"duplicate", "cache", "address",  "stride", "rows",        "queries",  "row",   "busy",
-	"budget",    "pool",  "deadline", "linked", "unsupported", "reserved", "quota", "catalogue",
+	"none",     "op",        "flags",     "class",   "layer",    "unused", "items",
+	"sequence", "duplicate", "cache",     "address", "stride",   "rows",   "queries",
+	"row",      "busy",      "budget",    "pool",    "deadline", "linked", "unsupported",
+	"reserved", "quota",     "catalogue", "device",
 };
 _Static_assert(ARRAY_SIZE(reason_names) == SPARQ_REASONS, "each reason has its word");
 static const char *const fault_names[] = {

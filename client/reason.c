@@ -29,6 +29,7 @@ static const char *const reasons[SPARQ_REASONS] = {
 	[SPARQ_REASON_RESERVED] = "a reserved field is not 0",
 	[SPARQ_REASON_QUOTA] = "the quota of the user is spent: user_bytes",
 	[SPARQ_REASON_CATALOGUE] = "the catalogue of the daemon is full: catalogue_bytes",
+	[SPARQ_REASON_DEVICE] = "the device of the cache is lost, or its memory is full",
 };
 
 const char *sparq_reason(uint32_t reason)

@@ -34,6 +34,9 @@ int cache_attach(struct store *s, const struct user *user, uint64_t id, const ch
 		return why_fail(why, ENOENT, "there is no cache %#" PRIx64, id);
 	if (!c)
 		return why_fail(why, ENOENT, "there is no cache \"%s\"", name);
+	/* Whose device cannot be opened is attached all the same: it has rows. */
+	if (c->device && device_open(c->device, why) == DEVICE_LATER)
+		return DEVICE_LATER;
 	c->n_sessions++;
 	*ret = c;
 	return 0;

@@ -210,8 +210,6 @@ static int check_words(const struct cache_record *r, char *why)
 	struct format_list formats;
 	int error;
 
-	if (strcmp(r->device, "cpu"))
-		return why_fail(why, EOPNOTSUPP, "device \"%.32s\": this build has cpu", r->device);
 	error = format_list_parse("k_format", r->k_format, r->layers, &formats, why);
 	if (error == 0)
 		error = format_list_parse("v_format", r->v_format, r->layers, &formats, why);

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "daemon/cache-params.h"
-#include "daemon/layer.h"
 #include "daemon/format-list.h"
+#include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
 #include "daemon/seq.h"
@@ -142,6 +142,8 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 		c->parts = &s->parts;
 	r = cache_params_settle(params, c->args, &c->spaces, why);
 	if (r == 0)
+		r = devices_find(s->devices, params->device, &c->device, why);
+	if (r == 0)
 		r = check_fits(c, why);
 	if (r < 0)
 		return r;
@@ -208,6 +210,25 @@ static int settle_placement(const struct store *s, struct cache_record *params, 
 	return r;
 }
 
+/* 0: it is open, or what it is wanted for needs none. */
+static int open_device(struct store *s, const char *name, char *why)
+{
+	struct device *device;
+	int r = devices_find(s->devices, name, &device, why);
+
+	return r == 0 && device ? device_open(device, why) : r;
+}
+
+/* Nothing is left to another processor that the device was asked to do. */
+static int check_device(const struct cache *c, char *why)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && c->device && i < c->spaces.n; i++)
+		r = device_serves(c->device, &c->spaces.space[i], why);
+	return r;
+}
+
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why)
 {
@@ -220,14 +241,19 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 	if (r < 0)
 		return r;
 	c = cache_find_named(s, user, params.name);
-	if (c)
+	r = open_device(s, params.device, why);
+	/* What a device fails to do is no reason to keep a cache from who has rows there. */
+	if (c && r != DEVICE_LATER)
 		return attach(c, &params, ret, why);
-	r = settle_placement(s, &params, why);
+	if (r == 0)
+		r = settle_placement(s, &params, why);
 	if (r == 0)
 		r = build(s, user->uid, &params, &c, why);
-	if (r < 0)
+	if (r)
 		return r;
-	r = take_slot(s, user, &slot, why);
+	r = check_device(c, why);
+	if (r == 0)
+		r = take_slot(s, user, &slot, why);
 	if (r < 0) {
 		users_put(s->users, c->user);
 		free(c);
@@ -376,6 +402,19 @@ void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret)
 
 /* ---- charging --------------------------------------------------------------------- */
 
+/* Its user, for what lies on a device as well. */
+static int charge_user(struct cache *c, uint64_t bytes)
+{
+	int r = user_charge(c->user, USER_BYTES, bytes);
+
+	if (r < 0 || !c->device)
+		return r;
+	r = user_charge(c->user, USER_DEVICE_BYTES, bytes);
+	if (r < 0)
+		user_refund(c->user, USER_BYTES, bytes);
+	return r;
+}
+
 int cache_charge(struct cache *c, uint64_t bytes)
 {
 	uint64_t limit = c->budget_bytes ? c->budget_bytes : UINT64_MAX;
@@ -386,7 +425,7 @@ int cache_charge(struct cache *c, uint64_t bytes)
 		if (now > limit || bytes > limit - now)
 			return -ENOSPC;
 	} while (!compare_exchange(&c->charged_bytes, &now, now + bytes));
-	r = user_charge(c->user, USER_BYTES, bytes);
+	r = charge_user(c, bytes);
 	if (r < 0)
 		fetch_sub(&c->charged_bytes, bytes);
 	return r;
@@ -399,10 +438,14 @@ void cache_refund(struct cache *c, uint64_t bytes)
 	assert(before >= bytes);
 	(void)before;
 	user_refund(c->user, USER_BYTES, bytes);
+	if (c->device)
+		user_refund(c->user, USER_DEVICE_BYTES, bytes);
 }
 
 void cache_restore(struct cache *c, uint64_t bytes)
 {
 	fetch_add(&c->charged_bytes, bytes);
 	user_restore(c->user, USER_BYTES, bytes);
+	if (c->device)
+		user_restore(c->user, USER_DEVICE_BYTES, bytes);
 }

@@ -12,6 +12,7 @@
 #include "daemon/cache-params.h"
 #include "daemon/catalogue.h"
 #include "daemon/channels.h"
+#include "daemon/device.h"
 #include "daemon/prefix.h"
 #include "daemon/shortage.h"
 #include "daemon/spread.h"
@@ -51,6 +52,7 @@ struct cache {
 	enum on_disconnect on_disconnect;
 	enum evict_policy evict;
 	enum spread spread;
+	struct device *device; /* that runs its steps; NULL: none */
 	const struct kv_parts *parts; /* of striped pages; NULL: it has none */
 	struct pressure pressure; /* on its budget */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */
@@ -83,6 +85,7 @@ struct store {
 	struct users *users;
 	struct spill *spill; /* NULL: nothing is */
 	struct auditor *auditor; /* NULL: nothing is audited */
+	struct devices *devices; /* NULL: there are none */
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
 	struct table *tables;     /* by first block: what is derived of each (table.h) */
@@ -105,7 +108,8 @@ void store_deinit(struct store *s);
 /* Creates, or attaches to an equal one of the same uid and name. The options text of the message is
  * "key=value" words: those of the policy, and those of cache-params.c. -EINVAL, -EOPNOTSUPP,
  * -EEXIST, -EDQUOT, -ENOSPC with `why` (SPARQ_ERROR_TEXT bytes) naming the parameter,
- * its value and what is allowed, or the first one that differs. */
+ * its value and what is allowed, or the first one that differs. DEVICE_LATER: its device is being
+ * opened; so with cache_attach. */
 int cache_create(struct store *s, struct user *user, const struct sparq_msg_cache_create *m,
 		 struct cache **ret, char *why);
 /* Builds the one of a LIVE record whose checksum agrees; no session holds it. -EUCLEAN with `why`,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Channel tables in the catalogue: see channels.h. */
-#include "daemon/audit.h"
 #include "daemon/channels.h"
+#include "daemon/audit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -36,6 +36,10 @@ static int take_page(struct seq *s, struct page_size size, unsigned node, page_r
 
 	if (pool_take(pool, node, size, s->cache->user->uid, ret) < 0)
 		return lack(s, LIMIT_POOL, pool_charge(pool, size));
+	/* Whatever a device had of it: what is written to it before a table leads there needs no
+	 * word more. */
+	if (s->cache->device)
+		device_wrote_page(s->cache->device, *ret, size);
 	return 0;
 }
 

@@ -110,6 +110,12 @@ static const struct key keys[] = {
 	KEY(FIELD(audit), KEY_U32, 0, 1u << 30, "4096", RELOAD,
 	    "of steps that read a part of their rows, one in so many is computed again over "
 	    "all and compared; 0: none"),
+	KEY(FIELD(cuda_module), KEY_TEXT, 1, CONFIG_PATH_MAX - 1, SPARQ_CUDA_MODULE, FIXED,
+	    "the program of caches with device=cuda:N"),
+	KEY(FIELD(device_bytes), KEY_BYTES, 0, UINT64_MAX, "0", FIXED,
+	    "memory of each device for copies of rows; 0: three quarters of what is free"),
+	KEY(FIELD(user_device_bytes), KEY_BYTES, 0, UINT64_MAX, "0", RELOAD,
+	    "rows of one user in caches on devices; 0: no limit but user_bytes"),
 	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
 	    "deadline of an entry that names none; 0: none"),
 	KEY(FIELD(reattach_s), KEY_U32, 0, 30 * 86400, "60", FIXED,

@@ -47,6 +47,9 @@ struct config {
 	uint32_t spill_idle_s;           /* 0: nothing is spilled ahead of need */
 	uint32_t spill_depth;            /* pieces under way, each way */
 	uint32_t audit;             /* one step in so many; 0: none */
+	char cuda_module[CONFIG_PATH_MAX];
+	uint64_t device_bytes;      /* copies of rows, of each device; 0: of what is free */
+	uint64_t user_device_bytes; /* rows of caches on devices; 0: no limit but user_bytes */
 	uint32_t timeout_us;        /* default of an entry, 0: none */
 	uint32_t reattach_s;        /* of what a restart found and nobody took up */
 	uint32_t keeper_watchdog_s; /* sparqd --keeper; 0: none */

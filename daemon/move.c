@@ -336,6 +336,8 @@ static int64_t move_one(struct mover *m, struct moving *v)
 		seq_end_borrow(v->seq);
 		return -EAGAIN;
 	}
+	if (v->seq->cache->device)
+		device_wrote_page(v->seq->cache->device, v->new, v->size);
 	POINT(move_taken);
 	return v->open ? move_held(m, v) : move_sealed(m, v);
 }

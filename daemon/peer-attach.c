@@ -35,6 +35,8 @@ int peer_cache_attach(struct peer *p, union message *m, char *why)
 	struct cache *cache;
 	int r = cache_attach(&p->server->store, p->user, request.cache, request.name, &cache, why);
 
+	if (r == DEVICE_LATER)
+		return peer_await_device(p);
 	if (r == 0)
 		r = peer_hold_cache(p, cache, why);
 	if (r < 0)

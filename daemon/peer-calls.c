@@ -16,26 +16,26 @@ _Static_assert(SPARQ_ERROR_TEXT == KV_ERROR_TEXT, "texts of kernels go to client
 
 /* ---- the daemon ----------------------------------------------------------- */
 
-static const char *format_at(uint32_t i)
+static const char *format_at(const struct server *s, uint32_t i)
 {
 	return kv_format_at(i);
 }
 
-static const char *policy_at(uint32_t i)
+static const char *policy_at(const struct server *s, uint32_t i)
 {
 	const struct kv_policy *policy = kv_policy_at(i, true);
 
 	return policy ? policy->name : NULL;
 }
 
-static const char *device_at(uint32_t i)
+static const char *device_at(const struct server *s, uint32_t i)
 {
-	return i == 0 ? "cpu" : NULL;
+	return devices_name(s->store.devices, i);
 }
 
 static const struct {
 	const char *kind;
-	const char *(*at)(uint32_t i);
+	const char *(*at)(const struct server *s, uint32_t i);
 } names[] = {
 	{ "format", format_at },
 	{ "policy", policy_at },
@@ -51,7 +51,7 @@ static int call_name(struct peer *p, union message *m, char *why)
 
 		if (strcmp(request.kind, names[i].kind) != 0)
 			continue;
-		name = names[i].at(request.index);
+		name = names[i].at(p->server, request.index);
 		if (!name)
 			return PEER_REFUSE(-ENOENT, "there is no %s number %" PRIu32, request.kind,
 					   request.index);
@@ -172,6 +172,8 @@ static int call_cache_create(struct peer *p, union message *m, char *why)
 	struct cache *cache;
 	int r = cache_create(&p->server->store, p->user, &m->cache_create, &cache, why);
 
+	if (r == DEVICE_LATER)
+		return peer_await_device(p);
 	if (r == 0)
 		r = peer_hold_cache(p, cache, why);
 	if (r < 0)

@@ -315,12 +315,27 @@ void peer_look_for_room(struct peer *p)
 	}
 }
 
+int peer_await_device(struct peer *p)
+{
+	p->wants_device = true;
+	return PEER_LATER;
+}
+
+void peer_look_for_device(struct peer *p)
+{
+	if (p->wants_device && p->state == PEER_SERVING) {
+		p->wants_device = false;
+		on_ready(&p->wait, 0, "");
+	}
+}
+
 static void on_peer(void *arg, uint32_t events)
 {
 	struct peer *p = arg;
 	int r = 1;
 
-	if (p->wait.seq || p->wants_room) /* all that is asked for is whether it is still there */
+	if (p->wait.seq || p->wants_room ||
+	    p->wants_device) /* all that is asked for is whether it is still there */
 		r = -ECONNRESET;
 	else if (p->out_pending)
 		r = events & (POLLERR | POLLHUP) ? -ECONNRESET : flush(p);

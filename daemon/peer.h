@@ -61,6 +61,7 @@ struct peer {
 	bool out_pending, close_after;
 	struct spill_wait wait; /* the request in `out` comes again when that is over */
 	bool wants_room;        /* so does it when there may be room */
+	bool wants_device;      /* and when a device has opened, or failed to */
 };
 
 /* Takes the connection; closes it if even refusing it would be too much. */
@@ -108,6 +109,9 @@ int peer_await(struct peer *p, struct seq *s, char *why);
 /* A call has failed with *error: true if there is room now, and it is worth making again; else
  * *error is what it returns, PEER_LATER if room is on its way. */
 bool peer_has_room(struct peer *p, int *error);
+/* Its device is being opened: PEER_LATER. */
+int peer_await_device(struct peer *p);
+void peer_look_for_device(struct peer *p);
 /* Something was spilled, or failed to be: those who wait for room try again. */
 void peer_look_for_room(struct peer *p);
 

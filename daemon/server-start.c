@@ -254,6 +254,7 @@ static void server_deinit(struct server *s)
 	workers_stop(s->workers);
 	s->store.auditor = audit_close(s->store.auditor);
 	rebalance_end(&s->rebalance);
+	s->store.devices = devices_free(s->store.devices);
 	s->calibration = calibrate_free(s->calibration);
 	fault_close();
 	s->spill = spill_close(s->spill);
@@ -267,6 +268,7 @@ static void server_deinit(struct server *s)
 	stats_page_deinit(&s->stats);
 	kept_deinit(&s->kept);
 	close_fd(&s->signal_fd);
+	close_fd(&s->device_fd);
 	close_fd(&s->fault_fd);
 }
 
@@ -278,12 +280,14 @@ int server_run(const struct server_args *args, const struct config *c)
 		.session_listener = LISTENER_NULL,
 		.control_listener = LISTENER_NULL,
 		.signal_fd = -1,
+		.device_fd = -1,
 		.fault_fd = -1,
 		.signals = LOOP_SOURCE_NULL,
 		.faults = LOOP_SOURCE_NULL,
 		.events = LOOP_SOURCE_NULL,
 		.room = LOOP_SOURCE_NULL,
 		.audits = LOOP_SOURCE_NULL,
+		.device = LOOP_SOURCE_NULL,
 		.page = SEGMENT_NULL,
 		.stats = STATS_PAGE_NULL,
 		.kept = KEPT_NULL,

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "daemon/point.h"
@@ -225,6 +226,21 @@ static int open_spill(struct server *s)
 	return r;
 }
 
+/* Nothing of them is taken before a cache asks for one. */
+static int make_devices(struct server *s)
+{
+	struct devices_params params = {
+		.pool = &s->placement.pool,
+		.arena = s->placement.arena,
+		.n_arenas = s->placement.n,
+		.module = s->config.cuda_module,
+		.memory_bytes = s->config.device_bytes,
+	};
+
+	s->device_fd = params.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return s->device_fd < 0 ? -errno : devices_new(&params, &s->store.devices);
+}
+
 /* ---- either ------------------------------------------------------------------------- */
 
 int server_open_store(struct server *s)
@@ -246,6 +262,8 @@ int server_open_store(struct server *s)
 	if (r == 0)
 		r = server_open_stats(s);
 	s->store.spread = s->config.placement;
+	if (r == 0)
+		r = make_devices(s);
 	if (r == 0)
 		r = evict_init(&s->evictor, &s->store);
 	if (r == 0)

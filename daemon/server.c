@@ -62,6 +62,7 @@ void server_limit_users(struct server *s)
 		[USER_CACHES] = c->user_caches,
 		[USER_SEQUENCES] = c->user_sequences,
 		[USER_SPILLED] = c->user_spill_bytes ? c->user_spill_bytes : UINT64_MAX,
+		[USER_DEVICE_BYTES] = c->user_device_bytes ? c->user_device_bytes : UINT64_MAX,
 	};
 
 	users_limit(&s->users, limit);
@@ -171,6 +172,20 @@ static void on_room(void *arg, uint32_t events)
 	evict_ahead(&s->evictor);
 }
 
+static void on_device(void *arg, uint32_t events)
+{
+	struct server *s = arg;
+	uint64_t n;
+
+	if (read(s->device_fd, &n, sizeof(n)) < 0)
+		return;
+	devices_tell(s->store.devices);
+	for (struct peer *p = s->peers, *next; p; p = next) {
+		next = p->next;
+		peer_look_for_device(p);
+	}
+}
+
 /* A SIGBUS in a segment was caught: its client goes, nobody else notices. */
 static void on_fault(void *arg, uint32_t events)
 {
@@ -222,6 +237,8 @@ int server_watch(struct server *s)
 			     on_worker_event, s);
 	if (r == 0 && s->workers)
 		r = loop_add(s->loop, &s->room, s->store.room_fd, POLLIN, on_room, s);
+	if (r == 0 && s->workers)
+		r = loop_add(s->loop, &s->device, s->device_fd, POLLIN, on_device, s);
 	if (r == 0)
 		r = listener_start(&s->session_listener, s->loop, accept_peer, s);
 	if (r == 0)

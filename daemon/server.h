@@ -67,12 +67,13 @@ struct server {
 	struct loop_timer stats_timer;   /* its next part */
 	struct calibration *calibration; /* the last one; NULL: none was asked for */
 	struct spill *spill;
+	int device_fd;
 	struct workers *workers;
 	uint32_t rings[SERVER_MAX_WORKERS]; /* attached to each */
 
 	struct listener session_listener, control_listener;
 	int signal_fd, fault_fd;
-	struct loop_source signals, faults, events, room, audits;
+	struct loop_source signals, faults, events, room, audits, device;
 	struct loop_timer heartbeat, watchdog, sweep, status, deadline, reattach;
 
 	struct peer *peers;

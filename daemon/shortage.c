@@ -10,7 +10,7 @@
 #include "shm/sparq-abi.h"
 
 const char *const limit_names[LIMITS] = {
-	[LIMIT_NONE] = "ahead",   [LIMIT_BUDGET] = "budget",       [LIMIT_QUOTA] = "quota",
+	[LIMIT_NONE] = "ahead",  [LIMIT_BUDGET] = "budget",       [LIMIT_QUOTA] = "quota",
 	[LIMIT_POOL] = "pool",   [LIMIT_CATALOGUE] = "catalogue", [LIMIT_SEQUENCES] = "sequences",
 	[LIMIT_SLOTS] = "slots",
 };

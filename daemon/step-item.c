@@ -142,6 +142,9 @@ static bool flush_one(struct stepper *s, struct step_item *i, uint32_t layer)
 	} else {
 		board_run_alone(&s->board, &s->hand);
 	}
+	if (i->seq->cache->device)
+		kv_visit_tile(f.space, f.view.parts, &f.extent, f.slot, device_wrote,
+			      i->seq->cache->device);
 	seq_flush_commit(i->seq, layer);
 	step_stats_flush(s, f.space, &f.view);
 	return true;
@@ -190,6 +193,8 @@ static int write_rows(struct stepper *s, struct step_item *i, uint32_t have, uin
 	POINT(append_reserved);
 	BREAK_ORDER(seq_commit(i->seq, layer, have + n));
 	kv_write(space, &view, have, n, (uint8_t *)item_arena(s, i->in.kv) + skip * stride, stride);
+	if (i->seq->cache->device)
+		kv_visit_rows(space, &view, have, n, device_wrote, i->seq->cache->device);
 	i->written_rows = n;
 	i->written_bytes = n * packed;
 	POINT(append_written);
@@ -282,8 +287,7 @@ static bool is_ending(const struct stepper *s)
 	return load_relaxed(&s->queue->session->ending);
 }
 
-/* Too late, or for nobody: a wave is not run to its end for that. */
-static bool is_over(const struct stepper *s)
+bool step_is_over(const struct stepper *s)
 {
 	return is_ending(s) || is_late(s);
 }
@@ -292,7 +296,7 @@ static void head_share(struct board_task *t, uint32_t share)
 {
 	struct step_head *h = container_of(t, struct step_head, task);
 
-	if (is_over(h->stepper))
+	if (step_is_over(h->stepper))
 		store_relaxed(&h->cut, 1);
 	else
 		kv_exec_share(&h->exec, share);
@@ -307,10 +311,8 @@ static uint32_t head_node(const struct board_task *t, uint32_t share)
 	return pool_node_at(h->stepper->store->pool, kv_exec_share_at(&h->exec, share));
 }
 
-/* The last of the head's shares is done: its selection, and o and lse straight into the arena. */
-static void head_finish(struct board_task *t)
+void item_write_head(const struct step_head *h)
 {
-	struct step_head *h = container_of(t, struct step_head, task);
 	const struct kv_space *space = h->exec.space;
 	const struct step_item *i = h->item;
 	const struct kv_result *result = &h->exec.result;
@@ -319,10 +321,6 @@ static void head_finish(struct board_task *t)
 	size_t stride = i->in.o_stride ? i->in.o_stride : packed;
 	uint8_t *o = (uint8_t *)item_arena(h->stepper, i->in.o) + h->exec.head * n * element;
 
-	/* Seen: this share is the last, and the board's count has acquired the others. */
-	if (load_relaxed(&h->cut))
-		return;
-	kv_exec_finish(&h->exec);
 	for (uint32_t row = 0; row < i->in.n_q; row++)
 		kv_from_f32(space->dtype, result->y + row * n, o + row * stride, n);
 	if (!i->in.lse)
@@ -331,6 +329,18 @@ static void head_finish(struct board_task *t)
 		memcpy((float *)item_arena(h->stepper, i->in.lse) + (size_t)row * space->heads +
 			       h->exec.head * space->group,
 		       result->lse + (size_t)row * space->group, space->group * sizeof(float));
+}
+
+/* The last of the head's shares is done: its selection, and what comes of it. */
+static void head_finish(struct board_task *t)
+{
+	struct step_head *h = container_of(t, struct step_head, task);
+
+	/* Seen: this share is the last, and the board's count has acquired the others. */
+	if (load_relaxed(&h->cut))
+		return;
+	kv_exec_finish(&h->exec);
+	item_write_head(h);
 }
 
 bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)

@@ -30,6 +30,7 @@ struct step_head {
 	struct step_item *item;
 	const struct stepper *stepper;
 	uint32_t cut; /* atomic: a share was passed over, there is no result */
+	bool on_device; /* it read no memory of a node */
 };
 
 /* Fails the item; nothing of it stays. */
@@ -46,6 +47,10 @@ void item_overwrite(struct stepper *s, struct step_item *i);
 bool item_stage(struct stepper *s, struct step_item *i);
 /* One KV head as a task of the wave; false: the lane is full. */
 bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head);
+/* Too late, or for nobody: what is asked for is not worth its end. */
+bool step_is_over(const struct stepper *s);
+/* Its result, straight into the arena. */
+void item_write_head(const struct step_head *h);
 /* After its wave: adds what the head found to the item's report. */
 void item_gather(struct step_head *h);
 /* All heads done: publishes its rows and writes its report. */

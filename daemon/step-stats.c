@@ -53,7 +53,7 @@ void step_stats_head(const struct step_head *h)
 	uint32_t shares = h->exec.shares, share = 1;
 	unsigned first;
 
-	if (!w)
+	if (!w || h->on_device)
 		return;
 	first = node_of(h, 0);
 	while (share < shares && node_of(h, share) == first)

@@ -30,6 +30,10 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 	s->hand.node = store->pool->n_nodes == 1 ? 0 : -1;
 	for (unsigned i = 0; i < POOL_MAX_NODES; i++)
 		s->stats_node[i] = (uint8_t)i;
+	if (store->devices && devices_enroll(store->devices, &s->device.request) < 0) {
+		stepper_deinit(s);
+		return -ENOSPC;
+	}
 	r = board_init(&s->board, store->pool->n_nodes, MAX_WAVE_HEADS);
 	if (!s->item || !s->head || r < 0) {
 		stepper_deinit(s);
@@ -48,8 +52,8 @@ void stepper_deinit(struct stepper *s)
 	s->head = NULL;
 }
 
-/* Runs the wave that was staged, with whoever helps, and adds up what its heads found. */
-static void run_wave(struct stepper *s)
+/* Runs what this processor is to compute, with whoever helps, and adds up what its heads found. */
+static void run_heads(struct stepper *s)
 {
 	struct board_task **task = (struct board_task **)s->head;
 	uint32_t n;
@@ -70,6 +74,15 @@ static void run_wave(struct stepper *s)
 		item_gather(s->head[h]);
 	s->n_heads = 0;
 	s->wave_bytes = 0;
+}
+
+/* Runs the wave that was staged: a device has its part while others have theirs. */
+static void run_wave(struct stepper *s)
+{
+	bool posted = step_device_begin(s);
+
+	run_heads(s);
+	step_device_end(s, posted);
 	s->lane.used = 0;
 }
 
@@ -84,6 +97,14 @@ static bool stage_alone(struct stepper *s, struct step_item *i)
 	return false;
 }
 
+static void attend_on_device(struct stepper *s, struct step_item *i)
+{
+	if (step_device_stage(s, i))
+		return;
+	if (stage_alone(s, i) && !i->error && !step_device_stage(s, i))
+		item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
+}
+
 /* Stages the item's heads, in as many waves as the lane needs. */
 static void attend_item(struct stepper *s, struct step_item *i)
 {
@@ -92,6 +113,10 @@ static void attend_item(struct stepper *s, struct step_item *i)
 	i->heads_left = kv_heads;
 	if (!item_stage(s, i) && !stage_alone(s, i))
 		return;
+	if (!i->error && step_device_runs(s, i)) {
+		attend_on_device(s, i);
+		return;
+	}
 	step_audit_choose(s, i);
 	for (uint32_t head = 0; head < kv_heads && !i->error; head++) {
 		if (s->n_heads < MAX_WAVE_HEADS && item_stage_head(s, i, head))

@@ -18,6 +18,7 @@
 #include "daemon/check.h"
 #include "daemon/lane.h"
 #include "daemon/session.h"
+#include "daemon/step-device.h"
 #include "shm/stats-page.h"
 
 struct step_item;
@@ -43,6 +44,7 @@ struct stepper { /* one per worker */
 	struct step_head **head; /* of the wave, as board tasks */
 	uint32_t n_heads;
 	uint64_t wave_bytes; /* what dense attention of the wave would read */
+	struct step_device device;
 
 	uint64_t began_ns;
 	struct audit_turn audit_turn;

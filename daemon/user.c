@@ -13,8 +13,13 @@
 #include "shm/base.h"
 
 const char *const user_what_names[USER_WHATS] = {
-	[USER_BYTES] = "bytes",   [USER_SESSIONS] = "sessions",   [USER_QUEUES] = "queues",
-	[USER_CACHES] = "caches", [USER_SEQUENCES] = "sequences", [USER_SPILLED] = "spilled",
+	[USER_BYTES] = "bytes",
+	[USER_SESSIONS] = "sessions",
+	[USER_QUEUES] = "queues",
+	[USER_CACHES] = "caches",
+	[USER_SEQUENCES] = "sequences",
+	[USER_SPILLED] = "spilled",
+	[USER_DEVICE_BYTES] = "device_bytes",
 };
 
 static void limit_user(struct user *user, const uint64_t limit[USER_WHATS])

@@ -16,7 +16,8 @@ enum user_what {
 	USER_QUEUES,
 	USER_CACHES,
 	USER_SEQUENCES,
-	USER_SPILLED, /* bytes of files of spilled sequences */
+	USER_SPILLED,      /* bytes of files of spilled sequences */
+	USER_DEVICE_BYTES, /* those of USER_BYTES that are of caches on devices */
 	USER_WHATS
 };
 extern const char *const user_what_names[USER_WHATS];
@@ -43,7 +44,7 @@ struct user {
 
 struct users {
 	struct user *first;
-	uint64_t limit[USER_WHATS]; /* of a new slot */
+	uint64_t limit[USER_WHATS];     /* of a new slot */
 	const struct stats_page *stats; /* NULL: users are not counted */
 };
 

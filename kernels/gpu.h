@@ -68,6 +68,9 @@ struct kv_gpu_backend {
 	/* Can such steps be run? -EOPNOTSUPP with `why`: format, dimension or policy by name. */
 	int (*serves)(const struct kv_gpu *g, const struct kv_space *s, char *why);
 
+	/* And this one? By its sizes and its plan alone. */
+	bool (*runs)(const struct kv_gpu_item *item);
+
 	/* Addresses for a copy of [host, host + bytes). No memory yet. -ENOMEM. */
 	int (*mirror)(struct kv_gpu *g, const void *host, size_t bytes, struct kv_gpu_mirror **ret);
 	struct kv_gpu_mirror *(*unmirror)(struct kv_gpu_mirror *m);
@@ -99,3 +102,15 @@ struct kv_gpu_backend {
 
 /* What the module exports under this name. */
 #define KV_GPU_SYMBOL "kv_gpu_backend"
+
+/* ---- a copy of the host's pages: what it has to have, and what of it is old ------------- */
+
+/* All of the pages that a view leads to, the rows of them that do not count as well. */
+void kv_visit_pages(const struct kv_space *s, const struct kv_view *v, kv_visit_fn *visit,
+		    void *arg);
+/* What kv_write of these rows has written, in sinks and tail. */
+void kv_visit_rows(const struct kv_space *s, const struct kv_view *v, uint32_t row, uint32_t n,
+		   kv_visit_fn *visit, void *arg);
+/* What kv_flush into that slot has written, of all heads; `parts` are the view's. */
+void kv_visit_tile(const struct kv_space *s, const struct kv_parts *parts,
+		   const struct kv_extent *x, unsigned slot, kv_visit_fn *visit, void *arg);

@@ -167,6 +167,7 @@ enum {
 	SPARQ_REASON_RESERVED,   /* a reserved field is not 0 */
 	SPARQ_REASON_QUOTA,      /* the quota of the user is spent */
 	SPARQ_REASON_CATALOGUE,  /* the daemon's catalogue is full */
+	SPARQ_REASON_DEVICE,     /* the cache's device is lost, or its memory is full */
 	SPARQ_REASONS
 };
 

@@ -149,6 +149,11 @@ int cuda_serves(const struct kv_gpu *g, const struct kv_space *s, char *why)
 			 s->policy->name);
 }
 
+bool cuda_runs(const struct kv_gpu_item *item)
+{
+	return false;
+}
+
 /* ---- a batch --------------------------------------------------------------------------- */
 
 static int launch(struct kv_gpu_lane *l, CUfunction kernel, const uint32_t grid[3],

@@ -19,6 +19,7 @@ __attribute__((visibility("default"))) const struct kv_gpu_backend kv_gpu_backen
 	.info = cuda_info,
 	.lost = cuda_lost,
 	.serves = cuda_serves,
+	.runs = cuda_runs,
 	.mirror = cuda_mirror,
 	.unmirror = cuda_unmirror,
 	.granule = cuda_granule,

@@ -86,6 +86,7 @@ CUdeviceptr cuda_address(const struct kv_gpu *g, const void *host);
 
 /* ---- backend-lane.c ---- */
 int cuda_serves(const struct kv_gpu *g, const struct kv_space *s, char *why);
+bool cuda_runs(const struct kv_gpu_item *item);
 int cuda_lane_open(struct kv_gpu *g, size_t bytes, struct kv_gpu_lane **ret);
 struct kv_gpu_lane *cuda_lane_close(struct kv_gpu_lane *l);
 int cuda_copy_in(struct kv_gpu_lane *l, const void *from, size_t n);

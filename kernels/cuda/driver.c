@@ -81,13 +81,15 @@ int cuda_driver_open(struct cuda_driver *ret, char *why)
 		cuda_driver_close(&d);
 		return r;
 	}
+	d.runs = true;
 	*ret = d;
 	return 0;
 }
 
 void cuda_driver_close(struct cuda_driver *d)
 {
-	if (d->library)
+	/* Once it runs it has threads and handlers of its own: it stays. */
+	if (d->library && !d->runs)
 		dlclose(d->library);
 	*d = CUDA_DRIVER_NULL;
 }

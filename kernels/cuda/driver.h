@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <stdbool.h>
 
 #define CUDA_DRIVER_LIBRARY "libcuda.so.1"
 /* Of one major version, kernels of a later minor one run on drivers of an earlier one. */
@@ -59,6 +60,7 @@
 
 struct cuda_driver {
 	void *library;
+	bool runs; /* it was initialised */
 	int found; /* version, as cuDriverGetVersion says it: 13000 is 13.0 */
 #define X(name, symbol) __typeof__(symbol) *name;
 	CUDA_DRIVER_FUNCTIONS(X)

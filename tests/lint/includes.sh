@@ -9,7 +9,7 @@ shm: shm/*
 numa: numa/* shm/base.h
 kernels: kernels/* shm/base.h
 client: client/* shm/*
-daemon: daemon/* shm/* numa/* kernels/kernels.h
+daemon: daemon/* shm/* numa/* kernels/kernels.h kernels/gpu.h
 '
 # Found by -I in every folder: the configuration, and the installed headers as users spell them.
 everywhere='config.h sparq.h sparq-abi.h'

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device's beginning and end, on its own thread: it takes a second. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/device-private.h"
+#include "numa/arena.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define LANE_BYTES (32 * MIB)
+
+static int load(struct device *d)
+{
+	const char *path = d->all->params.module;
+
+	d->module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!d->module) {
+		snprintf(d->why, sizeof(d->why), "no module: %.200s", dlerror());
+		return -ENODEV;
+	}
+	d->backend = dlsym(d->module, KV_GPU_SYMBOL);
+	if (d->backend && d->backend->version == KV_GPU_VERSION)
+		return 0;
+	snprintf(d->why, sizeof(d->why),
+		 "%.150s is of another version of sparqd: install the one "
+		 "that came with it",
+		 path);
+	return -ENOTSUP;
+}
+
+static int mirror(struct device *d)
+{
+	int r = 0;
+
+	d->granule = d->backend->granule(d->gpu);
+	for (unsigned i = 0; r == 0 && i < d->all->params.n_arenas; i++) {
+		struct mirrored *m = &d->arena[i];
+
+		m->n_granules = (uint32_t)DIV_UP(m->bytes, d->granule);
+		m->used = calloc(m->n_granules, sizeof(*m->used));
+		r = m->used ? d->backend->mirror(d->gpu, m->base, m->bytes, &m->mirror) : -ENOMEM;
+	}
+	return r;
+}
+
+static void look(struct device *d)
+{
+	uint64_t limit = d->all->params.memory_bytes;
+
+	d->backend->info(d->gpu, &d->info);
+	d->limit_bytes = limit ? limit : d->info.free_bytes / 4 * 3;
+}
+
+int device_start(struct device *d)
+{
+	int r = load(d);
+
+	if (r == 0)
+		r = d->backend->open(d->index, &d->gpu, d->why);
+	if (r < 0) {
+		device_stop(d);
+		return r;
+	}
+	look(d);
+	d->result = calloc((size_t)KV_GPU_MAX_ITEMS * DEVICE_HEADS, sizeof(*d->result));
+	r = d->result ? mirror(d) : -ENOMEM;
+	if (r == 0)
+		r = d->backend->lane_open(d->gpu, LANE_BYTES, &d->lane);
+	if (r < 0) {
+		const char *lost = d->backend->lost(d->gpu);
+
+		snprintf(d->why, sizeof(d->why), "%s", lost ? lost : "it has no memory for a lane");
+		device_stop(d);
+	}
+	return r;
+}
+
+/* Nothing is mapped from here on: what is open again begins anew. */
+static void forget(struct mirrored *m)
+{
+	present_forget(&m->present, 0, m->bytes);
+	free(m->used);
+	m->used = NULL;
+}
+
+void device_stop(struct device *d)
+{
+	if (d->lane)
+		d->lane = d->backend->lane_close(d->lane);
+	for (unsigned i = 0; d->gpu && i < d->all->params.n_arenas; i++) {
+		d->arena[i].mirror = d->backend->unmirror(d->arena[i].mirror);
+		forget(&d->arena[i]);
+	}
+	store_relaxed(&d->sums.mapped_bytes, 0);
+	if (d->gpu)
+		d->gpu = d->backend->close(d->gpu);
+	free(d->result);
+	d->result = NULL;
+	if (d->module)
+		dlclose(d->module);
+	d->module = NULL;
+	d->backend = NULL;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Insides of device.h, shared by its files. */
+#pragma once
+
+#include <pthread.h>
+
+#include "daemon/device.h"
+#include "daemon/present.h"
+
+struct mirrored { /* an arena */
+	const char *base;
+	size_t bytes;
+	struct present present;
+	/* the thread's */
+	struct kv_gpu_mirror *mirror;
+	uint32_t n_granules;
+	uint64_t *used; /* [n_granules] batch that used it last; 0: nothing is mapped there */
+};
+
+struct device_sums { /* atomic, written by the thread */
+	uint64_t mapped_bytes, batches, items, failed, copied_bytes, evicted_bytes, kernel_ns;
+};
+
+struct device {
+	char name[DEVICE_NAME_BYTES];
+	uint32_t index;
+	struct devices *all;
+	uint32_t state;       /* atomic: enum device_state */
+	char why[KV_GPU_WHY]; /* written before FAILED or LOST */
+	uint64_t failed_ns;   /* when it FAILED */
+	int error;            /* of FAILED */
+
+	pthread_t thread;
+	bool started;           /* control thread's */
+	uint32_t stopping;      /* atomic */
+	uint32_t asleep;        /* atomic */
+	int wake;               /* eventfd */
+	enum device_state told; /* control thread's: what was logged last */
+
+	struct mirrored arena[POOL_MAX_NODES];
+	struct device_sums sums;
+	struct kv_gpu_info info; /* of an OPEN one */
+	uint64_t limit_bytes;
+
+	/* the thread's */
+	void *module;
+	const struct kv_gpu_backend *backend;
+	struct kv_gpu *gpu;
+	struct kv_gpu_lane *lane;
+	size_t granule;
+	uint64_t batch;                                /* number of the one that is being made */
+	struct device_request *taken[DEVICE_REQUESTS]; /* those of the batch */
+	uint32_t n_taken;
+	struct kv_gpu_item item[KV_GPU_MAX_ITEMS];
+	struct device_request *of[KV_GPU_MAX_ITEMS]; /* whose the item is */
+	uint32_t at[KV_GPU_MAX_ITEMS];               /* which of it */
+	uint32_t n_items;
+	struct kv_space space[KV_GPU_MAX_ITEMS];
+	struct kv_plan plan[KV_GPU_MAX_ITEMS];
+	struct kv_view view[KV_GPU_MAX_ITEMS];
+	struct kv_query query[KV_GPU_MAX_ITEMS];
+	struct kv_result *result; /* [KV_GPU_MAX_ITEMS][DEVICE_HEADS] */
+};
+#define DEVICE_HEADS 256u /* KV heads of an item */
+
+struct devices {
+	struct devices_params params;
+	struct device *device[DEVICES_MAX]; /* by index; NULL: never asked for */
+	struct device_request *request[DEVICE_REQUESTS];
+	uint32_t n_requests;
+};
+/* Of a QUEUED request. */
+static inline uint32_t request_queued(const struct device *d)
+{
+	return REQUEST_QUEUED | (d->index + 1) << 8;
+}
+
+/* ---- device-thread.c ---- */
+void *device_thread(void *arg);
+/* ---- device-open.c ---- */
+int device_start(struct device *d); /* on its thread; -errno with d->why */
+void device_stop(struct device *d);
+/* ---- device-pages.c ---- */
+/* All that the item's view leads to is on the device once the lane's batch has begun. -ENOSPC: the
+ * lane is full; -ENOMEM: the device is; -EIO. */
+int device_bring(struct device *d, const struct kv_gpu_item *item);
+/* Index of the arena; n_arenas: none has it. */
+unsigned device_arena_at(const struct device *d, const void *at);

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a device's thread does: take requests, bring what they need, run them, answer. */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "daemon/device-private.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+#include "shm/clock.h"
+
+#define SPIN_NS 50000u /* without a request, before it sleeps */
+#define PAUSES 200u    /* before it yields */
+#define SLEEP_MS 200   /* timed, so that a lost wake would be found */
+/* Batches are milliseconds: a device that says nothing for so long is not there. */
+#define SILENCE_NS 30000000000ull
+
+static void tell(struct device *d)
+{
+	uint64_t one = 1;
+
+	/* A counter that is full wakes as well. */
+	if (d->all->params.event_fd >= 0 && write(d->all->params.event_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+static void become(struct device *d, enum device_state state)
+{
+	/* What it says of itself is there before that it is so. */
+	store_release(&d->state, state);
+	tell(d);
+}
+
+static void lose(struct device *d, const char *why)
+{
+	const char *lost = d->backend->lost(d->gpu);
+
+	if (load_relaxed(&d->state) == DEVICE_LOST)
+		return;
+	snprintf(d->why, sizeof(d->why), "%s", lost ? lost : why);
+	become(d, DEVICE_LOST);
+}
+
+/* ---- a batch ----------------------------------------------------------------------- */
+
+static int wait_for_batch(struct device *d)
+{
+	uint64_t began = clock_now_ns();
+	int r;
+
+	for (unsigned i = 1; (r = d->backend->poll(d->lane)) == 0; i++) {
+		if (i % PAUSES) {
+			cpu_pause();
+			continue;
+		}
+		sched_yield();
+		if (load_relaxed(&d->stopping))
+			return -EIO;
+		if ((uint64_t)clock_now_ns() - began > SILENCE_NS) {
+			lose(d, "it has not answered for 30 s");
+			return -EIO;
+		}
+	}
+	return r < 0 ? r : 0;
+}
+
+/* What was brought so far, without a step. */
+static int flush(struct device *d)
+{
+	int r = d->backend->submit(d->lane, NULL, 0);
+
+	return r < 0 ? r : wait_for_batch(d);
+}
+
+static int bring(struct device *d, const struct kv_gpu_item *item)
+{
+	int r;
+
+	do {
+		r = device_bring(d, item);
+		if (r != -ENOSPC)
+			return r;
+		r = flush(d);
+	} while (r == 0);
+	return r;
+}
+
+/* Copies of all that is looked at after the worker's may be gone. */
+static void adopt_item(struct device *d, struct device_request *r, uint32_t i)
+{
+	const struct kv_gpu_item *from = &r->item[i];
+	uint32_t k = d->n_items++;
+
+	d->space[k] = *from->space;
+	d->plan[k] = *from->plan;
+	d->view[k] = *from->view;
+	d->query[k] = *from->query;
+	d->item[k] = (struct kv_gpu_item){
+		.space = &d->space[k],
+		.plan = &d->plan[k],
+		.view = &d->view[k],
+		.query = &d->query[k],
+		.result = &d->result[(size_t)k * DEVICE_HEADS],
+	};
+	d->of[k] = r;
+	d->at[k] = i;
+}
+
+static void finish(struct device *d, struct device_request *r, int error)
+{
+	uint32_t state = REQUEST_SUBMITTED;
+
+	r->error = error;
+	fetch_add(&d->sums.failed, error < 0);
+	/* What was written to the worker's memory is there before it is DONE. */
+	if (load_relaxed(&r->state) == REQUEST_TAKEN)
+		store_release(&r->state, REQUEST_DONE);
+	else if (!compare_exchange(&r->state, &state, REQUEST_DONE))
+		store_release(&r->state, REQUEST_FREE); /* it was LEFT */
+}
+
+/* All of a request joins the batch, or none: false, and it has its answer or stays for the next. */
+static bool adopt(struct device *d, struct device_request *r)
+{
+	uint32_t before = d->n_items;
+	int error = load_relaxed(&d->state) == DEVICE_OPEN ? 0 : -EIO;
+
+	for (uint32_t i = 0; error == 0 && i < r->n; i++)
+		error = bring(d, &r->item[i]);
+	if (error == -ENOMEM && before > 0) {
+		/* What the others use cannot go: alone there may be room. */
+		store_release(&r->state, request_queued(d));
+		return false;
+	}
+	if (error < 0) {
+		if (error == -EIO)
+			lose(d, "it failed");
+		finish(d, r, error);
+		return true;
+	}
+	for (uint32_t i = 0; i < r->n; i++)
+		adopt_item(d, r, i);
+	r->error = 0;
+	d->taken[d->n_taken++] = r;
+	return true;
+}
+
+/* True: there is something, or was. */
+static bool take_requests(struct device *d)
+{
+	bool found = false;
+
+	d->batch++;
+	d->n_items = d->n_taken = 0;
+	for (uint32_t i = 0; i < load_acquire(&d->all->n_requests); i++) {
+		struct device_request *r = d->all->request[i];
+		uint32_t queued = request_queued(d);
+
+		if (load_relaxed(&r->state) != queued ||
+		    !compare_exchange(&r->state, &queued, REQUEST_TAKEN))
+			continue;
+		found = true;
+		if (d->n_items + r->n > KV_GPU_MAX_ITEMS) {
+			store_release(&r->state, request_queued(d));
+			break;
+		}
+		if (!adopt(d, r))
+			break;
+	}
+	return found;
+}
+
+/* ---- answers --------------------------------------------------------------------------- */
+
+static void copy_result(const struct kv_gpu_item *from, const struct kv_gpu_item *to)
+{
+	size_t rows = (size_t)from->query->n_q * from->space->group;
+
+	for (uint32_t head = 0; head < from->space->kv_heads; head++) {
+		float *y = to->result[head].y, *lse = to->result[head].lse;
+
+		memcpy(y, from->result[head].y, rows * from->space->v_dim * sizeof(*y));
+		memcpy(lse, from->result[head].lse, rows * sizeof(*lse));
+		to->result[head] = from->result[head];
+		to->result[head].y = y;
+		to->result[head].lse = lse;
+	}
+}
+
+static void deliver(struct device *d, uint32_t k)
+{
+	struct device_request *r = d->of[k];
+	uint32_t state = load_relaxed(&r->state);
+
+	if (state == REQUEST_TAKEN) {
+		copy_result(&d->item[k], &r->item[d->at[k]]);
+		return;
+	}
+	state = REQUEST_SUBMITTED;
+	if (!compare_exchange(&r->state, &state, REQUEST_WRITING))
+		return; /* nobody waits for it */
+	copy_result(&d->item[k], &r->item[d->at[k]]);
+	store_release(&r->state, REQUEST_SUBMITTED);
+}
+
+/* Everything is with the device: what the workers own is not looked at any more. */
+static void let_go(struct device *d)
+{
+	for (uint32_t i = 0; i < d->n_items; i++) {
+		d->view[i].extent = NULL;
+		d->query[i].q = NULL;
+	}
+	for (uint32_t i = 0; i < d->n_taken; i++)
+		store_release(&d->taken[i]->state, REQUEST_SUBMITTED);
+}
+
+/* Items [first, first + n), in as many parts as the lane makes of them. */
+static int run_items(struct device *d, uint32_t first, uint32_t n, bool last)
+{
+	int r = d->backend->submit(d->lane, &d->item[first], n);
+
+	if (r == -ENOSPC && n > 1) {
+		r = run_items(d, first, n / 2, false);
+		return r < 0 ? r : run_items(d, first + n / 2, n - n / 2, last);
+	}
+	if (last)
+		let_go(d);
+	if (r < 0 && r != -EIO) {
+		d->of[first]->error = r == -ENOSPC ? -ENOMEM : r;
+		return 0;
+	}
+	if (r == 0)
+		r = wait_for_batch(d);
+	if (r < 0)
+		return r;
+	fetch_add(&d->sums.kernel_ns, (uint64_t)(d->backend->milliseconds(d->lane) * 1e6f));
+	fetch_add(&d->sums.items, n);
+	for (uint32_t i = first; i < first + n; i++)
+		deliver(d, i);
+	return 0;
+}
+
+static void run_batch(struct device *d)
+{
+	int r = run_items(d, 0, d->n_items, true);
+
+	fetch_add(&d->sums.batches, 1);
+	if (r < 0)
+		lose(d, "it failed");
+	for (uint32_t i = 0; i < d->n_taken; i++)
+		finish(d, d->taken[i], r < 0 ? r : d->taken[i]->error);
+}
+
+/* ---- the thread --------------------------------------------------------------------------- */
+
+static bool is_asked(const struct device *d)
+{
+	for (uint32_t i = 0; i < load_acquire(&d->all->n_requests); i++)
+		if (load_relaxed(&d->all->request[i]->state) == request_queued(d))
+			return true;
+	return load_relaxed(&d->stopping);
+}
+
+static void rest(struct device *d)
+{
+	uint64_t began = clock_now_ns(), count;
+	struct pollfd wake = { .fd = d->wake, .events = POLLIN };
+
+	for (unsigned i = 1; (uint64_t)clock_now_ns() - began < SPIN_NS; i++) {
+		if (is_asked(d))
+			return;
+		if (i % PAUSES)
+			cpu_pause();
+		else
+			sched_yield();
+	}
+	store_relaxed(&d->asleep, 1);
+	/* The announcement is visible before the last look: either whoever posts sees it and wakes,
+	 * or this look sees what was posted. */
+	fence_seq_cst();
+	if (!is_asked(d))
+		poll(&wake, 1, SLEEP_MS);
+	store_relaxed(&d->asleep, 0);
+	if (read(d->wake, &count, sizeof(count)) < 0)
+		return; /* nobody woke it */
+}
+
+void *device_thread(void *arg)
+{
+	struct device *d = arg;
+	int r = device_start(d);
+
+	if (r < 0) {
+		d->error = r;
+		d->failed_ns = clock_now_ns();
+		become(d, DEVICE_FAILED);
+		return NULL;
+	}
+	become(d, DEVICE_OPEN);
+	while (!load_relaxed(&d->stopping)) {
+		if (!take_requests(d))
+			rest(d);
+		else if (d->n_items)
+			run_batch(d);
+	}
+	device_stop(d);
+	return NULL;
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Devices as the others see them: see device.h. */
+#include "daemon/device.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/device-private.h"
+#include "daemon/log.h"
+#include "daemon/name.h"
+#include "numa/arena.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+#include "shm/clock.h"
+
+/* So long a failure is the answer to whoever asks. */
+#define FAILED_NS 1000000000ull
+#define END_S 5 /* a thread that is well ends with its batch */
+
+const char *const device_state_names[5] = {
+	[DEVICE_CLOSED] = "closed", [DEVICE_OPENING] = "opening", [DEVICE_OPEN] = "open",
+	[DEVICE_FAILED] = "failed", [DEVICE_LOST] = "lost",
+};
+
+/* ---- all of them ------------------------------------------------------------------ */
+
+int devices_new(const struct devices_params *p, struct devices **ret)
+{
+	struct devices *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return -ENOMEM;
+	d->params = *p;
+	*ret = d;
+	return 0;
+}
+
+/* False: it is stuck in the driver, and so it stays, with all it may look at. */
+static bool end_thread(struct device *d)
+{
+	struct timespec until;
+	uint64_t one = 1;
+
+	store_relaxed(&d->stopping, 1);
+	if (!d->started)
+		return true;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += END_S;
+	return write(d->wake, &one, sizeof(one)) == sizeof(one) &&
+	       pthread_timedjoin_np(d->thread, NULL, &until) == 0;
+}
+
+static struct device *free_device(struct device *d)
+{
+	if (!d)
+		return NULL;
+	if (!end_thread(d))
+		return NULL;
+	for (unsigned i = 0; i < d->all->params.n_arenas; i++)
+		present_deinit(&d->arena[i].present);
+	close_fd(&d->wake);
+	free(d);
+	return NULL;
+}
+
+struct devices *devices_free(struct devices *d)
+{
+	for (unsigned i = 0; d && i < DEVICES_MAX; i++)
+		d->device[i] = free_device(d->device[i]);
+	free(d);
+	return NULL;
+}
+
+int devices_enroll(struct devices *d, struct device_request *r)
+{
+	if (d->n_requests == DEVICE_REQUESTS)
+		return -ENOSPC;
+	store_relaxed(&r->state, REQUEST_FREE);
+	d->request[d->n_requests] = r;
+	/* It is there before it is counted. */
+	store_release(&d->n_requests, d->n_requests + 1);
+	return 0;
+}
+
+/* ---- one ----------------------------------------------------------------------------- */
+
+static int make(struct devices *all, uint32_t index, struct device **ret)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	int r = 0;
+
+	if (!d)
+		return -ENOMEM;
+	d->all = all;
+	d->index = index;
+	snprintf(d->name, sizeof(d->name), "cuda:%" PRIu32, index);
+	d->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	for (unsigned i = 0; r == 0 && i < all->params.n_arenas; i++) {
+		d->arena[i].base = all->params.arena[i].base;
+		d->arena[i].bytes = all->params.arena[i].bytes;
+		r = present_init(&d->arena[i].present, d->arena[i].bytes);
+	}
+	if (r < 0 || d->wake < 0) {
+		free_device(d);
+		return -ENOMEM;
+	}
+	*ret = d;
+	return 0;
+}
+
+static int parse_index(const char *name, uint32_t *ret)
+{
+	uint32_t n = 0;
+
+	if (strncmp(name, "cuda:", 5) || !name[5] || (name[5] == '0' && name[6]))
+		return -EINVAL;
+	for (const char *c = name + 5; *c; c++) {
+		n = n * 10 + (uint32_t)(*c - '0');
+		if (*c < '0' || *c > '9' || n >= DEVICES_MAX)
+			return -EINVAL;
+	}
+	*ret = n;
+	return 0;
+}
+
+int devices_find(struct devices *d, const char *name, struct device **ret, char *why)
+{
+	uint32_t index;
+
+	if (!strcmp(name, "cpu")) {
+		*ret = NULL;
+		return 0;
+	}
+	if (parse_index(name, &index) < 0)
+		return why_fail(why, EINVAL,
+				"device \"%.32s\": cpu and cuda:0 to cuda:%u are allowed", name,
+				DEVICES_MAX - 1);
+	if (!d)
+		return why_fail(why, EOPNOTSUPP, "device \"%.32s\": this daemon has cpu", name);
+	if (!d->device[index] && make(d, index, &d->device[index]) < 0)
+		return why_fail(why, ENOMEM, "out of memory");
+	*ret = d->device[index];
+	return 0;
+}
+
+static int start(struct device *d, char *why)
+{
+	if (d->started)
+		pthread_join(d->thread, NULL);
+	d->started = false;
+	store_relaxed(&d->state, DEVICE_OPENING);
+	if (pthread_create(&d->thread, NULL, device_thread, d)) {
+		store_relaxed(&d->state, DEVICE_CLOSED);
+		return why_fail(why, EAGAIN, "device \"%s\": no thread for it", d->name);
+	}
+	d->started = true;
+	return DEVICE_LATER;
+}
+
+int device_open(struct device *d, char *why)
+{
+	switch ((enum device_state)load_acquire(&d->state)) {
+	case DEVICE_OPEN:
+		return 0;
+	case DEVICE_OPENING:
+		return DEVICE_LATER;
+	case DEVICE_LOST:
+		return why_fail(why, EIO,
+				"device \"%s\" is lost until the daemon is restarted: %.150s",
+				d->name, d->why);
+	case DEVICE_FAILED:
+		if ((uint64_t)clock_now_ns() - d->failed_ns < FAILED_NS)
+			return why_fail(why, -d->error, "device \"%s\": %.200s", d->name, d->why);
+		return start(d, why);
+	case DEVICE_CLOSED:
+		return start(d, why);
+	}
+	return -EINVAL;
+}
+
+int device_serves(const struct device *d, const struct kv_space *s, char *why)
+{
+	char reason[KV_GPU_WHY] = "";
+	int r;
+
+	if (s->kv_heads > DEVICE_HEADS)
+		return why_fail(why, EOPNOTSUPP, "device \"%s\": kv_heads %u: at most %u", d->name,
+				s->kv_heads, DEVICE_HEADS);
+	r = d->backend->serves(d->gpu, s, reason);
+	return r < 0 ? why_fail(why, -r, "device \"%s\": %.200s", d->name, reason) : 0;
+}
+
+void devices_tell(struct devices *all)
+{
+	for (unsigned i = 0; i < DEVICES_MAX; i++) {
+		struct device *d = all->device[i];
+		enum device_state state = d ? load_acquire(&d->state) : DEVICE_CLOSED;
+
+		if (!d || state == d->told)
+			continue;
+		d->told = state;
+		if (state == DEVICE_OPEN)
+			log_event(EVENT_DEVICE_OPEN, NULL,
+				  "%s is open: %s (%s), %.1f of %.1f GiB for copies of rows",
+				  d->name, d->info.name, d->info.bus_id,
+				  (double)d->limit_bytes / (double)GIB,
+				  (double)d->info.memory_bytes / (double)GIB);
+		else if (state == DEVICE_FAILED)
+			log_event(EVENT_DEVICE_FAILED, NULL, "%s cannot be used: %s", d->name,
+				  d->why);
+		else if (state == DEVICE_LOST)
+			log_event(EVENT_DEVICE_LOST, NULL,
+				  "%s is lost: %s; steps of its caches fail, their rows are safe",
+				  d->name, d->why);
+	}
+}
+
+/* ---- figures ---------------------------------------------------------------------------- */
+
+static bool is_there(const struct devices *d, unsigned index)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/nvidia%u", index);
+	return (d && d->device[index] && device_is_open(d->device[index])) ||
+	       access(path, F_OK) == 0;
+}
+
+const char *devices_name(const struct devices *d, unsigned i)
+{
+	static const char *const names[DEVICES_MAX] = {
+		"cuda:0",  "cuda:1",  "cuda:2",  "cuda:3",  "cuda:4",  "cuda:5",
+		"cuda:6",  "cuda:7",  "cuda:8",  "cuda:9",  "cuda:10", "cuda:11",
+		"cuda:12", "cuda:13", "cuda:14", "cuda:15",
+	};
+
+	if (i == 0)
+		return "cpu";
+	for (unsigned k = 0; k < DEVICES_MAX; k++)
+		if (is_there(d, k) && --i == 0)
+			return names[k];
+	return NULL;
+}
+
+static void add_sums(const struct device *d, struct device_stat *ret)
+{
+	ret->limit_bytes = d->limit_bytes;
+	ret->mapped_bytes = load_relaxed(&d->sums.mapped_bytes);
+	ret->batches = load_relaxed(&d->sums.batches);
+	ret->items = load_relaxed(&d->sums.items);
+	ret->failed = load_relaxed(&d->sums.failed);
+	ret->copied_bytes = load_relaxed(&d->sums.copied_bytes);
+	ret->evicted_bytes = load_relaxed(&d->sums.evicted_bytes);
+	ret->kernel_ns = load_relaxed(&d->sums.kernel_ns);
+}
+
+bool devices_stat(const struct devices *d, unsigned i, struct device_stat *ret)
+{
+	const struct device *one = NULL;
+
+	for (unsigned k = 0; d && k < DEVICES_MAX; k++)
+		if (d->device[k] && i-- == 0)
+			one = d->device[k];
+	if (!one)
+		return false;
+	*ret = (struct device_stat){ .state = load_acquire(&one->state), .memory_busy = -1 };
+	memcpy(ret->name, one->name, sizeof(ret->name));
+	if (ret->state == DEVICE_FAILED || ret->state == DEVICE_LOST)
+		memcpy(ret->why, one->why, sizeof(ret->why));
+	if (ret->state != DEVICE_OPEN && ret->state != DEVICE_LOST)
+		return true;
+	ret->info = one->info;
+	add_sums(one, ret);
+	if (ret->state == DEVICE_OPEN)
+		one->backend->dram_busy(one->gpu, &ret->memory_busy, ret->memory_busy_why);
+	return true;
+}
+
+/* ---- requests ---------------------------------------------------------------------------- */
+
+bool device_is_open(const struct device *d)
+{
+	return load_acquire(&d->state) == DEVICE_OPEN;
+}
+
+bool device_runs(const struct device *d, const struct kv_gpu_item *item)
+{
+	/* A lost one is not made up for: its steps say so. */
+	return !device_is_open(d) || d->backend->runs(item);
+}
+
+bool device_post(struct device *d, struct device_request *r)
+{
+	uint64_t one = 1;
+
+	if (!device_is_open(d))
+		return false;
+	/* What it points at is there before the thread sees it. */
+	store_release(&r->state, request_queued(d));
+	fence_seq_cst();
+	if (load_relaxed(&d->asleep) && write(d->wake, &one, sizeof(one)) < 0)
+		return true; /* a counter that is full wakes as well */
+	return true;
+}
+
+bool device_done(struct device_request *r, int *ret_error)
+{
+	if (load_acquire(&r->state) != REQUEST_DONE)
+		return false;
+	*ret_error = r->error;
+	store_relaxed(&r->state, REQUEST_FREE);
+	return true;
+}
+
+bool device_leave(struct device_request *r)
+{
+	uint32_t state = load_relaxed(&r->state);
+
+	if ((state & 0xff) == REQUEST_QUEUED)
+		return compare_exchange(&r->state, &state, REQUEST_FREE);
+	return state == REQUEST_SUBMITTED && compare_exchange(&r->state, &state, REQUEST_LEFT);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Steps of caches on a device: see step-device.h. */
+#include "daemon/step-device.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include "daemon/step-item.h"
+#include "shm/atomic.h"
+#include "shm/base.h"
+
+#define PAUSES 200u /* before it yields */
+
+static struct kv_gpu_item describe(const struct stepper *s, const struct step_item *i)
+{
+	return (struct kv_gpu_item){
+		.space = cache_layer(i->seq->cache, s->entry->layer),
+		.plan = &i->plan,
+		.view = &i->view,
+		.query = &i->query,
+	};
+}
+
+bool step_device_runs(const struct stepper *s, const struct step_item *i)
+{
+	const struct kv_gpu_item item = describe(s, i);
+
+	return i->seq->cache->device && device_runs(i->seq->cache->device, &item);
+}
+
+/* Where results go: y and lse of each KV head. */
+static bool place_results(struct stepper *s, const struct kv_gpu_item *item)
+{
+	const struct kv_space *space = item->space;
+	size_t rows = (size_t)item->query->n_q * space->group;
+
+	for (uint32_t h = 0; h < space->kv_heads; h++) {
+		struct kv_result *r = &item->result[h];
+
+		*r = (struct kv_result){ .alpha_min = 1 };
+		r->y = lane_take(&s->lane, rows * space->v_dim * sizeof(*r->y));
+		r->lse = lane_take(&s->lane, rows * sizeof(*r->lse));
+		if (!r->y || !r->lse)
+			return false;
+	}
+	return true;
+}
+
+bool step_device_stage(struct stepper *s, struct step_item *i)
+{
+	struct step_device *d = &s->device;
+	struct kv_gpu_item item = describe(s, i);
+	uint32_t n = d->request.n, kv_heads = item.space->kv_heads;
+	size_t mark = s->lane.used;
+	struct step_head *head = lane_take(&s->lane, kv_heads * sizeof(*head));
+
+	item.result = lane_take(&s->lane, kv_heads * sizeof(*item.result));
+	if (!head || !item.result || n == KV_GPU_MAX_ITEMS || !place_results(s, &item)) {
+		s->lane.used = mark;
+		return false;
+	}
+	for (uint32_t h = 0; h < kv_heads; h++)
+		head[h] = (struct step_head){ .item = i,
+					      .stepper = s,
+					      .exec.space = item.space,
+					      .exec.head = h,
+					      .on_device = true };
+	d->device = i->seq->cache->device;
+	d->item[n] = i;
+	d->head[n] = head;
+	d->request.item[n] = item;
+	d->request.n = n + 1;
+	return true;
+}
+
+/* ---- waiting --------------------------------------------------------------------- */
+
+static void pass_time(struct stepper *s, unsigned i)
+{
+	struct board_hand *hand = &s->hand;
+
+	if (s->may_share && hand->near_elsewhere && hand->near_elsewhere(hand->arg))
+		return;
+	if (i % PAUSES)
+		cpu_pause();
+	else
+		sched_yield(); /* the device's thread may want this CPU */
+}
+
+/* One that was left is the device's until it has looked at it. False: too late. */
+static bool wait_until_free(struct stepper *s)
+{
+	const uint32_t *state = &s->device.request.state;
+
+	for (unsigned i = 1; load_acquire(state) != REQUEST_FREE; i++) {
+		if (step_is_over(s))
+			return false;
+		pass_time(s, i);
+	}
+	return true;
+}
+
+static int wait_for_answer(struct stepper *s)
+{
+	struct device_request *r = &s->device.request;
+	int error;
+
+	for (unsigned i = 1; !device_done(r, &error); i++) {
+		if (step_is_over(s) && device_leave(r))
+			return -ETIME;
+		pass_time(s, i);
+	}
+	return error;
+}
+
+/* ---- results ----------------------------------------------------------------------- */
+
+static void gather(struct step_device *d, uint32_t n, int error)
+{
+	const struct kv_gpu_item *item = &d->request.item[n];
+
+	for (uint32_t h = 0; h < item->space->kv_heads; h++) {
+		struct step_head *head = &d->head[n][h];
+
+		head->exec.result = item->result[h];
+		store_relaxed(&head->cut, error == -ETIME);
+		if (!error)
+			item_write_head(head);
+		if (!error || error == -ETIME)
+			item_gather(head);
+	}
+	if (error && error != -ETIME)
+		item_fail(d->item[n], error == -ENOMEM ? -ENOMEM : -EIO, SPARQ_REASON_DEVICE);
+}
+
+bool step_device_begin(struct stepper *s)
+{
+	struct step_device *d = &s->device;
+
+	return d->device && wait_until_free(s) && device_post(d->device, &d->request);
+}
+
+void step_device_end(struct stepper *s, bool posted)
+{
+	struct step_device *d = &s->device;
+	int error;
+
+	if (!d->device)
+		return;
+	error = posted ? wait_for_answer(s) : step_is_over(s) ? -ETIME : -EIO;
+	for (uint32_t n = 0; n < d->request.n; n++)
+		gather(d, n, error);
+	d->device = NULL;
+	d->request.n = 0;
+}
