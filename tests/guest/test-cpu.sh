@@ -7,4 +7,4 @@
 # shellcheck source=tests/guest/functions.sh
 . "$(dirname "$0")/functions.sh"
 stage_program daemon/sparqd client/sparqctl tests/kernels/{checkkern,test-exec}
-guest -n 1 -C Nehalem -t 400 -- cpu scalar
+guest -n 1 -C Nehalem -t 1200 -- cpu scalar

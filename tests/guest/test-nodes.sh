@@ -15,7 +15,7 @@ stage_program daemon/sparqd daemon/sparqd-bandwidth client/sparqctl \
 status=0
 boot() {
 	local got=0
-	guest -n "$1" -p 48 -t 600 "${@:2}" | tee -a "$stage/said" || got=$?
+	guest -n "$1" -p 48 -t 1200 "${@:2}" | tee -a "$stage/said" || got=$?
 	[ "$got" != 77 ] || exit 77
 	[ "$got" = 0 ] || status=1
 }

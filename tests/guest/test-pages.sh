@@ -9,4 +9,4 @@
 stage_program daemon/sparqd daemon/sparqd-hugepages client/sparqctl
 cp "$build/units/sparqd-hugepages.service" "$stage/"
 # More than 2 GiB, of which one must be left whole.
-guest -n 2 -m 2304 -p 0 -g 1:1 -t 600 -- pages
+guest -n 2 -m 2304 -p 0 -g 1:1 -t 1200 -- pages
