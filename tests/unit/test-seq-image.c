@@ -137,6 +137,43 @@ static void forks(void **state)
 	cache_unref(c);
 }
 
+/* Rows that were overwritten: an image has no corrections, its sums are right. */
+static void corrections(void **state)
+{
+	struct store_fixture *f = *state;
+	struct cache *c = make_cache(f, "c", "f32", "f32", "dense", "");
+	struct kv_extent extent[128];
+	struct model m, copy;
+	struct kv_view view;
+	unsigned corrected = 0;
+
+	model_init(&m, f, make_seq(c, ""), 1);
+	append_both(&m, 16 + 1024 + 16);
+	for (unsigned i = 0; i < 4; i++) {
+		append_both(&m, 1024);
+		for (uint32_t layer = 0; layer < MODEL_LAYERS; layer++)
+			assert_int_equal(model_overwrite(&m, layer, 5 + 200 * i, 1 + 60 * i), 0);
+	}
+	assert_int_equal(seq_view(m.seq, 0, m.rows[0], extent, 128, &view), 0);
+	for (uint32_t i = 0; i < view.n_extents; i++)
+		corrected += extent[i].correction != NULL;
+	assert_true(corrected > 0);
+	model_copy(&copy, &m, copy_of(m.seq, c, 1u << 18, 70000));
+	assert_int_equal(seq_view(copy.seq, 0, copy.rows[0], extent, 128, &view), 0);
+	for (uint32_t i = 0; i < view.n_extents; i++)
+		assert_null(extent[i].correction);
+	assert_null(model_check(&copy, UINT32_MAX));
+	assert_null(model_check_record(&copy));
+	append_both(&copy, 500);
+	append_both(&m, 500);
+	assert_same(m.seq, copy.seq);
+	drop(copy.seq);
+	drop(m.seq);
+	model_deinit(&copy);
+	model_deinit(&m);
+	cache_unref(c);
+}
+
 /* What a file says of its cache makes an equal one. */
 static void options(void **state)
 {
@@ -185,10 +222,7 @@ static void empty(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ONE(formats),
-		ONE(forks),
-		ONE(options),
-		ONE(empty),
+		ONE(formats), ONE(forks), ONE(corrections), ONE(options), ONE(empty),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,161 +16,40 @@
 #include <numaif.h>
 #include <unistd.h>
 
-#include "daemon/seq.h"
+#include "grown.h"
 #include "kernels/map.h"
 #include "shm/base.h"
-#include "store-fixture.h"
 
-#define DIM 64u
-#define MOST_KV_HEADS 4u
-#define GROUP 2u
-#define EXTENTS 128u
-#define LANE (64 * MIB)
-
-static char why[SPARQ_ERROR_TEXT];
-
-struct world {
-	struct store_fixture f;
-	struct cache *cache;
-	struct seq *seq;
-	uint32_t kv_heads, rows;
-};
-
-/* ---- a sequence ------------------------------------------------------------------------- */
-
-static struct sparq_msg_cache_create request(uint32_t kv_heads, const char *format,
-					     const char *policy, const char *options)
+static void set_parts(unsigned parts)
 {
-	struct sparq_msg_cache_create m = fixture_request("c", options);
-
-	m.layers = 1;
-	m.kv_heads = kv_heads;
-	m.heads = kv_heads * GROUP;
-	snprintf(m.k_format, sizeof(m.k_format), "%s", format);
-	snprintf(m.v_format, sizeof(m.v_format), "%s", format);
-	snprintf(m.policy, sizeof(m.policy), "%s", policy);
-	return m;
-}
-
-static void begin(struct world *w, unsigned parts, uint32_t kv_heads, const char *format,
-		  const char *policy, const char *options)
-{
-	struct sparq_msg_cache_create m = request(kv_heads, format, policy, options);
 	char text[8];
 
-	*w = (struct world){ .kv_heads = kv_heads };
 	snprintf(text, sizeof(text), "%u", parts);
 	setenv("FIXTURE_PARTS", text, 1);
-	fixture_open(&w->f, 192 * MIB, 8 * MIB);
-	if (cache_create(&w->f.store, w->f.user, &m, &w->cache, why) < 0 ||
-	    seq_create(w->cache, "", FIXTURE_SESSION, &w->seq, why) < 0)
-		fail_msg("%s", why);
 }
 
-static void end(struct world *w)
+static void begin(struct grown *w, unsigned parts, uint32_t kv_heads, const char *format,
+		  const char *policy, const char *options)
 {
-	assert_int_equal(seq_drop(w->seq, why), 0);
-	cache_unref(w->cache);
-	fixture_assert_empty(&w->f);
-	fixture_close(&w->f);
-}
+	struct sparq_msg_cache_create m = grown_request(kv_heads, format, policy, options);
 
-static float value(uint32_t row, uint32_t i)
-{
-	uint32_t x = row * 2654435761u ^ i * 2246822519u;
-
-	x = (x ^ x >> 15) * 3266489917u;
-	return (float)(int32_t)(x >> 8 & 0xfff) / 2048 - 1;
-}
-
-static void flush(struct world *w)
-{
-	const struct kv_space *space = cache_layer(w->cache, 0);
-
-	while (seq_flush_due(w->seq, 0)) {
-		struct kv_extent all[EXTENTS], extent;
-		struct kv_view view;
-		unsigned slot;
-
-		assert_int_equal(seq_flush_begin(w->seq, 0, &extent, &slot), 0);
-		assert_int_equal(seq_view(w->seq, 0, w->rows, all, EXTENTS, &view), 0);
-		for (uint32_t h = 0; h < w->kv_heads; h++)
-			kv_flush(space, &view, &extent, slot, h);
-		seq_flush_commit(w->seq, 0);
-	}
-}
-
-static void grow(struct world *w, uint32_t rows)
-{
-	static float kv[128][2 * MOST_KV_HEADS * DIM];
-
-	while (w->rows < rows) {
-		uint32_t n = MIN(rows - w->rows, (uint32_t)ARRAY_SIZE(kv));
-		struct kv_extent extent[EXTENTS];
-		struct kv_view view;
-
-		assert_int_equal(seq_reserve(w->seq, 0, n), 0);
-		assert_int_equal(seq_view(w->seq, 0, w->rows, extent, EXTENTS, &view), 0);
-		for (uint32_t i = 0; i < n; i++)
-			for (uint32_t c = 0; c < 2 * w->kv_heads * DIM; c++)
-				kv[i][c] = value(w->rows + i, c);
-		kv_write(cache_layer(w->cache, 0), &view, w->rows, n, kv, sizeof(kv[0]));
-		seq_commit(w->seq, 0, w->rows + n);
-		w->rows += n;
-		flush(w);
-	}
+	set_parts(parts);
+	grown_begin(w, &m, 192 * MIB, 8 * MIB);
 }
 
 /* ---- the same bits ------------------------------------------------------------------------ */
 
-struct answer {
-	float y[MOST_KV_HEADS * GROUP * DIM], lse[MOST_KV_HEADS * GROUP];
-	uint64_t bytes;
-};
-
-static struct answer attend(struct world *w)
-{
-	static float q[MOST_KV_HEADS * GROUP * DIM];
-	const struct kv_space *space = cache_layer(w->cache, 0);
-	const struct kv_query query = { .q = q, .n_q = 1, .first_limit = w->rows };
-	void *scratch = aligned_alloc(64, LANE);
-	struct kv_extent extent[EXTENTS];
-	struct answer a = { .bytes = 0 };
-	struct kv_view view;
-	struct kv_plan plan;
-
-	for (size_t i = 0; i < ARRAY_SIZE(q); i++)
-		q[i] = value(7, (uint32_t)i) * 2;
-	assert_int_equal(seq_view(w->seq, 0, w->rows, extent, EXTENTS, &view), 0);
-	assert_int_equal(kv_plan_step(space, &view, &query, 0, 1, false, &plan), 0);
-	assert_true(kv_exec_scratch_bytes(space, &plan, &view, &query) <= LANE);
-	for (uint32_t h = 0; h < w->kv_heads; h++) {
-		struct kv_exec e;
-
-		kv_exec_init(&e, space, &plan, &view, &query, h, scratch);
-		for (uint32_t i = 0; i < e.shares; i++)
-			kv_exec_share(&e, i);
-		kv_exec_finish(&e);
-		memcpy(&a.y[h * GROUP * DIM], e.result.y, GROUP * DIM * sizeof(float));
-		memcpy(&a.lse[h * GROUP], e.result.lse, GROUP * sizeof(float));
-		for (unsigned p = 0; p < KV_PLANES; p++)
-			a.bytes += e.result.bytes[p];
-	}
-	free(scratch);
-	return a;
-}
-
 /* Whatever is full meanwhile: pages come where there is room. */
-static struct answer answer_of(unsigned parts, const char *format, const char *policy,
-			       const char *placement, bool crowded)
+static struct grown_answer answer_of(unsigned parts, const char *format, const char *policy,
+				     const char *placement, bool crowded)
 {
 	static page_ref taken[4096];
-	struct answer a;
-	struct world w;
+	struct grown_answer a;
+	struct grown w;
 	unsigned n = 0;
 
 	begin(&w, parts, 4, format, policy, placement);
-	grow(&w, 900); /* there is no long extent yet */
+	grown_append(&w, 900, NULL); /* there is no long extent yet */
 	while (crowded && n < ARRAY_SIZE(taken)) {
 		struct page_size size = { .whole = 2 * MIB - 64 };
 
@@ -178,12 +57,12 @@ static struct answer answer_of(unsigned parts, const char *format, const char *p
 		if (pool_node_of(taken[n++]) != 1)
 			break;
 	}
-	grow(&w, 4000);
+	grown_append(&w, 4000, NULL);
 	assert_int_equal(crowded, w.f.pool.unstriped > 0);
-	a = attend(&w);
+	a = grown_attend(&w);
 	while (n)
 		pool_put(&w.f.pool, taken[--n]);
-	end(&w);
+	grown_end(&w);
 	return a;
 }
 
@@ -196,7 +75,7 @@ static void same_bits(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(formats) * ARRAY_SIZE(policies); i++) {
 		const char *format = formats[i / 2], *policy = policies[i % 2];
-		struct answer one = answer_of(1, format, policy, "", false), a;
+		struct grown_answer one = answer_of(1, format, policy, "", false), a;
 
 		for (unsigned parts = 2; parts <= 4; parts++) {
 			const char *other = placements[1 + (parts + i) % 2];
@@ -223,7 +102,7 @@ static int kernel_node(const void *memory)
 	return node;
 }
 
-static unsigned node_at(const struct world *w, const void *memory)
+static unsigned node_at(const struct grown *w, const void *memory)
 {
 	unsigned i = 0;
 
@@ -235,13 +114,13 @@ static unsigned node_at(const struct world *w, const void *memory)
 }
 
 /* Of each row what kernels read, against the rule; how many nodes have a part of it. */
-static unsigned check_nodes(struct world *w)
+static unsigned check_nodes(struct grown *w)
 {
-	struct kv_extent extent[EXTENTS];
+	struct kv_extent extent[GROWN_EXTENTS];
 	struct kv_view view;
 	unsigned seen = 0;
 
-	assert_int_equal(seq_view(w->seq, 0, w->rows, extent, EXTENTS, &view), 0);
+	assert_int_equal(seq_view(w->seq, 0, w->rows, extent, GROWN_EXTENTS, &view), 0);
 	for (uint32_t h = 0; h < w->kv_heads; h++) {
 		struct kv_piece p = { 0 };
 		struct kv_map map;
@@ -266,13 +145,13 @@ static void nodes_by_head(void **state)
 {
 	(void)state;
 	for (unsigned parts = 1; parts <= 4; parts++) {
-		struct world w;
+		struct grown w;
 
 		begin(&w, parts, 4, "hier4", "dense", "");
 		assert_int_equal(w.cache->spread, SPREAD_HEADS);
-		grow(&w, 2500);
+		grown_append(&w, 2500, NULL);
 		assert_int_equal(check_nodes(&w), parts);
-		end(&w);
+		grown_end(&w);
 	}
 }
 
@@ -280,51 +159,51 @@ static void nodes_by_row(void **state)
 {
 	(void)state;
 	for (unsigned parts = 2; parts <= 4; parts++) {
-		struct world w;
+		struct grown w;
 
 		begin(&w, parts, 1, "hier4", "dense", "");
 		assert_int_equal(w.cache->spread, SPREAD_ROWS);
-		grow(&w, 3 * KV_SHARE_ROWS + 300);
+		grown_append(&w, 3 * KV_SHARE_ROWS + 300, NULL);
 		assert_int_equal(check_nodes(&w), MIN(parts, 4));
-		end(&w);
+		grown_end(&w);
 	}
 }
 
 static void one_node(void **state)
 {
 	struct seq *other;
-	struct world w;
+	struct grown w;
 
 	(void)state;
 	begin(&w, 4, 4, "hier4", "dense", "placement=local");
-	assert_int_equal(seq_create(w.cache, "", FIXTURE_SESSION, &other, why), 0);
+	assert_int_equal(seq_create(w.cache, "", FIXTURE_SESSION, &other, grown_why), 0);
 	assert_int_not_equal(other->node, w.seq->node);
-	grow(&w, KV_SHARE_ROWS + 2500);
+	grown_append(&w, KV_SHARE_ROWS + 2500, NULL);
 	assert_int_equal(check_nodes(&w), 1);
-	assert_int_equal(seq_drop(other, why), 0);
-	end(&w);
+	assert_int_equal(seq_drop(other, grown_why), 0);
+	grown_end(&w);
 }
 
 /* A share reads rows of one node: what makes a worker near to it. */
 static void shares_on_one_node(void **state)
 {
-	static float q[GROUP * DIM];
+	static float q[GROWN_GROUP * GROWN_DIM];
 	static const char *const policies[] = { "dense", "sparq" };
 	const struct kv_query query = { .q = q, .n_q = 1, .full = true };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
-		void *scratch = aligned_alloc(64, LANE);
-		struct kv_extent extent[EXTENTS];
+		void *scratch = aligned_alloc(64, GROWN_LANE);
+		struct kv_extent extent[GROWN_EXTENTS];
 		struct kv_view view;
 		struct kv_plan plan;
 		struct kv_exec e;
-		struct world w;
+		struct grown w;
 		uint32_t each;
 
 		begin(&w, 2, 1, "hier4", policies[i], "");
-		grow(&w, 2 * KV_SHARE_ROWS + 300);
-		assert_int_equal(seq_view(w.seq, 0, w.rows, extent, EXTENTS, &view), 0);
+		grown_append(&w, 2 * KV_SHARE_ROWS + 300, NULL);
+		assert_int_equal(seq_view(w.seq, 0, w.rows, extent, GROWN_EXTENTS, &view), 0);
 		assert_int_equal(kv_plan_step(cache_layer(w.cache, 0), &view, &query, 0, 1, false,
 					      &plan),
 				 0);
@@ -339,23 +218,23 @@ static void shares_on_one_node(void **state)
 			assert_int_equal(node, seq_row_node(w.seq, 0, row + each - 1));
 		}
 		free(scratch);
-		end(&w);
+		grown_end(&w);
 	}
 }
 
 /* ---- what is asked for ----------------------------------------------------- */
 
-static int ask(struct world *w, uint32_t kv_heads, const char *options, struct cache **ret)
+static int ask(struct grown *w, uint32_t kv_heads, const char *options, struct cache **ret)
 {
-	struct sparq_msg_cache_create m = request(kv_heads, "f32", "dense", options);
+	struct sparq_msg_cache_create m = grown_request(kv_heads, "f32", "dense", options);
 
-	return cache_create(&w->f.store, w->f.user, &m, ret, why);
+	return cache_create(&w->f.store, w->f.user, &m, ret, grown_why);
 }
 
 static void asked_for(void **state)
 {
 	struct cache *c = NULL;
-	struct world w;
+	struct grown w;
 
 	(void)state;
 	begin(&w, 4, 4, "f32", "dense", "");
@@ -366,34 +245,34 @@ static void asked_for(void **state)
 	assert_int_equal(ask(&w, 4, "placement=heads", &c), 0);
 	cache_unref(c);
 	assert_int_equal(ask(&w, 4, "placement=local", &c), -EEXIST);
-	assert_non_null(strstr(why, "placement heads, not local"));
+	assert_non_null(strstr(grown_why, "placement heads, not local"));
 	assert_int_equal(ask(&w, 4, "placement=here", &c), -EINVAL);
-	assert_non_null(strstr(why, "local, heads and rows are allowed"));
-	end(&w);
+	assert_non_null(strstr(grown_why, "local, heads and rows are allowed"));
+	grown_end(&w);
 	begin(&w, 4, 2, "f32", "dense", "");
 	assert_int_equal(w.cache->spread, SPREAD_ROWS);
-	end(&w);
+	grown_end(&w);
 	begin(&w, 4, 4, "f32", "dense", "placement=rows");
 	assert_int_equal(w.cache->spread, SPREAD_ROWS);
 	assert_null(w.cache->parts);
-	end(&w);
+	grown_end(&w);
 }
 
 static void not_to_be_had(void **state)
 {
-	struct sparq_msg_cache_create m = request(2, "f32", "dense", "placement=heads");
+	struct sparq_msg_cache_create m = grown_request(2, "f32", "dense", "placement=heads");
 	struct store_fixture f;
 	struct cache *c = NULL;
 
 	(void)state;
-	setenv("FIXTURE_PARTS", "4", 1);
+	set_parts(4);
 	fixture_open(&f, 64 * MIB, 4 * MIB);
-	assert_int_equal(cache_create(&f.store, f.user, &m, &c, why), -EINVAL);
-	assert_string_equal(why, "placement=heads: 2 KV heads do not reach 4 nodes; rows and local "
-				 "do");
+	assert_int_equal(cache_create(&f.store, f.user, &m, &c, grown_why), -EINVAL);
+	assert_string_equal(grown_why, "placement=heads: 2 KV heads do not reach 4 nodes; "
+				       "rows and local do");
 	f.store.spread = SPREAD_LOCAL;
-	m = request(4, "f32", "dense", "");
-	assert_int_equal(cache_create(&f.store, f.user, &m, &c, why), 0);
+	m = grown_request(4, "f32", "dense", "");
+	assert_int_equal(cache_create(&f.store, f.user, &m, &c, grown_why), 0);
 	assert_int_equal(c->spread, SPREAD_LOCAL);
 	cache_unref(c);
 	fixture_assert_empty(&f);
