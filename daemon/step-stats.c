@@ -22,48 +22,64 @@ static void count_sequence(struct stats_sequence *q, const struct step_item *i)
 	stats_end(&q->seq);
 }
 
-/* Where a share read; nowhere in particular: where the sequence is at home. */
-static unsigned node_of(const struct step_head *h, uint32_t share)
+/* Index of the pool's node where a page has the head. */
+static uint32_t page_node(const struct step_head *h, const void *base, bool parted)
 {
-	uint32_t node = 0;
+	const struct kv_view *view = h->exec.view;
 
-	if (h->stepper->store->pool->n_nodes > 1)
-		node = h->task.node(&h->task, share);
-	return h->stepper->stats_node[node < POOL_MAX_NODES ? node : h->item->seq->node];
+	if (parted)
+		return kv_part_of(h->exec.space->kv_heads, view->parts->n, h->exec.head);
+	return pool_node_at(h->stepper->store->pool, base);
 }
 
-static void add_node(struct stats_worker *w, unsigned node, const struct step_head *h,
-		     uint32_t part, uint32_t parts)
+/* Those where the view has pages of the head, bit by bit. */
+static uint64_t nodes_of(const struct step_head *h)
 {
-	if (node >= STATS_NODES) /* of a daemon before, and not there any more */
-		return;
-	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
-		uint64_t bytes = h->exec.result.bytes[p];
+	const struct kv_view *v = h->exec.view;
+	uint64_t nodes = 0;
 
-		/* So that the parts add up to all of it. */
-		if (bytes)
-			stats_add(&w->read_node_bytes[node][p],
-				  bytes * (part + 1) / parts - bytes * part / parts);
-	}
+	if (h->stepper->store->pool->n_nodes == 1)
+		return 1;
+	for (uint32_t i = 0; i < v->n_extents; i++)
+		nodes |= 1ull << page_node(h, v->extent[i].base, v->extent[i].parted);
+	if (v->n_sinks)
+		nodes |= 1ull << page_node(h, v->sinks, v->parted & KV_PARTED_SINKS);
+	for (uint32_t i = 0; i * KV_CHUNK_ROWS < v->tail_rows; i++)
+		nodes |= 1ull << page_node(h, v->chunk[i], v->parted >> i & 1);
+	return nodes;
+}
+
+static uint32_t node_at(const void *arg, const void *at)
+{
+	return pool_node_at(arg, at);
+}
+
+static void add_node(const struct step_head *h, uint32_t node, const uint64_t bytes[KV_PLANES])
+{
+	unsigned index = h->stepper->stats_node[node];
+
+	if (index >= STATS_NODES) /* of a daemon before, and not there any more */
+		return;
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		if (bytes[p])
+			stats_add(&h->stepper->stats->read_node_bytes[index][p], bytes[p]);
 }
 
 void step_stats_head(const struct step_head *h)
 {
-	struct stats_worker *w = h->stepper->stats;
-	uint32_t shares = h->exec.shares, share = 1;
-	unsigned first;
+	const struct pool *pool = h->stepper->store->pool;
+	uint64_t bytes[POOL_MAX_NODES][KV_PLANES], nodes;
 
-	if (!w || h->on_device)
+	if (!h->stepper->stats || h->on_device)
 		return;
-	first = node_of(h, 0);
-	while (share < shares && node_of(h, share) == first)
-		share++;
-	if (share >= shares) {
-		add_node(w, first, h, 0, 1);
+	nodes = nodes_of(h);
+	if (nodes && !(nodes & (nodes - 1))) {
+		add_node(h, (uint32_t)__builtin_ctzll(nodes), h->exec.result.bytes);
 		return;
 	}
-	for (share = 0; share < shares; share++)
-		add_node(w, node_of(h, share), h, share, shares);
+	kv_exec_bytes_at(&h->exec, node_at, pool, pool->n_nodes, bytes);
+	for (uint32_t i = 0; i < pool->n_nodes; i++)
+		add_node(h, i, bytes[i]);
 }
 
 void step_stats_item(struct stepper *s, const struct step_item *i)

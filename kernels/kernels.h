@@ -261,6 +261,11 @@ void kv_exec_share(struct kv_exec *e, uint32_t share);
 const void *kv_exec_share_at(const struct kv_exec *e, uint32_t share);
 /* After the last share, by one thread: selection, attention over it, correction, merge. */
 void kv_exec_finish(struct kv_exec *e);
+/* After it, while the scratch is there: the bytes of the result by the place of what was read,
+ * which `place_of` says of its address: below n, and what is not there is in none. */
+void kv_exec_bytes_at(const struct kv_exec *e,
+		      uint32_t (*place_of)(const void *arg, const void *at), const void *arg,
+		      uint32_t n, uint64_t (*ret)[KV_PLANES]);
 /* Bytes that dense attention over f16 would have read, all KV heads. */
 uint64_t kv_dense_bytes(const struct kv_space *s, uint64_t rows);
 

@@ -15,11 +15,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/seq.h"
 #include "daemon/stats.h"
 #include "daemon/step-item.h"
+#include "kernels/map.h"
 #include "shm/base.h"
 #include "tests/kernels/exec-bytes.h"
 #include "tests/unit/store-fixture.h"
@@ -30,6 +32,8 @@
 #define DIM 64u
 #define FLOATS_Q (HEADS * DIM)
 #define FLOATS_KV (KV_HEADS * 2 * DIM)
+
+#define CROWD 2048u /* pages */
 
 #define KV_AT 0u
 #define Q_AT (2u << 20)
@@ -291,6 +295,140 @@ static void test_bytes_of_every_format_and_policy(void **state)
 	assert_string_equal(kv_policy_at(0, true)->name, "dense");
 }
 
+/* ---- by node ------------------------------------------------------------------------ */
+
+static int set_up_parts(void **state)
+{
+	setenv("FIXTURE_PARTS", "2", 1);
+	return set_up(state);
+}
+
+static int tear_down_parts(void **state)
+{
+	int r = tear_down(state);
+
+	unsetenv("FIXTURE_PARTS");
+	return r;
+}
+
+/* All units of the sequence's node, and what is free in slabs of its extents. */
+static unsigned crowd(struct fixture *f, page_ref taken[CROWD])
+{
+	const struct kv_space *space = cache_layer(f->cache, 0);
+	const struct page_size size[] = {
+		{ .whole = 2 * MIB - 64 },
+		spread_size(f->cache, kv_extent_bytes(space, KV_EXTENT_TILES)),
+		spread_size(f->cache, kv_extent_bytes(space, 1)),
+	};
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(size); i++)
+		while (n < CROWD &&
+		       pool_take_there(&f->store.pool, f->seq->node, size[i], 9, &taken[n]) == 0)
+			n++;
+	assert_true(n < CROWD);
+	return n;
+}
+
+/* Rows that came while their node was full lie on the other one. */
+static void grow_over_two_nodes(struct fixture *f)
+{
+	static page_ref taken[CROWD];
+	unsigned n;
+
+	for (unsigned i = 0; i < 3; i++)
+		run(f, SPARQ_OP_APPEND, 0, 500, 0, true);
+	n = crowd(f, taken);
+	for (unsigned i = 0; i < 5; i++)
+		run(f, SPARQ_OP_APPEND, 0, 500, 0, true);
+	assert_true(pool_node_strayed(&f->store.pool, f->seq->node) > 0);
+	while (n)
+		pool_put(&f->store.pool, taken[--n]);
+}
+
+/* Which rows of the first layer a node has. */
+static uint32_t rows_on(struct fixture *f, struct rig *rig, uint32_t node, bool *ret)
+{
+	struct kv_piece p = { 0 };
+	struct kv_map map;
+	uint32_t n = 0;
+
+	kv_map_init(&map, rig->space, &rig->view, 0);
+	for (uint32_t row = 0; row < rig->view.rows; row += p.n) {
+		kv_map_find(&map, row, rig->view.rows, &p);
+		for (uint32_t i = 0; i < p.n; i++)
+			ret[row + i] = pool_node_at(&f->store.pool, p.k.base) == node;
+		n += ret[row] ? p.n : 0;
+	}
+	return n;
+}
+
+/* The formulas over the rows of each node. */
+static void expect_nodes(struct fixture *f, const struct stats_worker *before)
+{
+	const struct stats_worker *now = stats_page_block(&f->page, STATS_WORKER, 0);
+	const struct kv_space *space = cache_layer(f->cache, 0);
+	uint32_t rows = seq_rows(f->seq, 0), n = seq_extents(f->seq, 0);
+	const struct kv_query query = { .n_q = 1, .first_limit = rows };
+	struct kv_extent *extent = calloc(n + 1, sizeof(*extent));
+	struct rig rig = { .space = space };
+	bool *there = malloc(rows);
+	struct kv_plan plan;
+
+	assert_int_equal(seq_view(f->seq, 0, rows, extent, n, &rig.view), 0);
+	assert_int_equal(kv_plan_step(space, &rig.view, &query, 0, LAYERS, true, &plan), 0);
+	for (uint32_t node = 0; node < 2; node++) {
+		uint64_t planes[KV_PLANES] = { 0 };
+
+		assert_true(rows_on(f, &rig, node, there) > 500);
+		bytes_expected(&rig, &plan, &query, (struct bytes_apart){ 0 }, there, planes);
+		for (unsigned p = 0; p < KV_PLANES; p++)
+			assert_int_equal(now->read_node_bytes[node][p] -
+						 before->read_node_bytes[node][p],
+					 planes[p] * KV_HEADS);
+	}
+	free(there);
+	free(extent);
+}
+
+static void assert_nodes_add_up(const struct fixture *f)
+{
+	const struct stats_worker *w = stats_page_block(&f->page, STATS_WORKER, 0);
+
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		assert_int_equal(w->read_node_bytes[0][p] + w->read_node_bytes[1][p],
+				 f->sums.all.bytes[p]);
+}
+
+static void check_nodes(struct fixture *f, const char *format, const char *policy,
+			const char *options)
+{
+	struct stats_worker *before = malloc(sizeof(*before));
+
+	open_sequence(f, format, policy, options);
+	grow_over_two_nodes(f);
+	run(f, SPARQ_OP_STEP, 0, 1, 0, false);
+	assert_nodes_add_up(f);
+	*before = *(struct stats_worker *)stats_page_block(&f->page, STATS_WORKER, 0);
+	run(f, SPARQ_OP_ATTEND, 0, 1, SPARQ_SQE_DENSE, true);
+	expect_nodes(f, before);
+	assert_nodes_add_up(f);
+	close_sequence(f);
+	free(before);
+}
+
+static void test_bytes_of_each_node(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; kv_format_at(i); i++) {
+		check_nodes(f, kv_format_at(i), "dense", "placement=local");
+		check_nodes(f, kv_format_at(i), "sparq", "placement=local r=16 k=64 dense_below=0");
+		check_nodes(f, kv_format_at(i), "sparq",
+			    "placement=rows r=8 k=16 dense_below=0 tail=select sinks=4");
+	}
+}
+
 /* ---- what fails -------------------------------------------------------------------- */
 
 static void test_refused_entries_are_counted_by_reason(void **state)
@@ -355,6 +493,8 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_rows_that_did_not_stay_are_not_appended,
 						set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_bytes_of_each_node, set_up_parts,
+						tear_down_parts),
 	};
 
 	kv_thread_init();
