@@ -18,3 +18,13 @@ uint64_t placement_wanted(const struct topo *t, const struct config *c)
 	/* An equal part on each node, since KV heads are spread over all. */
 	return ALIGN_UP(MAX(total / t->n_nodes, 1u), part_align(c));
 }
+
+uint64_t placement_part(const struct topo *t, const struct config *c)
+{
+	return ALIGN_UP(DIV_UP(placement_wanted(t, c), c->pool_parts), POOL_UNIT_BYTES);
+}
+
+uint64_t placement_planned(const struct topo *t, const struct config *c)
+{
+	return (uint64_t)t->n_nodes * c->pool_parts * placement_part(t, c);
+}

@@ -141,10 +141,10 @@ static void tell_failure(const struct topo *t, size_t bytes, int error,
 }
 
 /* Arenas: a part of each node, or several. -EINVAL, and said, if those are too many. */
-static int plan(const struct topo *t, const struct config *c, size_t bytes,
+static int plan(const struct topo *t, const struct config *c,
 		struct arena_params params[POOL_MAX_NODES])
 {
-	size_t part = ALIGN_UP(DIV_UP(bytes, c->pool_parts), POOL_UNIT_BYTES);
+	size_t part = placement_part(t, c);
 
 	if (t->n_nodes * c->pool_parts > POOL_MAX_NODES) {
 		log_error("pool_parts = %" PRIu32 ": %u nodes make more than %u parts",
@@ -169,7 +169,7 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 	*p = PLACEMENT_NULL;
 	if (!why)
 		return -ENOMEM;
-	r = plan(t, c, bytes, params);
+	r = plan(t, c, params);
 	if (r < 0)
 		return r;
 	r = arena_create_all(params, n, on_progress, &progress, p->arena, why);

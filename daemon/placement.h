@@ -22,6 +22,10 @@ struct placement {
 
 /* The bytes of the pool on each node. */
 uint64_t placement_wanted(const struct topo *t, const struct config *c);
+/* Of one part of a node, of which it has pool_parts. */
+uint64_t placement_part(const struct topo *t, const struct config *c);
+/* Of all parts of all nodes, each rounded up to what it is cut in. */
+uint64_t placement_planned(const struct topo *t, const struct config *c);
 /* Makes, binds, fills and verifies the arenas, and tells the manager how far it is. Logs what it
  * became. -ECANCELED: a signal to end is pending. */
 int placement_init(struct placement *p, const struct topo *t, const struct config *c);

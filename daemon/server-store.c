@@ -125,21 +125,23 @@ static void compare_sizes(const struct server *s)
 	const struct config *c = &s->config;
 	const struct {
 		const char *key;
-		uint64_t have, want;
+		uint64_t have, want, told; /* as it is rounded, and as it was said */
+		uint64_t more;             /* that a memfd may have of it */
 	} sizes[] = {
-		{ "pool_bytes", placement_bytes(&s->placement), c->pool_bytes },
-		{ "catalogue_bytes", h->bytes, c->catalogue_bytes },
-		{ "max_caches", h->n_caches, c->max_caches },
-		{ "max_sequences", h->n_sequences, c->max_sequences },
+		{ "pool_bytes", placement_bytes(&s->placement), placement_planned(&s->topo, c),
+		  c->pool_bytes, 0 },
+		{ "catalogue_bytes", h->bytes, c->catalogue_bytes, c->catalogue_bytes, 2 * MIB },
+		{ "max_caches", h->n_caches, c->max_caches, c->max_caches, 0 },
+		{ "max_sequences", h->n_sequences, c->max_sequences, c->max_sequences, 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
-		/* Pools are rounded up, a part on each node; 0 is whatever it was. */
-		if (sizes[i].want && (sizes[i].want > sizes[i].have ||
-				      sizes[i].have - sizes[i].want > s->placement.n * 2 * MIB))
+		/* 0 is whatever it was. */
+		if (sizes[i].told && (sizes[i].have < sizes[i].want ||
+				      sizes[i].have - sizes[i].want > sizes[i].more))
 			log_warning("%s = %" PRIu64 ": what is kept has %" PRIu64
 				    "; a stop and a start change it, and drop the KV",
-				    sizes[i].key, sizes[i].want, sizes[i].have);
+				    sizes[i].key, sizes[i].told, sizes[i].have);
 }
 
 static void tell(const struct server *s, const struct recovered *r)
