@@ -6,6 +6,7 @@
 int bench_append(int argc, char **argv);
 int bench_attend(int argc, char **argv);
 int bench_fork(int argc, char **argv);
+int bench_overwrite(int argc, char **argv);
 int bench_ring(int argc, char **argv);
 int bench_spill(int argc, char **argv);
 

@@ -20,6 +20,7 @@ static const struct command {
 	{ "attend", bench_attend,
 	  "attention of one decoding step, cold, against memory bandwidth" },
 	{ "fork", bench_fork, "a sequence that begins with the rows of a long one" },
+	{ "overwrite", bench_overwrite, "rows changed in place, against a cut and all rows again" },
 	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
 	{ "spill", bench_spill, "a sequence to a file and back, and steps of others meanwhile" },
 };

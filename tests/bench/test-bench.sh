@@ -22,7 +22,7 @@ refused() {
 	[[ $said == *"$text"* ]] || fail "$*: said \"$said\", not \"$text\""
 }
 
-for command in append attend fork ring spill; do
+for command in append attend fork overwrite ring spill; do
 	"$bench" --help | grep -q "^  $command " || fail "no command $command"
 	"$bench" "$command" --help >/dev/null || fail "$command --help"
 	! "$bench" "$command" --help | grep -E '.{81}' || fail "$command --help is too wide"
@@ -61,6 +61,9 @@ out=$("$bench" fork --kv-heads 2 --head-dim 64 --layers 3 --rows 700 --rounds 5 
 for field in fork drop truncate_below append_after prefix through_daemon; do
 	grep -q "\"${field}_us\":" <<<"$out" || fail "no figure of $field"
 done
+out=$("$bench" overwrite --kv-heads 2 --head-dim 64 --rows 2000 --rounds 3 --daemon "$daemon" --json)
+n=$(grep -cE '"(overwrite|cut_append)_us": *[0-9]*[1-9]' <<<"$out") || true
+[ "$n" = 8 ] || fail "$n of 8 figures of overwriting"
 out=$("$bench" spill --size 8 --rounds 2 --rows 300 --seconds 0.1 --daemon "$daemon" --json)
 for field in spill_gb_s dd_write_gb_s load_gb_s dd_read_gb_s step_alone_us step_alone_p99_us; do
 	grep -q "\"$field\": *[0-9]" <<<"$out" || fail "no figure of $field"
