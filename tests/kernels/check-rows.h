@@ -37,6 +37,8 @@ extern const unsigned check_n_dims, check_n_heads;
 void fields_open(struct check *c, const struct kv_kernels *k, const struct block_shape *s,
 		 struct field *ret_k, struct field *ret_v);
 void fields_close(struct check *c, struct field *k, struct field *v);
+/* An element's error bound; parameters in binary16 and f32 arithmetic have their share. */
+double field_bound(const struct kv_kernels *k, const struct field *f, float rel, size_t at);
 void field_fill(struct check *c, float *x, size_t n);
 
 void check_dot(struct check *c, const struct kv_kernels *k, const struct field *f,
