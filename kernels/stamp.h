@@ -17,6 +17,10 @@
 #ifndef FMT_SCORE_SOFTMAX
 #define FMT_SCORE_SOFTMAX NULL
 #endif
+#if FMT_GROUP && !defined(FMT_K_DOT)
+#define FMT_K_DOT group_k_dot
+#define FMT_V_AXPY group_v_axpy
+#endif
 #ifndef FMT_K_DOT
 #define FMT_K_DOT stage_k_dot
 #endif

@@ -166,3 +166,25 @@ KV_FN void dense_lanes(const __m512i x[4], __m512i ret[4])
 	ret[2] = _mm512_shuffle_i32x4(t[1], t[3], 0x88);
 	ret[3] = _mm512_shuffle_i32x4(t[1], t[3], 0xdd);
 }
+
+/* Of bytes 16 L + 8 half + 4 q + e four rows side by side in lane L, element e of ret[q]. */
+KV_FN void dense_weave_half(const uint8_t *row, size_t stride, bool half, __m512i ret[2])
+{
+	__m512i x[4], y[2];
+
+	KV_EACH (i, 4)
+		x[i] = dense_held(_mm512_loadu_si512(row + i * stride));
+	KV_EACH (i, 2)
+		y[i] = half ? _mm512_unpackhi_epi8(x[2 * i], x[2 * i + 1])
+			    : _mm512_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
+	ret[0] = _mm512_unpacklo_epi16(y[0], y[1]);
+	ret[1] = _mm512_unpackhi_epi16(y[0], y[1]);
+}
+
+KV_FN __m512i dense_four(const int8_t *weight)
+{
+	int32_t four;
+
+	memcpy(&four, weight, sizeof(four));
+	return _mm512_set1_epi32(four);
+}

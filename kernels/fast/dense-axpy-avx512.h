@@ -24,20 +24,6 @@
 
 /* ---- codes ------------------------------------------------------------------ */
 
-/* Of bytes 16 L + 8 half + 4 q + e four rows side by side in lane L, element e of ret[q]. */
-KV_FN void dense_weave_half(const uint8_t *row, size_t stride, bool half, __m512i ret[2])
-{
-	__m512i x[4], y[2];
-
-	KV_EACH (i, 4)
-		x[i] = dense_held(_mm512_loadu_si512(row + i * stride));
-	KV_EACH (i, 2)
-		y[i] = half ? _mm512_unpackhi_epi8(x[2 * i], x[2 * i + 1])
-			    : _mm512_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
-	ret[0] = _mm512_unpacklo_epi16(y[0], y[1]);
-	ret[1] = _mm512_unpackhi_epi16(y[0], y[1]);
-}
-
 /* Of two nibbles in a byte the even channel comes before the odd one. */
 KV_FN void dense_join(__m512i u, __m512i l, __m512i ret[2])
 {
@@ -73,14 +59,6 @@ KV_FN void dense_vectors(const struct kv_rows *rows, bool half, unsigned two, un
 }
 
 /* ---- sums ------------------------------------------------------------------- */
-
-KV_FN __m512i dense_four_weights(const int8_t *weight)
-{
-	int32_t four;
-
-	memcpy(&four, weight, sizeof(four));
-	return _mm512_set1_epi32(four);
-}
 
 /* Of each plane the next n bytes of what is used far behind this block. */
 KV_FN void dense_ask(const uint8_t *next[2], size_t n, unsigned level)
@@ -122,13 +100,13 @@ KV_FN void dense_add_four(const int8_t *weight, unsigned heads, unsigned vecs, u
 {
 	KV_EACH (i, heads) {
 		const int8_t *high = weight + i * DENSE_ROWS, *low = high + DENSE_SUMS * DENSE_ROWS;
-		__m512i c = dense_four_weights(low);
+		__m512i c = dense_four(low);
 
 		KV_EACH (v, vecs)
 			s->low[i * vecs + v] = dense_add(s->low[i * vecs + v], x[v], c);
 		if (level)
 			continue;
-		c = dense_four_weights(high);
+		c = dense_four(high);
 		KV_EACH (v, vecs)
 			s->high[i * vecs + v] = dense_add(s->high[i * vecs + v], x[v], c);
 	}

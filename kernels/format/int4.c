@@ -205,4 +205,8 @@ KV_FN vf fmt_gather(const struct kv_block *b, uint32_t row, uint32_t channel)
 	return channel & 1 ? vf_fma(high, vf_set(-16), byte) : high;
 }
 
+#if KV_ISA_IS(avx512)
+#include "kernels/fast/dense-group-axpy-avx512.h"
+#include "kernels/fast/dense-group-dot-avx512.h"
+#endif
 #include "kernels/stamp.h"

@@ -241,7 +241,4 @@ static void group_v_axpy(const struct kv_block *b, uint32_t row, uint32_t n, con
 	for (uint32_t h = 0; h < heads; h++)
 		group_add(sum + h * KV_MAX_DIM, b->dim, y + h * y_stride);
 }
-
-#define FMT_K_DOT group_k_dot
-#define FMT_V_AXPY group_v_axpy
 #endif

@@ -71,7 +71,7 @@ static bool only_rows_written(const float *p, const struct call *a, float mark)
 /* What k_dot and v_axpy may round numbers by: see k_max_rel and score_max_rel. */
 static double rounding(const struct kv_kernels *k, unsigned level)
 {
-	return k->plain || k->group ? 0 : level ? k->score_max_rel / 16 : 0x1p-16;
+	return k->plain ? 0 : level ? k->score_max_rel / 16 : 0x1p-16;
 }
 
 void check_dot(struct check *c, const struct kv_kernels *k, const struct field *f,
