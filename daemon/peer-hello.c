@@ -25,6 +25,7 @@
  * trip takes a tenth to a sixth longer. */
 #define SQ_ENTRIES_DEFAULT 64u
 #define ARENA_BYTES_DEFAULT (16 * MIB)
+#define PART_BYTES (16 * MIB) /* of a segment, at once: some milliseconds */
 
 /* ---- what is asked for ---------------------------------------------------- */
 
@@ -188,24 +189,24 @@ static int init_queue(struct session *session, uint32_t slot, uint32_t i)
 	return 0;
 }
 
-/* The arena lies on the node that the client asked for, else where its worker reads it. */
-static int make_segment(struct session *session, int node)
+/* The arena lies on the node that the client asked for, else where its worker reads it. 1: there is
+ * more of it. */
+static int take_part(struct peer *p, int node)
 {
 	/* Without NUMA there is nothing to choose, and a full node is no reason to refuse. */
 	bool placed = node >= 0 && pin_memory(node) == 0;
-	int r = segment_create("sparqd-session", session->layout.bytes, &session->segment);
+	int r = segment_fill(&p->session->segment, PART_BYTES, &p->taken_bytes);
 
 	if (placed)
 		pin_memory(-1);
+	p->server->part_ns = clock_now_ns();
 	return r;
 }
 
-static int fill_session(struct peer *p, struct session *session, int node)
+static int fill_session(struct peer *p, struct session *session)
 {
-	int r = make_segment(session, node);
+	int r;
 
-	if (r < 0)
-		return r;
 	session->doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (session->doorbell < 0)
 		return -errno;
@@ -218,11 +219,10 @@ static int fill_session(struct peer *p, struct session *session, int node)
 	return r;
 }
 
-static int make_session(struct peer *p, const struct segment_layout *l, int node, char *why)
+static int make_session(struct peer *p, const struct segment_layout *l, int node)
 {
 	struct session *session = calloc(1, sizeof(*session));
 	struct server *s = p->server;
-	int r;
 
 	if (!session)
 		return -ENOMEM;
@@ -238,11 +238,21 @@ static int make_session(struct peer *p, const struct segment_layout *l, int node
 	for (uint32_t i = 0; i < SPARQ_MAX_QUEUES; i++)
 		session->queue[i].wake_fd = session->queue[i].client_end = -1;
 	s->rings[session->worker] += l->n_queues;
-	r = fill_session(p, session, node != -1 ? node : server_worker_node(s, session->worker));
-	if (r < 0)
-		snprintf(why, SPARQ_ERROR_TEXT, "cannot make a segment of %zu bytes: %s", l->bytes,
-			 strerror(-r));
-	return r;
+	return segment_begin("sparqd-session", l->bytes, &session->segment);
+}
+
+/* Its segment, a part at a time, and what lies in it: 0, PEER_LATER, -errno. */
+static int build_session(struct peer *p, int node)
+{
+	struct session *session = p->session;
+	int r = take_part(p, node != -1 ? node : server_worker_node(p->server, session->worker));
+
+	p->is_taking = r > 0;
+	if (r > 0) {
+		peer_take_more(p);
+		return PEER_LATER;
+	}
+	return r < 0 ? r : fill_session(p, session);
 }
 
 static void drop_caches(struct peer *p)
@@ -304,26 +314,46 @@ static void tell(const struct peer *p, struct sparq_msg_hello_reply *m)
 	memcpy(m->ring, l->ring, l->n_queues * sizeof(l->ring[0]));
 }
 
+static int begin_session(struct peer *p, struct sparq_msg_hello *hello, char *why)
+{
+	struct segment_layout layout;
+	int r = check(p, hello, &layout, why);
+
+	if (r < 0)
+		return r;
+	p->taken_bytes = 0;
+	r = charge(p, &layout, why);
+	return r < 0 ? r : make_session(p, &layout, hello->node);
+}
+
+static int fail_hello(struct peer *p, int error, char *why)
+{
+	if (!p->session) {
+		refund(p);
+		return error;
+	}
+	if (!why[0])
+		snprintf(why, SPARQ_ERROR_TEXT, "cannot make a segment of %zu bytes: %s",
+			 p->session->layout.bytes, strerror(-error));
+	peer_session_free(p);
+	return error;
+}
+
 int peer_hello(struct peer *p, union message *m, char *why)
 {
 	struct sparq_msg_hello hello = m->hello;
-	struct segment_layout layout;
-	int r;
+	int r = 0;
 
 	if (p->state != PEER_NEW)
 		return PEER_REFUSE(-EPROTO, "HELLO comes first, and once");
-	r = check(p, &hello, &layout, why);
-	if (r < 0)
-		return r;
-	r = charge(p, &layout, why);
+	if (!p->is_taking)
+		r = begin_session(p, &hello, why);
 	if (r == 0)
-		r = make_session(p, &layout, hello.node, why);
-	if (r < 0 && p->session)
-		peer_session_free(p);
-	else if (r < 0)
-		refund(p);
-	if (r < 0)
+		r = build_session(p, hello.node);
+	if (r == PEER_LATER)
 		return r;
+	if (r < 0)
+		return fail_hello(p, r, why);
 	p->state = PEER_MAPPING;
 	message_reply(m, &hello.head);
 	tell(p, &m->hello_reply);

@@ -12,6 +12,7 @@
 #include "shm/clock.h"
 
 #define HANDSHAKE_S 10ull
+#define BETWEEN_PARTS_NS 100000u /* in which what is ready is served */
 #define REQUESTS_AT_ONCE 8 /* of one peer, before others get their turn */
 #define REFUSED_MAX 64     /* connections held open only to hear why they were refused */
 #define REFUSED_PER_USER 8
@@ -111,6 +112,7 @@ static void peer_free(struct peer *p)
 	loop_remove(s->loop, &p->source);
 	loop_remove(s->loop, &p->death);
 	spill_leave(&p->wait);
+	loop_timer_cancel(s->loop, &p->next_part);
 	close_fd(&p->fd);
 	close_fd(&p->pidfd);
 	if (p->session)
@@ -329,13 +331,33 @@ void peer_look_for_device(struct peer *p)
 	}
 }
 
+static void on_next_part(void *arg)
+{
+	struct peer *p = arg;
+	uint64_t now = clock_now_ns();
+
+	/* One part in a pass of the loop, whoever's it is. */
+	if (now - p->server->part_ns < BETWEEN_PARTS_NS) {
+		peer_take_more(p);
+		return;
+	}
+	/* What it takes is our time, not its. */
+	p->deadline_ns = now + HANDSHAKE_S * 1000000000;
+	on_ready(&p->wait, 0, "");
+}
+
+void peer_take_more(struct peer *p)
+{
+	loop_timer_set(p->server->loop, &p->next_part, BETWEEN_PARTS_NS, on_next_part, p);
+}
+
 static void on_peer(void *arg, uint32_t events)
 {
 	struct peer *p = arg;
 	int r = 1;
 
-	if (p->wait.seq || p->wants_room ||
-	    p->wants_device) /* all that is asked for is whether it is still there */
+	/* All that is asked for is whether it is still there. */
+	if (p->wait.seq || p->wants_room || p->wants_device || p->is_taking)
 		r = -ECONNRESET;
 	else if (p->out_pending)
 		r = events & (POLLERR | POLLHUP) ? -ECONNRESET : flush(p);

@@ -51,6 +51,11 @@ struct peer {
 
 	struct peer_save *save; /* a sequence on its way out or in; NULL */
 
+	/* Its segment is taken in parts: between them the others are served. */
+	struct loop_timer next_part;
+	size_t taken_bytes;
+	bool is_taking;
+
 	bool charged_session, watched;
 	uint32_t charged_queues;
 	uint64_t charged_bytes;
@@ -112,6 +117,8 @@ bool peer_has_room(struct peer *p, int *error);
 /* Its device is being opened: PEER_LATER. */
 int peer_await_device(struct peer *p);
 void peer_look_for_device(struct peer *p);
+/* HELLO goes on after a moment, until then it is PEER_LATER. */
+void peer_take_more(struct peer *p);
 /* Something was spilled, or failed to be: those who wait for room try again. */
 void peer_look_for_room(struct peer *p);
 

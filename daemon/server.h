@@ -82,6 +82,7 @@ struct server {
 	uint32_t n_watchers;    /* peers that read the stats page */
 	uint64_t broken[STATS_FAULTS], refused_sessions; /* by enum stats_fault */
 	uint64_t segment_bytes; /* of all sessions */
+	uint64_t part_ns;       /* when the last part of one was taken */
 	struct rate rate;
 	struct log_limit violations, audit_lines;
 	struct control *controls;

@@ -39,19 +39,24 @@ static int make_memfd(const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Reserves all pages: memory that runs out now is an error, later it is a SIGBUS. The kernel does
- * not refuse what it cannot have: it takes page by page until the OOM killer comes. */
-static int reserve(int fd, size_t bytes)
+/* The kernel does not refuse what it cannot have: it takes page by page until the OOM killer
+ * comes. */
+static int check_machine(size_t bytes)
 {
 	struct sysinfo machine;
-	int r;
 
 	if (sysinfo(&machine) < 0)
 		return -errno;
-	if (bytes > (machine.totalram + machine.totalswap) * machine.mem_unit)
-		return -ENOMEM;
+	return bytes > (machine.totalram + machine.totalswap) * machine.mem_unit ? -ENOMEM : 0;
+}
+
+/* Reserves pages: memory that runs out now is an error, later it is a SIGBUS. */
+static int reserve(int fd, size_t at, size_t bytes)
+{
+	int r;
+
 	do {
-		r = fallocate(fd, 0, 0, (off_t)bytes);
+		r = fallocate(fd, 0, (off_t)at, (off_t)bytes);
 	} while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return errno == ENOSPC ? -ENOMEM : -errno;
@@ -69,27 +74,57 @@ static int map_shared(int fd, size_t bytes, bool writable, void **ret)
 	return 0;
 }
 
-int segment_create(const char *name, size_t bytes, struct segment *ret)
+int segment_begin(const char *name, size_t bytes, struct segment *ret)
 {
 	CLOSE_FD int fd = -1;
-	void *base = NULL;
+	void *base;
 	int r;
 
 	if (bytes == 0 || bytes > 2 * ARENA_MAX_BYTES)
 		return -EINVAL;
+	r = check_machine(bytes);
+	if (r < 0)
+		return r;
 	fd = make_memfd(name);
 	if (fd < 0)
 		return fd;
 	/* The default is 0777: a read-only descriptor could be opened again to write. */
 	if (fchmod(fd, 0600) < 0)
 		return -errno;
-	r = reserve(fd, bytes);
-	if (r < 0)
-		return r;
-	r = map_shared(fd, bytes, true, &base);
-	if (r < 0)
-		return r;
+	base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
 	*ret = (struct segment){ .base = base, .bytes = bytes, .fd = STEAL_FD(fd) };
+	return 0;
+}
+
+int segment_fill(struct segment *s, size_t most, size_t *at)
+{
+	size_t n = MIN(most, s->bytes - *at);
+	char *part = (char *)s->base + *at;
+	int r = n ? reserve(s->fd, *at, n) : 0;
+
+	if (r < 0)
+		return r;
+	/* In its own place, with page tables for the pages that are there by now. */
+	if (n && mmap(part, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE | MAP_FIXED, s->fd,
+		      (off_t)*at) == MAP_FAILED)
+		return -errno;
+	*at += n;
+	return *at < s->bytes;
+}
+
+int segment_create(const char *name, size_t bytes, struct segment *ret)
+{
+	CLEANUP(segment_deinit) struct segment s = SEGMENT_NULL;
+	size_t at = 0;
+	int r = segment_begin(name, bytes, &s);
+
+	if (r == 0)
+		r = segment_fill(&s, bytes, &at);
+	if (r < 0)
+		return r;
+	*ret = STEAL(s, SEGMENT_NULL);
 	return 0;
 }
 

@@ -26,6 +26,11 @@ struct segment {
  * the machine has, -errno. What is less, but more than is free, costs processes: the caller has a
  * quota and charges it first. */
 int segment_create(const char *name, size_t bytes, struct segment *ret);
+/* The same in steps, for who has others to serve: the first takes no memory, each of the others the
+ * `most` bytes, a multiple of the page size, after the first *at, and moves that on. 1: there are
+ * more, 0: it is whole. */
+int segment_begin(const char *name, size_t bytes, struct segment *ret);
+int segment_fill(struct segment *s, size_t most, size_t *at);
 /* Maps a received descriptor of exactly `bytes`; takes the descriptor on success. */
 int segment_map(int fd, size_t bytes, bool writable, struct segment *ret);
 /* SHRINK|GROW|FUTURE_WRITE|SEAL, then reads the seals back; -EPROTO if it was cut, grown or punched

@@ -13,6 +13,7 @@
  *   --pause-us N   between tokens
  *   --die-at N     SIGKILL of itself with an entry of token N in flight
  *   --options TEXT of the cache
+ *   --arena BYTES  of the session
  *   --park         the cache keeps sequences whose client went away
  *   --attach       goes on with a kept one, where it stopped
  *   --from N       only outputs from token N on count for the sum
@@ -46,6 +47,7 @@ struct options {
 	const char *socket, *policy, *format, *name, *words;
 	uint64_t seed;
 	unsigned tokens, layers, pause_us, from, layer, dim;
+	size_t arena;
 	bool park, attach;
 	long die_at; /* -1: never */
 };
@@ -112,7 +114,8 @@ static void open_session(struct probe *p)
 {
 	char why[SPARQ_ERROR_TEXT] = "";
 	struct sparq_open_params params = {
-		.size = sizeof(params), .arena_bytes = (size_t)p->opt.dim << 14,
+		.size = sizeof(params),
+		.arena_bytes = p->opt.arena ? p->opt.arena : (size_t)p->opt.dim << 14,
 		.why = why,
 	};
 	int r = sparq_open(p->opt.socket, &params, &p->c);
@@ -358,7 +361,8 @@ static const struct option long_options[] = {
 	{ "die-at", required_argument, NULL, 'd' }, { "park", no_argument, NULL, 'k' },
 	{ "attach", no_argument, NULL, 'a' },       { "from", required_argument, NULL, 'm' },
 	{ "layer", required_argument, NULL, 'y' },  { "options", required_argument, NULL, 'o' },
-	{ "head-dim", required_argument, NULL, 'h' }, { 0 },
+	{ "head-dim", required_argument, NULL, 'h' }, { "arena", required_argument, NULL, 'A' },
+	{ 0 },
 };
 
 static struct options read_options(int argc, char **argv)
@@ -381,6 +385,7 @@ static struct options read_options(int argc, char **argv)
 		case 'u': o.pause_us = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'd': o.die_at = strtol(optarg, NULL, 0); break;
 		case 'o': o.words = optarg; break;
+		case 'A': o.arena = strtoull(optarg, NULL, 0); break;
 		case 'k': o.park = true; break;
 		case 'a': o.attach = true; break;
 		case 'm': o.from = (unsigned)strtoul(optarg, NULL, 0); break;

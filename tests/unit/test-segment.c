@@ -149,7 +149,8 @@ static void test_cut_before_the_seals(void **state)
 			assert_int_equal(ftruncate(s.fd, 2 * BYTES), 0);
 		else
 			assert_int_equal(fallocate(s.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-						   0, 4096), 0);
+						   0, 4096),
+					 0);
 		assert_int_equal(segment_seal(&s), -EPROTO);
 		segment_deinit(&s);
 	}
@@ -330,9 +331,43 @@ static void test_ring_refuses_offsets(void **state)
 	assert_int_equal(segment_ring(&s, &l, 1, &map), -EPROTO);
 }
 
+/* What a daemon does beside others' requests. */
+static void test_in_parts(void **state)
+{
+	struct segment s = SEGMENT_NULL;
+	const size_t bytes = 40 << 10, part = 16 << 10;
+	struct stat st;
+	size_t at = 0;
+
+	assert_int_equal(segment_begin("test", 0, &s), -EINVAL);
+	assert_int_equal(segment_begin("test", (size_t)1 << 47, &s), -ENOMEM);
+	assert_int_equal(segment_begin("test", bytes, &s), 0);
+	assert_int_equal(fstat(s.fd, &st), 0);
+	assert_int_equal(st.st_blocks, 0);
+	assert_int_equal(segment_fill(&s, part, &at), 1);
+	assert_int_equal(at, part);
+	assert_int_equal(fstat(s.fd, &st), 0);
+	assert_int_equal(st.st_size, part);
+	memset(s.base, 7, part);
+	assert_int_equal(segment_fill(&s, part, &at), 1);
+	assert_int_equal(segment_fill(&s, part, &at), 0);
+	assert_int_equal(at, bytes);
+	assert_int_equal(segment_fill(&s, part, &at), 0);
+	assert_int_equal(fstat(s.fd, &st), 0);
+	assert_int_equal(st.st_size, bytes);
+	assert_int_equal(st.st_blocks, bytes / 512);
+	/* What lies in the first part stayed, and all of it can be written. */
+	assert_int_equal(((uint8_t *)s.base)[part - 1], 7);
+	assert_int_equal(((uint8_t *)s.base)[part], 0);
+	memset(s.base, 8, bytes);
+	assert_int_equal(segment_seal(&s), 0);
+	segment_deinit(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_in_parts),
 		cmocka_unit_test(test_create),
 		cmocka_unit_test(test_create_refuses),
 		cmocka_unit_test(test_map_checks_size),
