@@ -21,8 +21,9 @@
 #include "shm/stats-page.h"
 
 #define LIST_AT_ONCE 256u
-#define SLOTS_AT_ONCE 65536u   /* looked at for a page of sequences */
-#define LAYERS_AT_ONCE 400000u /* whose rows are added up for a page of caches */
+#define SLOTS_AT_ONCE 65536u           /* looked at for a page of sequences */
+#define SEQUENCE_LAYERS_AT_ONCE 16384u /* looked at for a page of sequences */
+#define LAYERS_AT_ONCE 400000u         /* whose rows are added up for a page of caches */
 
 struct filter {
 	uint64_t uid; /* UINT64_MAX: any */
@@ -144,19 +145,20 @@ int control_list_sequences(void *arg, json_object *in, json_object *out, struct 
 	const struct store *st = &s->store;
 	json_object *all;
 	struct filter f;
-	uint64_t at, end, n = 0;
+	uint64_t at, end, n = 0, layers = 0;
 	int r = get_filter(in, keys, &f, e);
 
 	if (r < 0)
 		return r;
 	all = json_object_new_array();
 	end = MIN(f.after + SLOTS_AT_ONCE, st->max_sequences);
-	for (at = f.after; at < end && n < f.limit; at++) {
+	for (at = f.after; at < end && n < f.limit && layers < SEQUENCE_LAYERS_AT_ONCE; at++) {
 		struct seq *seq = st->seq_by_slot[at];
 
 		if (!seq || !is_wanted(&f, seq))
 			continue;
 		json_object_array_add(all, sequence(s, seq));
+		layers += seq->cache->record->layers;
 		n++;
 	}
 	return finish(out, "sequences", all, at < st->max_sequences ? at : END, e);

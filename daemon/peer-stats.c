@@ -12,6 +12,16 @@
 #include "shm/base.h"
 
 #define WATCHERS_MAX 64u
+#define WATCHERS_PER_USER 16u /* so that no administrator keeps the exporter out */
+
+static unsigned watchers_of(const struct server *s, const struct user *u)
+{
+	unsigned n = 0;
+
+	for (const struct peer *p = s->peers; p; p = p->next)
+		n += p->state == PEER_WATCHING && p->user == u;
+	return n;
+}
 
 static int check_watcher(const struct peer *p, char *why)
 {
@@ -34,6 +44,10 @@ static int check_watcher(const struct peer *p, char *why)
 	if (s->n_watchers >= WATCHERS_MAX)
 		return PEER_REFUSE(-EMFILE, "%u programs watch the figures already: end one",
 				   WATCHERS_MAX);
+	if (watchers_of(s, p->user) >= WATCHERS_PER_USER)
+		return PEER_REFUSE(-EMFILE,
+				   "%u programs of uid %u watch the figures already: end one",
+				   WATCHERS_PER_USER, p->cred.uid);
 	return 0;
 }
 

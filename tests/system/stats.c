@@ -184,7 +184,7 @@ static int try_to_write(const char *path)
 
 /* ---- what the daemon must take ------------------------------------------------------ */
 
-#define WATCHERS 64
+#define WATCHERS 16 /* of one user */
 
 static int say_hello(int socket, int fds[3], char *why)
 {
