@@ -8,7 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t kv_bits(float x)
+#ifndef KV_NUMBER /* other compilers' words for it */
+#define KV_NUMBER static inline
+#endif
+
+KV_NUMBER uint32_t kv_bits(float x)
 {
 	uint32_t u;
 
@@ -16,7 +20,7 @@ static inline uint32_t kv_bits(float x)
 	return u;
 }
 
-static inline float kv_float(uint32_t u)
+KV_NUMBER float kv_float(uint32_t u)
 {
 	float x;
 
@@ -24,7 +28,7 @@ static inline float kv_float(uint32_t u)
 	return x;
 }
 
-static inline float kv_from_f16(uint16_t h)
+KV_NUMBER float kv_from_f16(uint16_t h)
 {
 	uint32_t sign = (uint32_t)(h & 0x8000) << 16, em = h & 0x7fff;
 	/* Below the smallest normal number the value is the mantissa in units of 2^-24. */
@@ -35,7 +39,7 @@ static inline float kv_from_f16(uint16_t h)
 	return kv_float(sign | (em < 0x400 ? tiny : normal));
 }
 
-static inline uint16_t kv_to_f16(float x)
+KV_NUMBER uint16_t kv_to_f16(float x)
 {
 	uint32_t u = kv_bits(x), sign = (u >> 16) & 0x8000, a = u & 0x7fffffff;
 	uint32_t half;
@@ -52,17 +56,17 @@ static inline uint16_t kv_to_f16(float x)
 }
 
 /* The nearest number that binary16 has room for; NaN is 0. */
-static inline float kv_finite_f16(float x)
+KV_NUMBER float kv_finite_f16(float x)
 {
 	return x > 65504 ? 65504 : x < -65504 ? -65504 : x == x ? x : 0;
 }
 
-static inline float kv_from_bf16(uint16_t h)
+KV_NUMBER float kv_from_bf16(uint16_t h)
 {
 	return kv_float((uint32_t)h << 16);
 }
 
-static inline uint16_t kv_to_bf16(float x)
+KV_NUMBER uint16_t kv_to_bf16(float x)
 {
 	uint32_t u = kv_bits(x);
 

@@ -16,6 +16,7 @@
 
 #include "kernels/exec-private.h"
 #include "shm/base.h"
+#include "tests/kernels/golden-device.h"
 #include "tests/kernels/json.h"
 #include "tests/kernels/rig.h"
 
@@ -53,7 +54,7 @@ struct outcome {
 
 static struct json *golden;
 static const char *test_case;
-static unsigned failed, checked;
+static unsigned failed, checked, by_device;
 
 /* ---- comparing ------------------------------------------------------------- */
 
@@ -210,6 +211,8 @@ static struct outcome run(const struct example *x, const struct setting *s)
 		kv_exec_share(&e, i);
 	kv_exec_finish(&e);
 	collect(&e, x, &ret);
+	by_device += golden_device(&space, &plan, &rig.view, &query, ret.rows, &ret.n_rows, ret.y,
+				   ret.lse, ret.alpha);
 	free(scratch);
 	free(kv);
 	rig_deinit(&rig);
@@ -543,7 +546,10 @@ int main(int argc, char **argv)
 		check_tidal();
 		check_hier();
 		check_bytes();
-		printf("%s: %u values, %u off\n", kv_isa_name(), checked, failed);
+		printf("%s: %u values, %u off", kv_isa_name(), checked, failed);
+		if (by_device)
+			printf(", %u steps by another device", by_device);
+		putchar('\n');
 	}
 	json_free(golden);
 	return failed > 0 || !checked;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/vec/half.h"
 #include "tests/gpu/emulate/emulate.h"
 
 #define KV_EMULATED 1
@@ -104,10 +105,63 @@ static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t select)
 	return x;
 }
 
-/* Signed bytes by signed bytes. */
-static inline int __dp4a(int a, int b, int c)
+/* ---- what kernels/cuda/device.cu says in instructions ------------------------------- */
+
+static inline void *cuda_shared()
+{
+	return emulate_shared();
+}
+
+static inline void cuda_copy16(void *to, const void *from)
+{
+	emulate_copy(to, from, 16);
+}
+
+static inline void cuda_copy8(void *to, const void *from)
+{
+	emulate_copy(to, from, 8);
+}
+
+static inline void cuda_copy4(void *to, const void *from)
+{
+	emulate_copy(to, from, 4);
+}
+
+static inline void cuda_copy_commit()
+{
+	emulate_copy_commit();
+}
+
+template <int LEFT> static inline void cuda_copy_wait()
+{
+	emulate_copy_wait(LEFT);
+}
+
+static inline float cuda_from_f16(uint32_t x)
+{
+	return kv_from_f16((uint16_t)x);
+}
+
+static inline float cuda_float(uint32_t bits)
+{
+	return kv_float(bits);
+}
+
+static inline uint32_t cuda_bits(float x)
+{
+	return kv_bits(x);
+}
+
+static inline float cuda_exp2(float x)
+{
+	float y = exp2f(x);
+
+	return y < 0x1p-126f ? 0 : y;
+}
+
+static inline int cuda_dot4(uint32_t a, uint32_t b, int c)
 {
 	for (unsigned i = 0; i < 4; i++)
-		c += (int8_t)(a >> (8 * i)) * (int8_t)(b >> (8 * i));
+		c += (int)(a >> (8 * i) & 255) * (int8_t)(b >> (8 * i));
 	return c;
 }
