@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "daemon/device-private.h"
 #include "numa/arena.h"
@@ -67,7 +68,11 @@ int device_start(struct device *d)
 	}
 	look(d);
 	d->result = calloc((size_t)KV_GPU_MAX_ITEMS * DEVICE_HEADS, sizeof(*d->result));
-	r = d->result ? mirror(d) : -ENOMEM;
+	d->extent = mmap(NULL, DEVICE_EXTENTS * sizeof(*d->extent), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (d->extent == MAP_FAILED)
+		d->extent = NULL;
+	r = d->result && d->extent ? mirror(d) : -ENOMEM;
 	if (r == 0)
 		r = d->backend->lane_open(d->gpu, LANE_BYTES, &d->lane);
 	if (r < 0) {
@@ -100,6 +105,9 @@ void device_stop(struct device *d)
 		d->gpu = d->backend->close(d->gpu);
 	free(d->result);
 	d->result = NULL;
+	if (d->extent)
+		munmap(d->extent, DEVICE_EXTENTS * sizeof(*d->extent));
+	d->extent = NULL;
 	if (d->module)
 		dlclose(d->module);
 	d->module = NULL;

@@ -59,9 +59,12 @@ struct device {
 	struct kv_plan plan[KV_GPU_MAX_ITEMS];
 	struct kv_view view[KV_GPU_MAX_ITEMS];
 	struct kv_query query[KV_GPU_MAX_ITEMS];
+	struct kv_extent *extent; /* [DEVICE_EXTENTS], of all views; memory as it is touched */
+	uint32_t n_extents;
 	struct kv_result *result; /* [KV_GPU_MAX_ITEMS][DEVICE_HEADS] */
 };
 #define DEVICE_HEADS 256u /* KV heads of an item */
+#define DEVICE_EXTENTS (1u << 21)
 
 struct devices {
 	struct devices_params params;

@@ -98,6 +98,9 @@ static void adopt_item(struct device *d, struct device_request *r, uint32_t i)
 	d->space[k] = *from->space;
 	d->plan[k] = *from->plan;
 	d->view[k] = *from->view;
+	d->view[k].extent = memcpy(&d->extent[d->n_extents], from->view->extent,
+				   from->view->n_extents * sizeof(*d->extent));
+	d->n_extents += from->view->n_extents;
 	d->query[k] = *from->query;
 	d->item[k] = (struct kv_gpu_item){
 		.space = &d->space[k],
@@ -149,13 +152,23 @@ static bool adopt(struct device *d, struct device_request *r)
 	return true;
 }
 
+/* Below DEVICE_EXTENTS, of all items that a request may have. */
+static uint32_t extents_of(const struct device_request *r)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < r->n; i++)
+		n += r->item[i].view->n_extents;
+	return (uint32_t)MIN(n, (uint64_t)UINT32_MAX);
+}
+
 /* True: there is something, or was. */
 static bool take_requests(struct device *d)
 {
 	bool found = false;
 
 	d->batch++;
-	d->n_items = d->n_taken = 0;
+	d->n_items = d->n_taken = d->n_extents = 0;
 	for (uint32_t i = 0; i < load_acquire(&d->all->n_requests); i++) {
 		struct device_request *r = d->all->request[i];
 		uint32_t queued = request_queued(d);
@@ -164,7 +177,8 @@ static bool take_requests(struct device *d)
 		    !compare_exchange(&r->state, &queued, REQUEST_TAKEN))
 			continue;
 		found = true;
-		if (d->n_items + r->n > KV_GPU_MAX_ITEMS) {
+		if (d->n_items + r->n > KV_GPU_MAX_ITEMS ||
+		    extents_of(r) > DEVICE_EXTENTS - d->n_extents) {
 			store_release(&r->state, request_queued(d));
 			break;
 		}
@@ -210,10 +224,8 @@ static void deliver(struct device *d, uint32_t k)
 /* Everything is with the device: what the workers own is not looked at any more. */
 static void let_go(struct device *d)
 {
-	for (uint32_t i = 0; i < d->n_items; i++) {
-		d->view[i].extent = NULL;
+	for (uint32_t i = 0; i < d->n_items; i++)
 		d->query[i].q = NULL;
-	}
 	for (uint32_t i = 0; i < d->n_taken; i++)
 		store_release(&d->taken[i]->state, REQUEST_SUBMITTED);
 }
