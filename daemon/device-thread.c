@@ -230,10 +230,21 @@ static void let_go(struct device *d)
 		store_release(&d->taken[i]->state, REQUEST_SUBMITTED);
 }
 
+/* What was brought may leave too little of the lane: then it goes first. */
+static int submit(struct device *d, uint32_t first, uint32_t n)
+{
+	int r = d->backend->submit(d->lane, &d->item[first], n);
+
+	if (r != -ENOSPC)
+		return r;
+	r = flush(d);
+	return r < 0 ? r : d->backend->submit(d->lane, &d->item[first], n);
+}
+
 /* Items [first, first + n), in as many parts as the lane makes of them. */
 static int run_items(struct device *d, uint32_t first, uint32_t n, bool last)
 {
-	int r = d->backend->submit(d->lane, &d->item[first], n);
+	int r = submit(d, first, n);
 
 	if (r == -ENOSPC && n > 1) {
 		r = run_items(d, first, n / 2, false);

@@ -15,10 +15,14 @@
 #include <string.h>
 
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/scatter.h"
 
 #define LANE_ALIGN 256u
 #define LANE_MAX_RUNS 16384u
+/* Scores of all rows of a batch: 4 bytes for each of a query's heads. */
+#define LEAST_SCRATCH (16 * MIB)
+#define MOST_SCRATCH GIB
 
 struct kv_gpu_lane {
 	struct kv_gpu *gpu;
@@ -29,9 +33,19 @@ struct kv_gpu_lane {
 	size_t bytes, used; /* of `in` */
 	char *in;           /* pinned */
 	CUdeviceptr in_device;
+	char *out; /* pinned */
+	CUdeviceptr out_device, scratch;
+	size_t scratch_bytes;
+	/* the batch that is under way */
+	const struct kv_gpu_item *item;
+	uint32_t n_items;
+	size_t params_at;
+	struct kv_cuda_batch batch;
 	uint32_t n_runs;
 	struct cuda_run run[LANE_MAX_RUNS];
 };
+
+_Static_assert(LANE_ALIGN == KV_CUDA_ALIGN, "the parameters lie in the lane's memory");
 
 /* ---- making ----------------------------------------------------------------------- */
 
@@ -58,6 +72,7 @@ int cuda_lane_open(struct kv_gpu *g, size_t bytes, struct kv_gpu_lane **ret)
 	l->gpu = g;
 	/* And the runs, at their most. */
 	l->bytes = ALIGN_UP(bytes, LANE_ALIGN) + sizeof(struct cuda_scatter) + sizeof(l->run);
+	l->scratch_bytes = MIN(MAX(g->info.memory_bytes / 32, LEAST_SCRATCH), MOST_SCRATCH);
 	r = CUDA_TRY(g, stream_create, &l->stream, CU_STREAM_NON_BLOCKING);
 	if (r == 0)
 		r = make_events(l);
@@ -65,6 +80,12 @@ int cuda_lane_open(struct kv_gpu *g, size_t bytes, struct kv_gpu_lane **ret)
 		r = CUDA_TRY(g, host_alloc, (void **)&l->in, l->bytes, 0);
 	if (r == 0)
 		r = CUDA_TRY(g, alloc, &l->in_device, l->bytes);
+	if (r == 0)
+		r = CUDA_TRY(g, host_alloc, (void **)&l->out, l->bytes, 0);
+	if (r == 0)
+		r = CUDA_TRY(g, alloc, &l->out_device, l->bytes);
+	if (r == 0)
+		r = CUDA_TRY(g, alloc, &l->scratch, l->scratch_bytes);
 	if (r < 0) {
 		cuda_lane_close(STEAL_PTR(l));
 		return r;
@@ -95,6 +116,12 @@ struct kv_gpu_lane *cuda_lane_close(struct kv_gpu_lane *l)
 		d->host_free(l->in);
 	if (l->in_device)
 		d->free(l->in_device);
+	if (l->out)
+		d->host_free(l->out);
+	if (l->out_device)
+		d->free(l->out_device);
+	if (l->scratch)
+		d->free(l->scratch);
 	free(l);
 	return NULL;
 }
@@ -145,13 +172,14 @@ static size_t put_runs(struct kv_gpu_lane *l)
 
 int cuda_serves(const struct kv_gpu *g, const struct kv_space *s, char *why)
 {
-	return cuda_fail(why, EOPNOTSUPP, "policy %s: this build has no kernels for it",
-			 s->policy->name);
+	return kv_cuda_serves(s, why);
 }
 
 bool cuda_runs(const struct kv_gpu_item *item)
 {
-	return false;
+	char why[KV_GPU_WHY];
+
+	return kv_cuda_runs(item, why) == 0;
 }
 
 /* ---- a batch --------------------------------------------------------------------------- */
@@ -172,6 +200,57 @@ static int launch_scatter(struct kv_gpu_lane *l, size_t at)
 	return launch(l, l->gpu->kernel[CUDA_KERNEL_SCATTER], grid, block, 0, l->in_device + at);
 }
 
+static int launch_batch(struct kv_gpu_lane *l, const struct kv_cuda_launch *x)
+{
+	const uint32_t grid[] = { x->grid_x, x->grid_y, 1 }, block[] = { x->threads, 1, 1 };
+
+	for (unsigned i = 0; i < CUDA_KERNELS; i++)
+		if (!strcmp(cuda_kernel_names[i], x->kernel))
+			return launch(l, l->gpu->kernel[i], grid, block, x->shared_bytes,
+				      l->in_device + l->params_at);
+	return -EOPNOTSUPP;
+}
+
+static int launch_all(struct kv_gpu_lane *l, size_t runs_at)
+{
+	int r = l->n_runs ? launch_scatter(l, runs_at) : 0;
+
+	for (uint32_t i = 0; r == 0 && i < l->batch.n_launches; i++)
+		r = launch_batch(l, &l->batch.launch[i]);
+	return r;
+}
+
+static uint64_t device_of(void *arg, const void *host)
+{
+	return cuda_address(arg, host);
+}
+
+/* The parameters, behind the runs. */
+static int put_params(struct kv_gpu_lane *l, const struct kv_gpu_item *item, uint32_t n)
+{
+	const struct kv_cuda_where where = {
+		.params = l->in_device + l->params_at,
+		.scratch = l->scratch,
+		.output = l->out_device,
+		.device_of = device_of,
+		.arg = l->gpu,
+	};
+	int r = kv_cuda_fill(item, n, &l->batch, &where, l->in + l->params_at);
+
+	if (r == 0)
+		l->used = l->params_at + l->batch.params_bytes;
+	return r;
+}
+
+/* Are they more than the lane holds, behind what is there? */
+static bool is_too_much(const struct kv_gpu_lane *l)
+{
+	const struct kv_cuda_batch *b = &l->batch;
+
+	return l->params_at > l->bytes || b->params_bytes > l->bytes - l->params_at ||
+	       b->scratch_bytes > l->scratch_bytes || b->output_bytes > l->bytes;
+}
+
 static int start(struct kv_gpu_lane *l, size_t runs_at)
 {
 	int r = 0;
@@ -180,10 +259,13 @@ static int start(struct kv_gpu_lane *l, size_t runs_at)
 		r = CUDA_MUST(l->gpu, copy_in, l->in_device, l->in, l->used, l->stream);
 	if (r == 0)
 		r = CUDA_MUST(l->gpu, event_record, l->begun, l->stream);
-	if (r == 0 && l->n_runs)
-		r = launch_scatter(l, runs_at);
+	if (r == 0)
+		r = launch_all(l, runs_at);
 	if (r == 0)
 		r = CUDA_MUST(l->gpu, event_record, l->kernels_done, l->stream);
+	if (r == 0 && l->batch.output_bytes)
+		r = CUDA_MUST(l->gpu, copy_out, l->out, l->out_device, l->batch.output_bytes,
+			      l->stream);
 	if (r == 0)
 		r = CUDA_MUST(l->gpu, event_record, l->done, l->stream);
 	return r;
@@ -191,7 +273,7 @@ static int start(struct kv_gpu_lane *l, size_t runs_at)
 
 int cuda_submit(struct kv_gpu_lane *l, const struct kv_gpu_item *item, uint32_t n)
 {
-	size_t runs_at = 0;
+	size_t runs_at = 0, used = l->used;
 	int r = cuda_enter(l->gpu);
 
 	assert(!l->busy);
@@ -199,11 +281,21 @@ int cuda_submit(struct kv_gpu_lane *l, const struct kv_gpu_item *item, uint32_t 
 		return r;
 	if (l->n_runs)
 		runs_at = put_runs(l);
-	r = start(l, runs_at);
+	l->params_at = ALIGN_UP(l->used, LANE_ALIGN);
+	l->batch = (struct kv_cuda_batch){ 0 };
+	l->item = item;
+	l->n_items = n;
+	if (n)
+		kv_cuda_measure(item, n, &l->batch);
+	if (n)
+		r = is_too_much(l) ? -ENOSPC : put_params(l, item, n);
+	if (r == 0)
+		r = start(l, runs_at);
+	l->busy = r == 0;
+	/* The bytes that were brought are there for a smaller batch. */
 	if (r < 0)
-		return r;
-	l->busy = true;
-	return 0;
+		l->used = used;
+	return r;
 }
 
 static int ask(struct kv_gpu_lane *l)
@@ -224,6 +316,8 @@ int cuda_poll(struct kv_gpu_lane *l)
 		r = ask(l);
 	if (r != 1)
 		return r;
+	if (l->n_items)
+		kv_cuda_collect(l->item, l->n_items, l->in + l->params_at, l->out);
 	l->busy = false;
 	l->used = 0;
 	l->n_runs = 0;

@@ -5,10 +5,16 @@
 #include <string.h>
 
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/batch.h"
 #include "kernels/cuda/image.h"
+#include "kernels/cuda/params.h"
 
 const char *const cuda_kernel_names[CUDA_KERNELS] = {
 	[CUDA_KERNEL_SCATTER] = "kv_cuda_scatter",
+	[CUDA_KERNEL_ATTEND_8] = "kv_cuda_attend_8",
+	[CUDA_KERNEL_ATTEND_16] = "kv_cuda_attend_16",
+	[CUDA_KERNEL_ATTEND_32] = "kv_cuda_attend_32",
+	[CUDA_KERNEL_SCORE] = "kv_cuda_score",
 };
 
 /* ---- errors --------------------------------------------------------------------- */
@@ -144,6 +150,11 @@ static int load_kernels(struct kv_gpu *g, char *why)
 		return fail_open(g, r, "kernels", why);
 	for (unsigned i = 0; i < CUDA_KERNELS; i++) {
 		r = g->driver.module_function(&g->kernel[i], g->module, cuda_kernel_names[i]);
+		/* More than 48 KiB a block only who says so gets. */
+		if (r == CUDA_SUCCESS && i != CUDA_KERNEL_SCATTER)
+			r = g->driver.function_set(g->kernel[i],
+						   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+						   KV_CUDA_SHARED);
 		if (r != CUDA_SUCCESS)
 			return fail_open(g, r, cuda_kernel_names[i], why);
 	}

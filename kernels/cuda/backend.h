@@ -24,6 +24,10 @@
 
 enum cuda_kernel {
 	CUDA_KERNEL_SCATTER, /* small changes, from a lane's memory to where they belong */
+	CUDA_KERNEL_ATTEND_8,
+	CUDA_KERNEL_ATTEND_16,
+	CUDA_KERNEL_ATTEND_32,
+	CUDA_KERNEL_SCORE,
 	CUDA_KERNELS
 };
 

@@ -309,7 +309,7 @@ CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned
 	const struct fake_op op = {
 		.kind = FAKE_LAUNCH,
 		.kernel = k->run,
-		.launch = { { gx, gy, gz }, { bx, by, bz }, shared, *(void **)arguments[0] },
+		.launch = { k, { gx, gy, gz }, { bx, by, bz }, shared, *(void **)arguments[0] },
 	};
 	CUresult r = fake_call();
 

@@ -29,7 +29,9 @@ typedef void *fake_cuda_range_fn(void);
 #define FAKE_CUDA_RANGE "fake_cuda_range"
 
 /* Kernels that it knows: one pointer is all that they are given. */
+struct fake_kernel;
 struct fake_launch {
+	const struct fake_kernel *kernel;
 	unsigned grid[3], block[3], shared;
 	void *argument;
 };
@@ -37,5 +39,6 @@ typedef void fake_kernel_fn(const struct fake_launch *l);
 struct fake_kernel {
 	const char *name;
 	fake_kernel_fn *run;
+	void (*emulated)(const void *parameters); /* device code; NULL: `run` is all of it */
 };
 const struct fake_kernel *fake_kernel_find(const char *name);

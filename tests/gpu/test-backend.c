@@ -199,8 +199,8 @@ static void test_out_of_memory(void **state)
 		assert_int_equal(bytes(), 0);
 		assert_true(n < 100);
 	}
-	/* Context, module, stream; two mirrors of two granules; the lane's five; the pin. */
-	assert_int_equal(refused, 3 + 2 + 4 + 1 + 4 + 2);
+	/* Context, module, stream; two mirrors of two granules; the lane's nine; the pin. */
+	assert_int_equal(refused, 3 + 2 + 4 + 9 + 1);
 	buried(&l);
 }
 
