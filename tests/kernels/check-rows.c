@@ -192,12 +192,13 @@ void check_axpy(struct check *c, const struct kv_kernels *k, const struct field 
 	k->v_axpy(&f->block, a->row, a->n, p.data, a->stride, a->heads, y.data, y_stride, a->level);
 	for (uint32_t h = 0; h < a->heads; h++) {
 		const float *w = (float *)p.data + (size_t)h * a->stride;
-		double rounded = rounding(k, a->level) * ref_largest(w, range, f->dim, a->n, 64);
 
 		for (uint32_t d = 0; d < f->dim; d += 1 + check_below(c, 5)) {
 			size_t at = h * y_stride + d;
-			double bound = 1e-6 + 1.2e-7 * a->n * fabsf(before[at]) + rounded;
+			double bound = 1e-6 + 1.2e-7 * a->n * fabsf(before[at]);
 
+			bound += rounding(k, a->level) *
+				 ref_largest(w, range + d, f->dim, a->n, 64);
 			for (uint32_t i = 0; i < a->n; i++) {
 				size_t e = (size_t)i * f->dim + d;
 
