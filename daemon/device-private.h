@@ -51,6 +51,7 @@ struct device {
 	uint64_t batch;                                /* number of the one that is being made */
 	struct device_request *taken[DEVICE_REQUESTS]; /* those of the batch */
 	uint32_t n_taken;
+	uint32_t first; /* whose request is looked at first */
 	struct kv_gpu_item item[KV_GPU_MAX_ITEMS];
 	struct device_request *of[KV_GPU_MAX_ITEMS]; /* whose the item is */
 	uint32_t at[KV_GPU_MAX_ITEMS];               /* which of it */

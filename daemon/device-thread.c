@@ -152,38 +152,51 @@ static bool adopt(struct device *d, struct device_request *r)
 	return true;
 }
 
-/* Below DEVICE_EXTENTS, of all items that a request may have. */
-static uint32_t extents_of(const struct device_request *r)
+static uint64_t extents_of(const struct device_request *r)
 {
 	uint64_t n = 0;
 
 	for (uint32_t i = 0; i < r->n; i++)
 		n += r->item[i].view->n_extents;
-	return (uint32_t)MIN(n, (uint64_t)UINT32_MAX);
+	return n;
 }
 
-/* True: there is something, or was. */
+/* False: it is not for this batch, which is full. */
+static bool take_request(struct device *d, struct device_request *r)
+{
+	uint64_t extents = extents_of(r);
+
+	/* Sequences in millions of pieces, more than any batch has room for. */
+	if (extents > DEVICE_EXTENTS) {
+		finish(d, r, -ENOMEM);
+		return true;
+	}
+	if (d->n_items + r->n <= KV_GPU_MAX_ITEMS && extents <= DEVICE_EXTENTS - d->n_extents)
+		return adopt(d, r);
+	store_release(&r->state, request_queued(d));
+	return false;
+}
+
+/* True: there is something, or was. Who found no room in a batch is the first of the next. */
 static bool take_requests(struct device *d)
 {
+	uint32_t n = load_acquire(&d->all->n_requests);
 	bool found = false;
 
 	d->batch++;
 	d->n_items = d->n_taken = d->n_extents = 0;
-	for (uint32_t i = 0; i < load_acquire(&d->all->n_requests); i++) {
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t i = (d->first + k) % n, queued = request_queued(d);
 		struct device_request *r = d->all->request[i];
-		uint32_t queued = request_queued(d);
 
 		if (load_relaxed(&r->state) != queued ||
 		    !compare_exchange(&r->state, &queued, REQUEST_TAKEN))
 			continue;
 		found = true;
-		if (d->n_items + r->n > KV_GPU_MAX_ITEMS ||
-		    extents_of(r) > DEVICE_EXTENTS - d->n_extents) {
-			store_release(&r->state, request_queued(d));
+		if (!take_request(d, r)) {
+			d->first = i;
 			break;
 		}
-		if (!adopt(d, r))
-			break;
 	}
 	return found;
 }
