@@ -50,7 +50,7 @@ chosen() {
 		exit 1
 	}
 }
-on cortex-a53 golden {checkkern,checkkern-control,exec}-{scalar,neon}
+on cortex-a53 golden {checkkern,exec}-{scalar,neon} checkkern-control-neon
 on neoverse-n1 golden {checkkern,checkkern-control,exec}-dotprod
 on max golden checkkern-random-{neon,dotprod}
 chosen cortex-a53 neon
