@@ -9,7 +9,6 @@
 #include "numa/sysfs.h"
 #include "shm/base.h"
 
-#define NODES "sys/devices/system/node/"
 #define DROP_IN "/etc/systemd/system/%s.d"
 
 /* A setting of the unit, taken over by a restart, which keeps the KV. */
@@ -96,9 +95,26 @@ static void check_uring(const struct preflight *p, int root, struct checks *c)
 
 /* ---- nodes ------------------------------------------------------------------------ */
 
+/* Nothing is wrong with either; who looks for the memory finds it here. */
+static void tell_memory_only(const struct topo *t, unsigned i, struct checks *c)
+{
+	const struct topo_node *n = &t->node[i];
+
+	if (n->left_out)
+		checks_add(c, "numa", CHECK_OK,
+			   "node %d has %" PRIu64 " MiB and no CPUs: the pool has no part of it, "
+			   "numa_nodes in sparqd.conf gives it one",
+			   n->id, n->memory_bytes / MIB);
+	else
+		checks_add(c, "numa", CHECK_OK,
+			   "node %d has memory and no CPUs: those of node %d work for it (distance "
+			   "%u)",
+			   n->id, t->node[n->near].id, t->distance[i][n->near]);
+}
+
 static void check_nodes(int root, const struct topo *t, struct checks *c)
 {
-	cpu_set_t memory, cpus, online;
+	cpu_set_t online;
 	int cpus_online = 0;
 
 	if (sysfs_list(root, "sys/devices/system/cpu/online", &online) == 0)
@@ -109,13 +125,8 @@ static void check_nodes(int root, const struct topo *t, struct checks *c)
 	else
 		checks_add(c, "cpus", CHECK_OK, "%u on %u node%s", t->n_cpus, t->n_nodes,
 			   t->n_nodes == 1 ? "" : "s");
-	if (sysfs_list(root, NODES "has_memory", &memory) < 0 ||
-	    sysfs_list(root, NODES "has_cpu", &cpus) < 0)
-		return;
-	for (int id = 0; id < CPU_SETSIZE; id++)
-		if (CPU_ISSET((size_t)id, &memory) && !CPU_ISSET((size_t)id, &cpus))
-			checks_add(c, "numa", CHECK_WARNING,
-				   "node %d has memory and no CPUs: nothing is placed there", id);
+	for (unsigned i = t->n_nodes; i < topo_all(t); i++)
+		tell_memory_only(t, i, c);
 }
 
 static void check_balancing(int root, const struct topo *t, struct checks *c)

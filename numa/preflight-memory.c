@@ -35,10 +35,9 @@ static bool is_hugetlb(enum arena_pages p)
 
 static const struct topo_node *find_node(const struct topo *t, int id)
 {
-	for (unsigned i = 0; i < t->n_nodes; i++)
-		if (t->node[i].id == id)
-			return &t->node[i];
-	return NULL;
+	int at = topo_find(t, id);
+
+	return at < 0 ? NULL : &t->node[at];
 }
 
 /* The directory of a node's pages; of the machine's where it knows no nodes. */

@@ -3,10 +3,9 @@
  * Topology from sysfs and /proc/self/status, the same way in life and from a
  * recorded tree.
  *
- * What comes out is what work can be placed on: each node has memory this
- * process may take and CPUs it may run on. CPUs whose node has no such memory
- * (memoryless, or outside the cpuset) go to the nearest node that has; memory
- * that no usable CPU is near to is left out.
+ * What comes out is what work can be placed on. CPUs whose node has no memory
+ * that this process may take (memoryless, or outside the cpuset) go to the
+ * nearest node that has some. Nodes that are left with memory alone come last.
  */
 #include "numa/topo.h"
 
@@ -164,8 +163,7 @@ static void remove_node(struct topo *t, unsigned i)
 	t->n_nodes--;
 }
 
-/* Leaves nodes that have both memory and CPUs (see the top). */
-static int keep_usable(struct topo *t)
+static void lend_cpus(struct topo *t)
 {
 	for (unsigned i = 0; i < t->n_nodes; i++) {
 		struct topo_node *from = &t->node[i], *to = &t->node[nearest_with_memory(t, i)];
@@ -175,9 +173,66 @@ static int keep_usable(struct topo *t)
 		CPU_OR(&to->cpus, &to->cpus, &from->cpus);
 		CPU_ZERO(&from->cpus);
 	}
-	for (unsigned i = t->n_nodes; i-- > 0;) {
-		if (t->node[i].memory_bytes == 0 || CPU_COUNT(&t->node[i].cpus) == 0)
+}
+
+static bool has_cpus(const struct topo_node *n)
+{
+	return CPU_COUNT(&n->cpus) > 0;
+}
+
+/* Behind the others; the order of either kind stays. */
+static void move_behind(struct topo *t, unsigned i)
+{
+	unsigned last = t->n_nodes - 1, after = last - i;
+	struct topo_node node = t->node[i];
+	uint8_t row[TOPO_MAX_NODES];
+
+	memcpy(row, t->distance[i], sizeof(row));
+	memmove(&t->node[i], &t->node[i + 1], after * sizeof(t->node[0]));
+	memmove(&t->distance[i], &t->distance[i + 1], after * sizeof(t->distance[0]));
+	t->node[last] = node;
+	memcpy(t->distance[last], row, sizeof(row));
+	for (unsigned k = 0; k < t->n_nodes; k++) {
+		uint8_t one = t->distance[k][i];
+
+		memmove(&t->distance[k][i], &t->distance[k][i + 1], after);
+		t->distance[k][last] = one;
+	}
+}
+
+static unsigned nearest_with_cpus(const struct topo *t, unsigned from)
+{
+	unsigned best = 0;
+
+	for (unsigned i = 1; i < t->n_nodes; i++)
+		if (t->distance[from][i] < t->distance[from][best])
+			best = i;
+	return best;
+}
+
+/* Nodes with both first, then those with memory alone (see the top); nothing of the others. */
+static int sort_nodes(struct topo *t)
+{
+	unsigned n = t->n_nodes, n_memory = 0;
+
+	lend_cpus(t);
+	for (unsigned i = t->n_nodes; i-- > 0;)
+		if (t->node[i].memory_bytes == 0)
 			remove_node(t, i);
+	n = t->n_nodes;
+	for (unsigned i = 0, seen = 0; seen < n; seen++) {
+		if (has_cpus(&t->node[i])) {
+			i++;
+			continue;
+		}
+		move_behind(t, i);
+		n_memory++;
+	}
+	t->n_nodes = n - n_memory;
+	t->n_memory = n_memory;
+	for (unsigned i = 0; i < n; i++) {
+		t->node[i].left_out = i >= t->n_nodes;
+		t->node[i].near = i < t->n_nodes ? i : nearest_with_cpus(t, i);
 	}
 	return t->n_nodes > 0 ? 0 : -ENODEV;
 }
@@ -202,7 +257,7 @@ static int read_nodes(int root, const struct allowed *a, struct topo *t)
 	}
 	for (unsigned i = 0; i < t->n_nodes; i++)
 		read_distances(root, t, i);
-	return keep_usable(t);
+	return sort_nodes(t);
 }
 
 int topo_read(const char *root, struct topo *ret)

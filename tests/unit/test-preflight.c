@@ -26,6 +26,7 @@
 
 struct world {
 	char root[64], config[96];
+	const char *nodes; /* as numa_nodes has them */
 	struct preflight_node node[2];
 	struct preflight p;
 	struct checks checks;
@@ -94,8 +95,6 @@ static int setup(void **state)
 	snprintf(w->config, sizeof(w->config), "%s/etc/sparqd.conf", w->root);
 	put(w, "sys/devices/system/cpu/online", "0-3\n");
 	put(w, "sys/devices/system/node/online", "0-1\n");
-	put(w, "sys/devices/system/node/has_memory", "0-1\n");
-	put(w, "sys/devices/system/node/has_cpu", "0-1\n");
 	put(w, NODE "0/cpulist", "0-1\n");
 	put(w, NODE "1/cpulist", "2-3\n");
 	put(w, NODE "0/distance", "10 20\n");
@@ -153,9 +152,11 @@ static int teardown(void **state)
 static void look(struct world *w)
 {
 	FREE_MEMORY struct topo *t = malloc(sizeof(*t));
+	int missing;
 
 	assert_non_null(t);
 	assert_int_equal(topo_read(w->root, t), 0);
+	assert_int_equal(topo_choose(t, w->nodes ? w->nodes : "", &missing), 0);
 	w->checks.n = 0;
 	preflight_memory(&w->p, t, &w->checks);
 	preflight_machine(&w->p, t, &w->checks);
@@ -459,8 +460,16 @@ static void nodes(void **state)
 	struct world *w = *state;
 
 	expect(w, "cpus", CHECK_OK, "4 on 2 nodes");
-	put(w, "sys/devices/system/node/has_memory", "0-2\n");
-	expect(w, "numa", CHECK_WARNING, "node 2 has memory and no CPUs");
+	put(w, "sys/devices/system/node/online", "0-2\n");
+	put(w, NODE "0/distance", "10 20 40\n");
+	put(w, NODE "1/distance", "20 10 24\n");
+	put(w, NODE "2/distance", "40 24 10\n");
+	put(w, NODE "2/cpulist", "\n");
+	put_memory(w, 2, 8192);
+	expect(w, "cpus", CHECK_OK, "4 on 2 nodes");
+	expect(w, "numa", CHECK_OK, "node 2 has 16384 MiB and no CPUs: the pool has no part of it");
+	w->nodes = "0-2";
+	expect(w, "numa", CHECK_OK, "those of node 1 work for it (distance 24)");
 	put(w, "proc/self/status", "Cpus_allowed_list:\t0-2\n");
 	expect(w, "cpus", CHECK_OK, "3 of 4");
 	w->node[1].node = 7;

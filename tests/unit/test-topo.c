@@ -83,6 +83,7 @@ static void memoryless_node_lends_its_cpus(void **state)
 	assert_int_equal(t.distance[1][1], 10);
 }
 
+/* Memory of no CPU is a tier of its own: there, and left out until it is chosen. */
 static void memory_without_cpus_is_left_out(void **state)
 {
 	struct topo t;
@@ -91,6 +92,84 @@ static void memory_without_cpus_is_left_out(void **state)
 	assert_int_equal(t.n_nodes, 1);
 	assert_int_equal(t.node[0].memory_bytes, 4000000 * KIB);
 	assert_int_equal(t.n_cpus, 4);
+	assert_int_equal(t.n_memory, 1);
+	assert_int_equal(t.node[1].id, 1);
+	assert_int_equal(t.node[1].memory_bytes, 64000000 * KIB);
+	assert_int_equal(t.node[1].n_cpus, 0);
+	assert_false(t.node[0].left_out);
+	assert_true(t.node[1].left_out);
+	assert_int_equal(topo_n_chosen(&t), 1);
+	assert_int_equal(topo_next(&t, 1), topo_all(&t));
+}
+
+/* Two sockets with CPUs (1 and 3) and three expanders (0, 2, 4) between them: what has CPUs comes
+ * first, whatever the numbers, and distances go with the nodes. */
+static void expanders_stand_behind(void **state)
+{
+	static const int ids[] = { 1, 3, 0, 2, 4 };
+	static const int homes[] = { 1, 3, 1, 3, 3 };
+	struct topo t;
+
+	assert_int_equal(read_tree("topo-cxl", &t), 0);
+	assert_int_equal(t.n_nodes, 2);
+	assert_int_equal(t.n_memory, 3);
+	assert_int_equal(t.n_chosen, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
+		assert_int_equal(t.node[i].id, ids[i]);
+		assert_int_equal(topo_find(&t, ids[i]), i);
+		assert_int_equal(topo_home(&t, ids[i]), homes[i]);
+		/* The tree says 100 + 10 * from + to, but for 10 and the near ones. */
+		for (unsigned k = 0; k < ARRAY_SIZE(ids); k++)
+			if (t.distance[i][k] >= 100)
+				assert_int_equal(t.distance[i][k], 100 + 10 * ids[i] + ids[k]);
+	}
+	assert_int_equal(t.distance[2][0], 17);
+	assert_int_equal(t.distance[3][1], 19);
+	assert_int_equal(topo_home(&t, 9), -ENOENT);
+	assert_int_equal(topo_node_of_cpu(&t, 3), 1);
+	assert_int_equal(topo_cpu(&t, 4, &(unsigned){ 0 }), -ENOENT);
+}
+
+static void assert_chosen(struct topo *t, const char *list, const int *ids, unsigned n)
+{
+	unsigned seen = 0;
+	int missing;
+
+	assert_int_equal(topo_choose(t, list, &missing), 0);
+	TOPO_EACH_CHOSEN(t, i)
+	{
+		assert_true(seen < n);
+		assert_int_equal(t->node[i].id, ids[seen++]);
+		assert_int_equal(t->distance[i][i], 10);
+	}
+	assert_int_equal(seen, n);
+	assert_int_equal(topo_n_chosen(t), n);
+}
+
+/* The statistics have a block for each of the first n_nodes + n_chosen: no chosen one may stand
+ * behind one that is left out, and a choice must not be of the one before it. */
+static void promoted_ones_come_first(void **state)
+{
+	struct topo t;
+	int missing = -1;
+
+	assert_int_equal(read_tree("topo-cxl", &t), 0);
+	assert_chosen(&t, "4,1-3", (const int[]){ 1, 3, 2, 4 }, 4);
+	assert_int_equal(t.n_chosen, 2);
+	assert_int_equal(t.node[2].id, 2);
+	assert_int_equal(t.node[3].id, 4);
+	assert_int_equal(t.node[4].id, 0);
+	assert_int_equal(t.distance[3][4], 140);
+	assert_int_equal(t.distance[4][2], 102);
+	assert_chosen(&t, "4", (const int[]){ 4 }, 1);
+	assert_int_equal(t.node[2].id, 4);
+	assert_int_equal(topo_home(&t, 4), 3);
+	assert_chosen(&t, "", (const int[]){ 1, 3 }, 2);
+	assert_int_equal(t.n_chosen, 0);
+	assert_int_equal(topo_choose(&t, "1,5", &missing), -ENOENT);
+	assert_int_equal(missing, 5);
+	assert_int_equal(topo_choose(&t, "node1", &missing), -EINVAL);
+	assert_int_equal(topo_n_chosen(&t), 2); /* as before */
 }
 
 static void offline_cpu_is_no_cpu(void **state)
@@ -186,6 +265,8 @@ int main(void)
 		cmocka_unit_test(four_nodes_with_a_gap),
 		cmocka_unit_test(memoryless_node_lends_its_cpus),
 		cmocka_unit_test(memory_without_cpus_is_left_out),
+		cmocka_unit_test(expanders_stand_behind),
+		cmocka_unit_test(promoted_ones_come_first),
 		cmocka_unit_test(offline_cpu_is_no_cpu),
 		cmocka_unit_test(cpuset_restricts_cpus_and_memory),
 		cmocka_unit_test(no_numa_is_one_node),
