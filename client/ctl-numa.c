@@ -125,6 +125,28 @@ static void print_moved(json_object *numa)
 		       (long long)moved, text_of(numa, "moved_bytes", bytes, sizeof(bytes)));
 }
 
+/* A tier of its own: memory of no CPU. */
+static void print_memory_only(json_object *nodes)
+{
+	for (size_t i = 0; i < json_object_array_length(nodes); i++) {
+		json_object *node = json_object_array_get_idx(nodes, i);
+		bool in_pool = json_object_get_boolean(get(node, "in_pool"));
+		char bytes[32];
+
+		printf("node %lld has memory and no CPUs, ", (long long)number(node, "node"));
+		if (in_pool)
+			printf("those of node %lld (distance %lld) work for it\n",
+			       (long long)number(node, "nearest"),
+			       (long long)number(node, "distance"));
+		else
+			printf("nearest to node %lld (distance %lld): the pool has no part of its "
+			       "%s, numa_nodes in sparqd.conf gives it one\n",
+			       (long long)number(node, "nearest"),
+			       (long long)number(node, "distance"),
+			       text_of(node, "memory_bytes", bytes, sizeof(bytes)));
+	}
+}
+
 static void print(json_object *numa)
 {
 	static const struct column machine[] = {
@@ -153,6 +175,7 @@ static void print(json_object *numa)
 	puts("");
 	print_columns(nodes, pool);
 	print_distances(nodes);
+	print_memory_only(get(numa, "memory_only"));
 	printf("\npages verified %lld s ago", (long long)number(numa, "verified_seconds_ago"));
 	if (misplaced(nodes))
 		printf("; %lld are not on their node, sparqctl numa --repair brings them back",

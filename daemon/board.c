@@ -60,6 +60,8 @@ int board_init(struct board *b, unsigned n_nodes, uint32_t max_tasks)
 		return -ENOMEM;
 	}
 	memset(made.lane, 0, made.n_lanes * sizeof(*made.lane));
+	for (unsigned i = 0; i < n_nodes && i < BOARD_MAX_NODES; i++)
+		made.lane_of[i] = (uint8_t)i;
 	*b = made;
 	return 0;
 }
@@ -79,7 +81,7 @@ static uint32_t lane_of(const struct board *b, const struct board_task *t, uint3
 {
 	uint32_t node = t->node && b->n_lanes > 1 ? t->node(t, share) : BOARD_ANYWHERE;
 
-	return node < b->n_nodes ? node : b->n_lanes - 1;
+	return node < b->n_nodes ? b->lane_of[node] : b->n_lanes - 1;
 }
 
 static void add_piece(struct board *b, struct board_task *t, uint32_t first, uint32_t end,

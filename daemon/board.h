@@ -3,7 +3,8 @@
  * How workers share one worker's step: a list of tasks, each cut into shares,
  * handed out by one word for each node on which they have pages.
  *
- *   lane of a node: shares whose pages are there, in the order of the tasks
+ *   lane of a node: shares whose pages are there, in the order of the tasks; and those of a node
+ *   that has memory only, if this one's workers are to run them
  *   ticket = next share << 32 | number of shares         (moved by compare-and-exchange)
  *
  * A worker takes of the lane of its own node, and of the one of shares that lie nowhere in
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 #define BOARD_ANYWHERE UINT32_MAX
+#define BOARD_MAX_NODES 64
 
 struct board_task {
 	void (*share)(struct board_task *t, uint32_t share);
@@ -55,6 +57,7 @@ struct board {
 	struct board_piece *piece;    /* by lane */
 	struct board_piece *unsorted; /* the same array, where there is one lane */
 	uint64_t manned;              /* nodes that have workers, bit by bit */
+	uint8_t lane_of[BOARD_MAX_NODES]; /* of each node: its own, or that of who works for it */
 };
 #define BOARD_NULL ((struct board){ 0 })
 

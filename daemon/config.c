@@ -16,6 +16,7 @@
 #include "daemon/config.h"
 #include "daemon/log.h"
 #include "numa/reserve.h"
+#include "numa/sysfs.h"
 #include "shm/base.h"
 #include "shm/sparq-abi.h"
 
@@ -29,6 +30,7 @@ enum key_type {
 	KEY_LEVEL,
 	KEY_PAGES,
 	KEY_RESERVE,
+	KEY_NODES,
 	KEY_PLACEMENT
 };
 
@@ -66,6 +68,8 @@ static const struct key keys[] = {
 	    "where rows of caches lie that do not say: heads, rows or local"),
 	KEY(FIELD(pool_parts), KEY_U32, 1, 16, "1", FIXED,
 	    "parts of each node's memory, each used as if it were a node"),
+	KEY(FIELD(numa_nodes), KEY_NODES, 0, CONFIG_TEXT_MAX - 1, "", FIXED,
+	    "nodes that the pool has parts of, such as 0-1,4; empty: those with CPUs"),
 	KEY(FIELD(rebalance), KEY_BOOL, 0, 1, "yes", RELOAD,
 	    "move pages that found their node full back to it, and others off a full node"),
 	KEY(FIELD(rebalance_rate), KEY_BYTES, MIB, UINT64_MAX, "128M", RELOAD,
@@ -260,6 +264,14 @@ static int store_reserve(const struct key *k, const char *text, void *field)
 	return r < 0 ? r : store_text(k, text, field);
 }
 
+static int store_nodes(const struct key *k, const char *text, void *field)
+{
+	cpu_set_t unused;
+	int r = sysfs_parse_list(text, &unused);
+
+	return r < 0 ? r : store_text(k, text, field);
+}
+
 static int store_value(const struct key *k, const char *text, void *field)
 {
 	int level;
@@ -273,6 +285,8 @@ static int store_value(const struct key *k, const char *text, void *field)
 		return parse_pages(text, field);
 	case KEY_RESERVE:
 		return store_reserve(k, text, field);
+	case KEY_NODES:
+		return store_nodes(k, text, field);
 	case KEY_PLACEMENT:
 		return parse_placement(text, field);
 	case KEY_LEVEL:
@@ -304,6 +318,7 @@ static const char *format_value(const struct key *k, const void *field, char *re
 	switch (k->type) {
 	case KEY_TEXT:
 	case KEY_RESERVE:
+	case KEY_NODES:
 		return field;
 	case KEY_BOOL:
 		return *(const bool *)field ? "yes" : "no";
@@ -344,6 +359,9 @@ static const char *describe(const struct key *k, char *ret, size_t size)
 		break;
 	case KEY_RESERVE:
 		snprintf(ret, size, "auto, no, or a list such as node0:2M:4096,node1:1G:16");
+		break;
+	case KEY_NODES:
+		snprintf(ret, size, "a list of nodes such as 0-1,4");
 		break;
 	case KEY_LEVEL:
 		snprintf(ret, size, "error, warning, notice, info or debug");

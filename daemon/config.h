@@ -26,6 +26,7 @@ struct config {
 	char reserve_huge_pages[CONFIG_TEXT_MAX]; /* by sparqd-hugepages(8) */
 	enum spread placement;         /* of caches that do not say */
 	uint32_t pool_parts;           /* of each node */
+	char numa_nodes[CONFIG_TEXT_MAX]; /* that the pool has parts of; "": those with CPUs */
 	bool rebalance;                /* pages are moved between nodes */
 	uint64_t rebalance_rate;       /* bytes of them in a second */
 	uint32_t rebalance_full;       /* percent of a node */

@@ -11,17 +11,18 @@
 
 static const char *const none[] = { NULL };
 
-/* The CPUs that the node's workers run on; where workers are not pinned, as many threads as
+/* The CPUs of the workers that work for the node; where workers are not pinned, as many threads as
  * there are of them for each node. */
 static void plan_threads(const struct server *s, unsigned index, struct calibrate_node *ret)
 {
 	unsigned workers = workers_count(s->workers), n = 0;
+	int home = topo_home(&s->topo, s->placement.arena[index].node);
 
 	for (unsigned i = 0; s->pinned && i < workers; i++) {
 		unsigned node;
 		int cpu = topo_cpu(&s->topo, i, &node);
 
-		if (cpu >= 0 && s->topo.node[node].id == s->placement.arena[index].node)
+		if (cpu >= 0 && s->topo.node[node].id == home)
 			ret->cpu[n++] = cpu;
 	}
 	while (!s->pinned && n < DIV_UP(workers, s->topo.n_nodes))

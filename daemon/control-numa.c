@@ -28,26 +28,14 @@ static void format_cpus(const cpu_set_t *set, char *ret, size_t n)
 	}
 }
 
-/* What the machine says of the node now; NULL: it is not there any more. */
-static const struct topo_node *find_node(const struct topo *t, int id, unsigned *ret_index)
-{
-	for (unsigned i = 0; i < t->n_nodes; i++) {
-		if (t->node[i].id != id)
-			continue;
-		*ret_index = i;
-		return &t->node[i];
-	}
-	return NULL;
-}
-
 static json_object *distances(const struct placement *p, const struct topo *t, unsigned from)
 {
 	json_object *all = json_object_new_array();
 
 	for (unsigned i = 0; i < p->n; i++) {
-		unsigned to;
+		int to = topo_find(t, p->arena[i].node);
 
-		if (find_node(t, p->arena[i].node, &to))
+		if (to >= 0)
 			json_object_array_add(all, json_object_new_int(t->distance[from][to]));
 	}
 	return all;
@@ -56,15 +44,18 @@ static json_object *distances(const struct placement *p, const struct topo *t, u
 /* What is not known is not there: the pool of a node that has gone is still the pool. */
 static void add_machine(const struct placement *p, const struct topo *t, int id, json_object *o)
 {
+	int index = topo_find(t, id);
+	const struct topo_node *n = &t->node[MAX(index, 0)];
 	char cpus[1024] = "";
-	unsigned index;
-	const struct topo_node *n = find_node(t, id, &index);
 
-	if (!n)
+	if (index < 0)
 		return;
 	format_cpus(&n->cpus, cpus, sizeof(cpus));
-	json_object_object_add(o, "distances", distances(p, t, index));
-	json_add_text(o, "cpus", cpus);
+	json_object_object_add(o, "distances", distances(p, t, (unsigned)index));
+	if (n->n_cpus)
+		json_add_text(o, "cpus", cpus);
+	else
+		json_object_object_add(o, "nearest", json_object_new_int(t->node[n->near].id));
 	json_add_number(o, "memory_bytes", n->memory_bytes);
 	json_add_number(o, "memory_free_bytes", n->free_bytes);
 	json_add_number(o, "free_pages_2M", n->huge_free[0]);
@@ -113,6 +104,28 @@ static json_object *node_object(const struct server *s, const struct topo *t, un
 	return o;
 }
 
+/* A tier of its own, in the pool or not. */
+static json_object *memory_only(const struct placement *p, const struct topo *t)
+{
+	json_object *all = json_object_new_array();
+
+	for (unsigned i = t->n_nodes; i < topo_all(t); i++) {
+		json_object *o = json_object_new_object();
+		int id = t->node[i].id;
+		bool in_pool = false;
+
+		for (unsigned k = 0; k < p->n; k++)
+			in_pool |= p->arena[k].node == id;
+		json_object_object_add(o, "node", json_object_new_int(id));
+		json_object_object_add(o, "in_pool", json_object_new_boolean(in_pool));
+		json_object_object_add(o, "distance",
+				       json_object_new_int(t->distance[i][t->node[i].near]));
+		add_machine(p, t, id, o);
+		json_object_array_add(all, o);
+	}
+	return all;
+}
+
 static int begin(struct server *s, json_object *in, struct varlink_error *e)
 {
 	static const char *const known[] = { "verify", "repair", NULL };
@@ -154,6 +167,7 @@ int control_numa(void *arg, json_object *in, json_object *out, struct varlink_er
 	for (unsigned i = 0; i < s->placement.n; i++)
 		json_object_array_add(nodes, node_object(s, now, i));
 	json_object_object_add(out, "nodes", nodes);
+	json_object_object_add(out, "memory_only", memory_only(&s->placement, now));
 	json_object_object_add(out, "pinned", json_object_new_boolean(s->pinned));
 	if (!knows_far(s))
 		json_add_text(out, "reason",

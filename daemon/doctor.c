@@ -134,20 +134,36 @@ static void run(const struct preflight *p, const struct topo *t, const struct co
 	check_kept(s, ret);
 }
 
+static void unknown_node(const struct preflight *p, const struct config *c, int node,
+			 struct checks *ret)
+{
+	struct check *one;
+
+	ret->n = 0;
+	one = checks_add(ret, "numa", CHECK_WRONG,
+			 "numa_nodes = %s: there is no node %d that sparqd may use: it will not "
+			 "start",
+			 c->numa_nodes, node);
+	check_mend(one, "sed -i '/^ *numa_nodes *=/d' %s", p->config);
+}
+
 int doctor_foresee(const struct config *c, const char *path, struct checks *ret)
 {
 	struct preflight_node node[TOPO_MAX_NODES];
 	struct preflight p = wanted(c, path);
 	FREE_MEMORY struct topo *t = malloc(sizeof(*t));
-	int r = t ? topo_read("/", t) : -ENOMEM;
+	int missing = -1, r = t ? topo_read("/", t) : -ENOMEM;
 
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < t->n_nodes; i++)
-		node[i] = (struct preflight_node){ t->node[i].id, placement_wanted(t, c), false,
-						   ARENA_SMALL };
+	if (topo_choose(t, c->numa_nodes, &missing) < 0) {
+		unknown_node(&p, c, missing, ret);
+		return 0;
+	}
 	p.node = node;
-	p.n_nodes = t->n_nodes;
+	TOPO_EACH_CHOSEN(t, i)
+	node[p.n_nodes++] = (struct preflight_node){ t->node[i].id, placement_wanted(t, c), false,
+						     ARENA_SMALL };
 	p.other_bytes = c->catalogue_bytes;
 	run(&p, t, c, NULL, ret);
 	return 0;
@@ -158,6 +174,7 @@ void doctor_look(const struct server *s, struct checks *ret)
 	struct preflight_node node[TOPO_MAX_NODES];
 	struct preflight p = wanted(&s->config, s->args->config_path);
 	FREE_MEMORY struct topo *t = malloc(sizeof(*t));
+	cpu_set_t ids;
 
 	/* As it is now: what the start saw may be free no more. */
 	if (!t || topo_read("/", t) < 0) {
@@ -165,11 +182,15 @@ void doctor_look(const struct server *s, struct checks *ret)
 		checks_add(ret, "cpus", CHECK_UNKNOWN, "the machine's topology cannot be read");
 		return;
 	}
+	CPU_ZERO(&ids);
 	for (unsigned i = 0; i < s->placement.n; i++) {
 		const struct arena *a = &s->placement.arena[i];
 
+		if (a->node >= 0)
+			CPU_SET((size_t)a->node, &ids);
 		node[i] = (struct preflight_node){ a->node, a->bytes, true, a->pages };
 	}
+	topo_choose_set(t, &ids);
 	p.node = node;
 	p.n_nodes = s->placement.n;
 	run(&p, t, &s->config, s, ret);

@@ -85,21 +85,28 @@ static int read_config(const struct command_line *l, struct config *c, char *why
 }
 
 /* What the pool wants, node by node. */
-static int want_of_pool(const struct config *c, struct reserve *ret)
+static int want_of_pool(const struct config *c, struct reserve *ret, char *why)
 {
 	size_t page_bytes = c->huge_pages == HUGE_1G ? GIB : 2 * MIB;
 	FREE_MEMORY struct topo *t = malloc(sizeof(*t));
-	int r = t ? topo_read("/", t) : -ENOMEM;
+	int missing, r = t ? topo_read("/", t) : -ENOMEM;
 
+	if (r == 0)
+		r = topo_choose(t, c->numa_nodes, &missing);
+	if (r == -ENOENT)
+		snprintf(why, CONFIG_WHY_BYTES, "numa_nodes = %.200s: there is no node %d",
+			 c->numa_nodes, missing);
 	if (r < 0)
 		return r;
 	ret->n = 0;
-	for (unsigned i = 0; i < t->n_nodes && c->huge_pages != HUGE_NO; i++)
-		ret->item[ret->n++] = (struct reserve_item){
-			.node = t->node[i].id,
-			.page_bytes = page_bytes,
-			.pages = placement_wanted(t, c) / page_bytes,
-		};
+	if (c->huge_pages == HUGE_NO)
+		return 0;
+	TOPO_EACH_CHOSEN(t, i)
+	ret->item[ret->n++] = (struct reserve_item){
+		.node = t->node[i].id,
+		.page_bytes = page_bytes,
+		.pages = placement_wanted(t, c) / page_bytes,
+	};
 	return 0;
 }
 
@@ -146,13 +153,14 @@ static bool reserve_one(const struct command_line *l, const struct reserve_item 
 static int reserve_all(const struct command_line *l, const struct config *c)
 {
 	FREE_MEMORY struct reserve *wanted = malloc(sizeof(*wanted));
+	char why[CONFIG_WHY_BYTES] = "";
 	bool all = true;
 	int r = wanted ? reserve_parse(c->reserve_huge_pages, wanted) : -ENOMEM;
 
 	if (r == 0 && wanted->automatic)
-		r = want_of_pool(c, wanted);
+		r = want_of_pool(c, wanted, why);
 	if (r < 0) {
-		fprintf(stderr, "sparqd-hugepages: %s\n", strerror(-r));
+		fprintf(stderr, "sparqd-hugepages: %s\n", why[0] ? why : strerror(-r));
 		return EXIT_FAILURE;
 	}
 	if (wanted->n == 0)

@@ -13,10 +13,10 @@ uint64_t placement_wanted(const struct topo *t, const struct config *c)
 {
 	uint64_t total = c->pool_bytes;
 
-	for (unsigned i = 0; i < t->n_nodes && c->pool_bytes == 0; i++)
-		total += t->node[i].memory_bytes / 4;
+	TOPO_EACH_CHOSEN(t, i)
+	total += c->pool_bytes ? 0 : t->node[i].memory_bytes / 4;
 	/* An equal part on each node, since KV heads are spread over all. */
-	return ALIGN_UP(MAX(total / t->n_nodes, 1u), part_align(c));
+	return ALIGN_UP(MAX(total / topo_n_chosen(t), 1u), part_align(c));
 }
 
 uint64_t placement_part(const struct topo *t, const struct config *c)
@@ -26,5 +26,5 @@ uint64_t placement_part(const struct topo *t, const struct config *c)
 
 uint64_t placement_planned(const struct topo *t, const struct config *c)
 {
-	return (uint64_t)t->n_nodes * c->pool_parts * placement_part(t, c);
+	return (uint64_t)topo_n_chosen(t) * c->pool_parts * placement_part(t, c);
 }

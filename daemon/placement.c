@@ -71,9 +71,10 @@ static void count_shortfall(struct placement *p, const struct config *c)
 			p->shortfall_bytes += p->arena[i].bytes;
 }
 
-static struct arena_params params_of(const struct topo_node *n, size_t bytes,
+static struct arena_params params_of(const struct topo *t, unsigned node, size_t bytes,
 				     const struct config *c)
 {
+	const struct topo_node *n = &t->node[node];
 	/* 1 GiB pages are rare: without being told to, only where they lie ready. */
 	bool ready = n->huge_free[1] > 0 && n->huge_free[1] * GIB >= bytes;
 
@@ -81,7 +82,7 @@ static struct arena_params params_of(const struct topo_node *n, size_t bytes,
 		.name = "sparqd-pool",
 		.bytes = bytes,
 		.node = n->id,
-		.cpus = &n->cpus,
+		.cpus = &t->node[n->near].cpus,
 		.want_1g = c->huge_pages == HUGE_1G ||
 			   (c->huge_pages == HUGE_YES && ready && bytes % GIB == 0),
 		.want_2m = c->huge_pages != HUGE_NO,
@@ -115,29 +116,44 @@ static void tell_shortfall(const struct placement *p, const struct config *c,
 		  why ? why[first] : "", n > 1 ? "; sparqctl doctor tells of each" : "");
 }
 
+static void tell_memory_only(const struct topo *t, const struct topo_node *n)
+{
+	if (n->left_out)
+		log_notice("node %d has %" PRIu64
+			   " MiB of memory and no CPUs: the pool has no part "
+			   "of it; numa_nodes in sparqd.conf(5) gives it one",
+			   n->id, n->memory_bytes / MIB);
+	else
+		log_info("node %d has no CPUs: those of node %d work for it", n->id,
+			 t->node[n->near].id);
+}
+
 /* What an administrator must know: where it is, and what it lacks. */
-static void report(const struct placement *p, const struct config *c, char (*why)[ARENA_WHY_BYTES])
+static void report(const struct placement *p, const struct topo *t, const struct config *c,
+		   char (*why)[ARENA_WHY_BYTES])
 {
 	uint64_t misplaced = placement_misplaced(p);
 
 	for (unsigned i = 0; i < p->n; i++)
 		log_info("pool: %zu MiB on node %d in %s", p->arena[i].bytes / MIB,
 			 p->arena[i].node, arena_pages_name(p->arena[i].pages));
+	for (unsigned i = t->n_nodes; i < topo_all(t); i++)
+		tell_memory_only(t, &t->node[i]);
 	tell_shortfall(p, c, why);
 	if (misplaced > 0)
 		log_event(EVENT_MISPLACED, NULL,
 			  "%" PRIu64 " pages of the pool are not on their node", misplaced);
 }
 
-static void tell_failure(const struct topo *t, size_t bytes, int error,
+static void tell_failure(const struct arena_params *params, unsigned n, size_t bytes, int error,
 			 char (*why)[ARENA_WHY_BYTES])
 {
 	unsigned i = 0;
 
-	while (i + 1 < t->n_nodes && !why[i][0])
+	while (i + 1 < n && !why[i][0])
 		i++;
 	log_event(EVENT_NO_POOL, NULL, "no memory for the pool: %zu MiB on node %d: %s%s%s",
-		  bytes / MIB, t->node[i].id, strerror(-error), why[i][0] ? ": " : "", why[i]);
+		  bytes / MIB, params[i].node, strerror(-error), why[i][0] ? ": " : "", why[i]);
 }
 
 /* Arenas: a part of each node, or several. -EINVAL, and said, if those are too many. */
@@ -145,20 +161,33 @@ static int plan(const struct topo *t, const struct config *c,
 		struct arena_params params[POOL_MAX_NODES])
 {
 	size_t part = placement_part(t, c);
+	unsigned n = 0;
 
-	if (t->n_nodes * c->pool_parts > POOL_MAX_NODES) {
+	if (topo_n_chosen(t) * c->pool_parts > POOL_MAX_NODES) {
 		log_error("pool_parts = %" PRIu32 ": %u nodes make more than %u parts",
-			  c->pool_parts, t->n_nodes, POOL_MAX_NODES);
+			  c->pool_parts, topo_n_chosen(t), POOL_MAX_NODES);
 		return -EINVAL;
 	}
-	for (unsigned i = 0; i < t->n_nodes * c->pool_parts; i++)
-		params[i] = params_of(&t->node[i / c->pool_parts], part, c);
+	TOPO_EACH_CHOSEN(t, i)
+	for (unsigned k = 0; k < c->pool_parts; k++)
+		params[n++] = params_of(t, i, part, c);
 	return 0;
+}
+
+int placement_choose(struct topo *t, const struct config *c)
+{
+	int missing, r = topo_choose(t, c->numa_nodes, &missing);
+
+	if (r == -ENOENT)
+		log_error("numa_nodes = %s: this machine has no node %d whose memory this process "
+			  "may use",
+			  c->numa_nodes, missing);
+	return r;
 }
 
 int placement_init(struct placement *p, const struct topo *t, const struct config *c)
 {
-	unsigned n = t->n_nodes * c->pool_parts;
+	unsigned n = topo_n_chosen(t) * c->pool_parts;
 	FREE_MEMORY char(*why)[ARENA_WHY_BYTES] = calloc(n, sizeof(*why));
 	struct progress progress = { .begun_ns = clock_now_ns(), .told = SIZE_MAX };
 	struct arena_params params[POOL_MAX_NODES];
@@ -176,12 +205,12 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 	if (r == -ECANCELED)
 		return r;
 	if (r < 0) {
-		tell_failure(t, bytes, r, why);
+		tell_failure(params, n, bytes, r, why);
 		return r;
 	}
 	p->n = n;
 	count_shortfall(p, c);
-	report(p, c, why);
+	report(p, t, c, why);
 	seconds = (double)(clock_now_ns() - progress.begun_ns) / 1e9;
 	log_info("pool: %.1f GiB taken and cleared in %.2f s",
 		 (double)placement_bytes(p) / (double)GIB, seconds);
@@ -190,19 +219,11 @@ int placement_init(struct placement *p, const struct topo *t, const struct confi
 
 /* ---- after a restart -------------------------------------------------------- */
 
-static bool has_node(const struct topo *t, int node)
-{
-	for (unsigned i = 0; i < t->n_nodes; i++)
-		if (t->node[i].id == node)
-			return true;
-	return false;
-}
-
 static int adopt(struct placement *p, const struct topo *t, const struct catalogue_pool *pool,
 		 struct kept *k, char *why)
 {
 	struct arena *a = &p->arena[p->n];
-	int node = has_node(t, pool->node) ? pool->node : -1, r;
+	int node = topo_find(t, pool->node) >= 0 ? pool->node : -1, r;
 	char name[KEEP_NAME_BYTES];
 	int fd;
 
@@ -230,7 +251,19 @@ static int adopt(struct placement *p, const struct topo *t, const struct catalog
 	return -EUCLEAN;
 }
 
-int placement_adopt(struct placement *p, const struct topo *t, const struct config *c,
+/* Whatever the configuration says: what is kept lies where it lies. */
+static void choose_adopted(const struct placement *p, struct topo *t)
+{
+	cpu_set_t ids;
+
+	CPU_ZERO(&ids);
+	for (unsigned i = 0; i < p->n; i++)
+		if (p->arena[i].node >= 0)
+			CPU_SET((size_t)p->arena[i].node, &ids);
+	topo_choose_set(t, &ids);
+}
+
+int placement_adopt(struct placement *p, struct topo *t, const struct config *c,
 		    const struct catalogue_header *h, struct kept *k, char *why)
 {
 	int r = 0;
@@ -245,8 +278,9 @@ int placement_adopt(struct placement *p, const struct topo *t, const struct conf
 		r = adopt(p, t, &h->pool[i], k, why);
 	if (r < 0)
 		return r;
+	choose_adopted(p, t);
 	count_shortfall(p, c);
-	report(p, c, NULL);
+	report(p, t, c, NULL);
 	return 0;
 }
 

@@ -13,7 +13,7 @@
 #include "numa/topo.h"
 
 struct placement {
-	struct arena arena[POOL_MAX_NODES]; /* the pool's nodes: by index in the topology */
+	struct arena arena[POOL_MAX_NODES]; /* of the chosen nodes, in the order of the topology */
 	unsigned n;
 	struct pool pool;
 	uint64_t shortfall_bytes; /* wanted in huge pages, and not in them */
@@ -26,12 +26,14 @@ uint64_t placement_wanted(const struct topo *t, const struct config *c);
 uint64_t placement_part(const struct topo *t, const struct config *c);
 /* Of all parts of all nodes, each rounded up to what it is cut in. */
 uint64_t placement_planned(const struct topo *t, const struct config *c);
+/* Chooses the nodes of numa_nodes. -ENOENT, and said, if one is not there. */
+int placement_choose(struct topo *t, const struct config *c);
 /* Makes, binds, fills and verifies the arenas, and tells the manager how far it is. Logs what it
  * became. -ECANCELED: a signal to end is pending. */
 int placement_init(struct placement *p, const struct topo *t, const struct config *c);
 /* Maps the arenas of a catalogue again, from what was kept. -EUCLEAN with `why` (KEEP_WHY_BYTES) if
- * one is not there or not what the catalogue says. */
-int placement_adopt(struct placement *p, const struct topo *t, const struct config *c,
+ * one is not there or not what the catalogue says. Their nodes are the chosen ones. */
+int placement_adopt(struct placement *p, struct topo *t, const struct config *c,
 		    const struct catalogue_header *h, struct kept *k, char *why);
 uint64_t placement_bytes(const struct placement *p);
 /* What the catalogue says of them; how many. */

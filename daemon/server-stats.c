@@ -31,7 +31,7 @@ int server_open_stats(struct server *s)
 	struct stats_params params = {
 		.n = {
 			[STATS_CONTROL] = 1,
-			[STATS_NODE] = s->topo.n_nodes,
+			[STATS_NODE] = s->topo.n_nodes + s->topo.n_chosen,
 			[STATS_WORKER] = SERVER_MAX_WORKERS,
 			/* Nobody else can have anything here. */
 			[STATS_USER] = s->config.max_sessions + REFUSED_HELD + h->n_caches,
@@ -100,7 +100,7 @@ static void refresh_sources(const struct server *s)
 	_Static_assert(BANDWIDTH_SOURCES == STATS_SOURCES, "sources");
 	_Static_assert(BANDWIDTH_WHY_BYTES == STATS_TEXT, "reasons");
 	_Static_assert(BANDWIDTH_UNKNOWN == STATS_UNKNOWN, "absent");
-	for (unsigned i = 0; i < s->topo.n_nodes; i++) {
+	for (unsigned i = 0; i < s->topo.n_nodes + s->topo.n_chosen; i++) {
 		struct stats_node *n = stats_page_block(&s->stats, STATS_NODE, i);
 
 		for (unsigned k = 0; k < STATS_SOURCES; k++) {
@@ -144,7 +144,7 @@ static void refresh_pool(const struct server *s, int node, struct stats_node *n)
 
 static void refresh_nodes(struct server *s)
 {
-	for (unsigned i = 0; i < s->topo.n_nodes; i++) {
+	for (unsigned i = 0; i < s->topo.n_nodes + s->topo.n_chosen; i++) {
 		struct stats_node *n = stats_page_block(&s->stats, STATS_NODE, i);
 		uint32_t workers = 0;
 

@@ -99,6 +99,9 @@ static int make_memory(struct server *s)
 	int r;
 
 	drop_leftovers(s);
+	r = placement_choose(&s->topo, &s->config);
+	if (r < 0)
+		return r; /* it said why */
 	r = placement_init(&s->placement, &s->topo, &s->config);
 	if (r < 0)
 		return r; /* it said why */
@@ -167,6 +170,31 @@ static void on_reattach(void *arg)
 			  n, s->config.reattach_s);
 }
 
+/* The same nodes as if the pool were made now? */
+static bool lies_as_told(const struct topo *now, struct topo *told, const char *list)
+{
+	int missing;
+
+	*told = *now;
+	if (topo_choose(told, list, &missing) < 0)
+		return false;
+	for (unsigned i = 0; i < topo_all(told); i++)
+		if (told->node[i].left_out != now->node[topo_find(now, told->node[i].id)].left_out)
+			return false;
+	return true;
+}
+
+static void compare_nodes(const struct server *s)
+{
+	FREE_MEMORY struct topo *told = malloc(sizeof(*told));
+	const char *list = s->config.numa_nodes;
+
+	if (told && !lies_as_told(&s->topo, told, list))
+		log_warning("numa_nodes = %s: what is kept lies on other nodes; a stop and a start "
+			    "change it, and drop the KV",
+			    *list ? list : "(those with CPUs)");
+}
+
 /* 0 also if it is refused. */
 static int find_memory(struct server *s, int catalogue)
 {
@@ -184,6 +212,7 @@ static int find_memory(struct server *s, int catalogue)
 		return 0;
 	}
 	compare_sizes(s);
+	compare_nodes(s);
 	return placement_open_pool(&s->placement, catalogue_notes(s->catalogue), true);
 }
 

@@ -111,13 +111,30 @@ static void call_helpers(void *arg)
 
 /* ---- start and stop ---------------------------------------------------------- */
 
-/* Which of the pool's nodes that is: after a restart their order is the catalogue's. */
+/* Which of the pool's nodes that is: after a restart their order is the catalogue's. If it is none,
+ * the first that has memory only and is worked for from there. */
 static int pool_index(const struct workers_params *p, int node)
 {
-	for (unsigned i = 0; i < p->store->pool->n_nodes && node >= 0; i++)
+	unsigned n = p->store->pool->n_nodes;
+
+	for (unsigned i = 0; i < n && node >= 0; i++)
 		if (p->arena[i].node == node)
 			return (int)i;
+	for (unsigned i = 0; i < n && node >= 0; i++)
+		if (topo_home(p->topo, p->arena[i].node) == node)
+			return (int)i;
 	return -1;
+}
+
+/* What lies on memory of no CPU is put up where the CPUs are that work for it. */
+static void lend_hands(struct board *b, const struct workers_params *p)
+{
+	for (unsigned i = 0; i < b->n_nodes && p->arena; i++) {
+		int home = topo_home(p->topo, p->arena[i].node);
+
+		if (home >= 0 && home != p->arena[i].node)
+			b->lane_of[i] = (uint8_t)pool_index(p, home);
+	}
 }
 
 static void place_stepper(struct worker *w, const struct workers_params *p)
@@ -138,11 +155,9 @@ static void place_stepper(struct worker *w, const struct workers_params *p)
 static void map_stats(struct stepper *s, const struct workers_params *p)
 {
 	for (unsigned i = 0; i < p->store->pool->n_nodes && p->arena; i++) {
-		unsigned k = 0;
+		int k = topo_find(p->topo, p->arena[i].node);
 
-		while (k < p->topo->n_nodes && p->topo->node[k].id != p->arena[i].node)
-			k++;
-		s->stats_node[i] = k < p->topo->n_nodes ? (uint8_t)k : UINT8_MAX;
+		s->stats_node[i] = k >= 0 ? (uint8_t)k : UINT8_MAX;
 	}
 }
 
@@ -171,6 +186,7 @@ static int worker_init(struct worker *w, struct workers *all, const struct worke
 	r = stepper_init(&w->stepper, p->store, p->lane_bytes ? p->lane_bytes : LANE_BYTES);
 	if (r < 0)
 		return r;
+	lend_hands(&w->stepper.board, p);
 	place_stepper(w, p);
 	map_stats(&w->stepper, p);
 	w->stepper.stats = stats_page_block(p->stats, STATS_WORKER, w->index);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What there is about NUMA nodes, on machines with two and with four of them: numa.sh, placement.sh,
-# figures.sh; and where some have no memory or no processors: uneven.sh.
+# figures.sh; and where some have no memory or no processors: uneven.sh and expander.sh.
 #
 #   test-nodes.sh BUILD-DIRECTORY
 #
@@ -22,6 +22,7 @@ boot() {
 boot 2 -- numa 2 + placement 2 + figures
 boot 4 -- numa 4 + placement 4
 boot 4 -M 1 -P 1 -- uneven
+boot 4 -M 1 -- expander
 # What is computed does not depend on where it lies.
 [ "$(grep '^sums: ' "$stage/said" | sort | uniq -c | awk '{ print $1 }')" = 2 ] || {
 	echo "2 and 4 nodes do not compute the same"

@@ -166,6 +166,33 @@ static void a_helper_keeps_to_its_node(void **state)
 	board_deinit(&b);
 }
 
+/* Memory of no CPU: what lies there is work of the node that is to work for it, first to last. */
+static void a_node_without_hands(void **state)
+{
+	struct board b;
+	struct counted c[3];
+	struct board_task *list[3];
+	struct board_hand own = { .node = 0 }, helper = { .node = 1 };
+	uint32_t near;
+
+	assert_int_equal(board_init(&b, 3, 30), 0);
+	b.lane_of[2] = 1;
+	fill(c, list, 3, 9, 3);
+	near = shares_on(c, 3, 1) + shares_on(c, 3, 2);
+	board_prepare(&b, list, 3);
+	assert_int_equal(board_shares(&b, 1), near);
+	assert_int_equal(board_shares(&b, 2), 0);
+	board_open(&b);
+	while (board_help(&b, &helper, false))
+		;
+	assert_int_equal(helper.near, near);
+	assert_int_equal(helper.far, 0);
+	board_finish(&b, &own);
+	check(c, 3);
+	assert_int_equal(own.near, shares_on(c, 3, 0));
+	board_deinit(&b);
+}
+
 /* Shares that lie nowhere are near to everybody, and count as neither. */
 static void what_lies_nowhere_is_anybodys(void **state)
 {
@@ -382,6 +409,7 @@ int main(void)
 		cmocka_unit_test(alone),
 		cmocka_unit_test(nothing_to_take_before_open),
 		cmocka_unit_test(a_helper_keeps_to_its_node),
+		cmocka_unit_test(a_node_without_hands),
 		cmocka_unit_test(what_lies_nowhere_is_anybodys),
 		cmocka_unit_test(unpinned),
 		cmocka_unit_test(the_owner_goes_far_last),

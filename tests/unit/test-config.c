@@ -68,6 +68,8 @@ static void test_errors(void **state)
 		{ "reserve_huge_pages = node0:4M:1",
 		  "f:1: reserve_huge_pages = \"node0:4M:1\": auto, no, or a list such as "
 		  "node0:2M:4096,node1:1G:16 is expected" },
+		{ "numa_nodes = node0",
+		  "f:1: numa_nodes = \"node0\": a list of nodes such as 0-1,4 is expected" },
 		{ "pin_workers = maybe", "f:1: pin_workers = \"maybe\": yes or no is expected" },
 		{ "log_level = loud",
 		  "f:1: log_level = \"loud\": error, warning, notice, info or debug is expected" },
