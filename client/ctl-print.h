@@ -13,6 +13,9 @@ void ctl_print_members(json_object *object, const char *const *without);
 /* Rows that are objects; a NULL title is none. Nothing if there are none. */
 void ctl_print_table(const char *title, json_object *rows);
 
+/* The devices of a status, a line each: ctl-device.c. */
+void ctl_print_devices(json_object *status);
+
 /* The name, or the number where it has none; and back: CTL_USAGE after a sentence on stderr. */
 char *ctl_user_name(uid_t uid, char *ret, size_t n);
 int ctl_user_id(const char *name, uid_t *ret);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sparqctl status: the sentence; or all that the daemon tells, as tables.
+ * sparqctl status: the sentence, and a line for each device; or all that the daemon tells, as
+ * tables.
  */
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +28,7 @@ static void print_all(json_object *status)
 		if (json_object_is_type(value, json_type_object)) {
 			printf("\n%s\n", key);
 			ctl_print_members(value, NULL);
-		} else if (json_object_is_type(value, json_type_array)) {
+		} else if (json_object_is_type(value, json_type_array) && strcmp(key, "devices")) {
 			ctl_print_table(key, value);
 		}
 	}
@@ -44,6 +45,7 @@ int ctl_status(const struct ctl_options *o)
 		ctl_print_json(status);
 	} else {
 		puts(sentence_of(status));
+		ctl_print_devices(status);
 		if (ctl_flag(o, OPT_ALL))
 			print_all(status);
 	}

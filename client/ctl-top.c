@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "client/ctl.h"
-#include "client/top.h"
+#include "client/top-private.h"
 #include "shm/base.h"
 #include "shm/clock.h"
 
@@ -117,6 +117,7 @@ static void print_json(const struct top *t)
 	for (uint32_t i = 0; i < t->n_sequences; i++)
 		json_object_array_add(sequences, sequence(&t->sequence[i]));
 	json_object_object_add(o, "nodes", nodes);
+	json_object_object_add(o, "devices", top_devices_json(t));
 	json_object_object_add(o, "users", users);
 	json_object_object_add(o, "sequences", sequences);
 	ctl_print_json(o);

@@ -29,10 +29,11 @@ struct figures {
 	struct stats_control control;
 	struct stats_worker worker; /* summed over all */
 	struct stats_node *node;
-	struct stats_user *user; /* those that are in use */
+	struct stats_user *user;     /* those that are in use */
+	struct stats_device *device; /* those that a cache has asked for */
 	struct sequence_figures *sequence;
 	struct metrics_text labels;
-	uint32_t n_nodes, n_users, n_sequences;
+	uint32_t n_nodes, n_users, n_devices, n_sequences;
 	uint32_t shown_from, shown_to; /* those whose turn it is */
 	/* Of the sequences: SEQUENCES_AT_ONCE slots from `slot` on; UINT32_MAX: none are. */
 	uint32_t slot;
@@ -75,6 +76,9 @@ struct metric {
 	void metrics_show_##show(struct render *r);
 #include "client/metrics.def"
 #undef METRIC
+
+/* Words of the label plane, by SPARQ_PLANE_*. */
+extern const char *const metrics_plane_names[];
 
 /* ---- metrics-text.c ----------------------------------------------------------------------- */
 

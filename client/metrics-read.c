@@ -17,6 +17,7 @@ void figures_deinit(struct figures *f)
 {
 	free(f->node);
 	free(f->user);
+	free(f->device);
 	free(f->sequence);
 	metrics_text_deinit(&f->labels);
 	*f = (struct figures)FIGURES_NULL;
@@ -93,6 +94,23 @@ static int read_users(const struct stats *s, struct figures *f)
 		if (r < 0)
 			return r;
 		f->n_users += f->user[f->n_users].used != STATS_FREE;
+	}
+	return 0;
+}
+
+static int read_devices(const struct stats *s, struct figures *f)
+{
+	uint32_t n = stats_count(s, STATS_DEVICE);
+	int r;
+
+	f->device = calloc(n + 1, sizeof(*f->device));
+	if (!f->device)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		r = copy_block(s, STATS_DEVICE, i, &f->device[f->n_devices]);
+		if (r < 0)
+			return r;
+		f->n_devices += f->device[f->n_devices].used != STATS_FREE;
 	}
 	return 0;
 }
@@ -183,7 +201,7 @@ int figures_read(const struct stats *s, struct figures *ret)
 	if (r < 0)
 		return r;
 	if ((r = read_workers(s, &f)) < 0 || (r = read_nodes(s, &f)) < 0 ||
-	    (r = read_users(s, &f)) < 0)
+	    (r = read_users(s, &f)) < 0 || (r = read_devices(s, &f)) < 0)
 		return r;
 	f.slot = UINT32_MAX;
 	*ret = STEAL(f, (struct figures)FIGURES_NULL);

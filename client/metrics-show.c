@@ -16,13 +16,13 @@ static const char *const op_names[] = {
 	"nop", "step", "append", "attend", "truncate", "overwrite"
 };
 _Static_assert(ARRAY_SIZE(op_names) == SPARQ_OP_COUNT, "each operation has its word");
-static const char *const plane_names[] = {
+const char *const metrics_plane_names[] = {
 	[SPARQ_PLANE_SCORE] = "score",           [SPARQ_PLANE_K] = "k",
 	[SPARQ_PLANE_V_UPPER] = "v_upper",       [SPARQ_PLANE_V_LOWER] = "v_lower",
 	[SPARQ_PLANE_PARAMETERS] = "parameters", [SPARQ_PLANE_RECENT] = "recent",
 	[SPARQ_PLANE_STATE] = "state",           [SPARQ_PLANE_OTHER] = "other",
 };
-_Static_assert(ARRAY_SIZE(plane_names) == SPARQ_PLANES, "each plane has its word");
+_Static_assert(ARRAY_SIZE(metrics_plane_names) == SPARQ_PLANES, "each plane has its word");
 static const char *const reason_names[] = {
 	"none",     "op",        "flags",     "class",   "layer",    "unused", "items",
 	"sequence", "duplicate", "cache",     "address", "stride",   "rows",   "queries",
@@ -293,7 +293,7 @@ void metrics_show_read_node(struct render *r)
 		for (unsigned p = 0; p < SPARQ_PLANES; p++)
 			SAMPLE(r, f->worker.read_node_bytes[i][p],
 			       { "node", node_number(&f->node[i], node) },
-			       { "plane", plane_names[p] }, { "source", "software" });
+			       { "plane", metrics_plane_names[p] }, { "source", "software" });
 }
 
 void metrics_show_read_op(struct render *r)
@@ -301,7 +301,7 @@ void metrics_show_read_op(struct render *r)
 	for (unsigned op = 0; op < SPARQ_OP_COUNT; op++)
 		for (unsigned p = 0; p < SPARQ_PLANES; p++)
 			SAMPLE(r, r->figures->worker.op[op].bytes[p], { "op", op_names[op] },
-			       { "plane", plane_names[p] });
+			       { "plane", metrics_plane_names[p] });
 }
 
 void metrics_show_dense(struct render *r)

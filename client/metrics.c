@@ -21,6 +21,7 @@
 #define WORKER(word) AT(stats_worker, word)
 #define NODE(word) AT(stats_node, word)
 #define USER(word) AT(stats_user, word)
+#define DEVICE(word) AT(stats_device, word)
 #define SUM(word) AT(stats_sum, word)
 #define SEQUENCE(which) .is_sequence = true, .at = SEQUENCE_##which
 

@@ -45,6 +45,7 @@ static const size_t block_bytes[STATS_KINDS] = {
 	[STATS_USER] = sizeof(struct stats_user),
 	[STATS_CACHE] = sizeof(struct stats_cache),
 	[STATS_SEQUENCE] = sizeof(struct stats_sequence),
+	[STATS_DEVICE] = sizeof(struct stats_device),
 };
 
 static int fail(char *why, int error, const char *format, ...)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/top.h"
+#include "client/top-private.h"
 #include "shm/base.h"
 #include "shm/clock.h"
 
@@ -277,6 +277,8 @@ int top_look(struct top *t, char *why)
 	r = stats_copy(t->stats, STATS_CONTROL, 0, &t->control);
 	if (r == 0)
 		r = look_at_workers(t);
+	if (r == 0)
+		r = top_look_at_devices(t);
 	if (r == 0)
 		r = look_at_users(t);
 	if (r == 0)

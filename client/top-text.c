@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "client/ctl-print.h"
-#include "client/top.h"
+#include "client/top-private.h"
 #include "shm/base.h"
 
 const char *const top_order_name[TOP_ORDERS] = {
@@ -66,7 +66,7 @@ void top_sort(struct top *t, enum top_order order)
 
 /* ---- words ------------------------------------------------------------------------- */
 
-static const char *bandwidth(double bytes_s, char ret[16])
+const char *top_bandwidth(double bytes_s, char ret[16])
 {
 	static const char *const units[] = { "B/s", "kB/s", "MB/s", "GB/s", "TB/s" };
 	unsigned unit = 0;
@@ -109,16 +109,7 @@ static const char *state(uint32_t flags)
 
 /* ---- lines -------------------------------------------------------------------------- */
 
-struct page {
-	unsigned width, left;
-	top_put_fn *put;
-	void *arg;
-};
-
-static void put(struct page *p, enum top_style style, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void put(struct page *p, enum top_style style, const char *format, ...)
+void top_put(struct top_page *p, enum top_style style, const char *format, ...)
 {
 	char text[TOP_TEXT];
 	va_list args;
@@ -136,7 +127,7 @@ static void put(struct page *p, enum top_style style, const char *format, ...)
 	p->put(p->arg, style, text);
 }
 
-static void put_title(struct page *p, const struct top *t)
+static void put_title(struct top_page *p, const struct top *t)
 {
 	const struct stats_header *h = stats_header(t->stats);
 	const struct stats_control *c = &t->control;
@@ -145,23 +136,23 @@ static void put_title(struct page *p, const struct top *t)
 
 	if (c->parked != STATS_UNKNOWN)
 		snprintf(parked, sizeof(parked), ", %llu parked", (unsigned long long)c->parked);
-	put(p, TOP_TITLE, "sparqd %s %s, up %llu:%02llu:%02llu, %u sessions, %llu sequences%s",
-	    h->version, h->isa, (unsigned long long)up / 3600, (unsigned long long)up / 60 % 60,
-	    (unsigned long long)up % 60, c->sessions, (unsigned long long)c->sequences, parked);
+	top_put(p, TOP_TITLE, "sparqd %s %s, up %llu:%02llu:%02llu, %u sessions, %llu sequences%s",
+		h->version, h->isa, (unsigned long long)up / 3600, (unsigned long long)up / 60 % 60,
+		(unsigned long long)up % 60, c->sessions, (unsigned long long)c->sequences, parked);
 }
 
-static void put_sum(struct page *p, const struct top *t)
+static void put_sum(struct top_page *p, const struct top *t)
 {
 	char read[16], dense[16], share[16];
 
-	put(p, TOP_PLAIN, "%10.0f steps/s  read %s  dense would read %s  saved %s", t->rates.steps,
-	    bandwidth(t->rates.bytes, read), bandwidth(t->rates.dense, dense),
-	    saved(&t->rates, share));
+	top_put(p, TOP_PLAIN, "%10.0f steps/s  read %s  dense would read %s  saved %s",
+		t->rates.steps, top_bandwidth(t->rates.bytes, read),
+		top_bandwidth(t->rates.dense, dense), saved(&t->rates, share));
 }
 
 #define BAR 20u
 
-static void put_node(struct page *p, const struct top_node *n)
+static void put_node(struct top_page *p, const struct top_node *n)
 {
 	char read[16], most[16], used[24], pool[24], roof[48], dram[48] = "", bar[BAR + 1];
 	double part = n->roofline_bytes_s ? n->rates.bytes / (double)n->roofline_bytes_s : 0;
@@ -171,30 +162,31 @@ static void put_node(struct page *p, const struct top_node *n)
 	bar[BAR] = '\0';
 	if (n->roofline_bytes_s)
 		snprintf(roof, sizeof(roof), "[%s] %3.0f %% of %s", bar, 100 * part,
-			 bandwidth((double)n->roofline_bytes_s, most));
+			 top_bandwidth((double)n->roofline_bytes_s, most));
 	else
 		snprintf(roof, sizeof(roof), "(roofline: run sparqctl calibrate)");
 	if (n->source)
-		snprintf(dram, sizeof(dram), "  DRAM %s (%.16s)", bandwidth(n->dram_rate, read),
+		snprintf(dram, sizeof(dram), "  DRAM %s (%.16s)", top_bandwidth(n->dram_rate, read),
 			 n->source->name);
-	put(p, TOP_BAR, "node %-2d %9s %s  %s of %s%s", MAX(n->node, 0),
-	    bandwidth(n->rates.bytes, read), roof,
-	    ctl_format_bytes((double)n->pool_used_bytes, used, sizeof(used)),
-	    ctl_format_bytes((double)n->pool_bytes, pool, sizeof(pool)), dram);
+	top_put(p, TOP_BAR, "node %-2d %9s %s  %s of %s%s", MAX(n->node, 0),
+		top_bandwidth(n->rates.bytes, read), roof,
+		ctl_format_bytes((double)n->pool_used_bytes, used, sizeof(used)),
+		ctl_format_bytes((double)n->pool_bytes, pool, sizeof(pool)), dram);
 }
 
-static void put_users(struct page *p, const struct top *t, unsigned most)
+static void put_users(struct top_page *p, const struct top *t, unsigned most)
 {
-	put(p, TOP_HEADING, "%-16s %8s %9s %10s %10s %9s %7s", "USER", "SESSIONS", "SEQUENCES",
-	    "CHARGED", "READ/S", "STEPS/S", "SAVED");
+	top_put(p, TOP_HEADING, "%-16s %8s %9s %10s %10s %9s %7s", "USER", "SESSIONS", "SEQUENCES",
+		"CHARGED", "READ/S", "STEPS/S", "SAVED");
 	for (uint32_t i = 0; i < t->n_users && i < most; i++) {
 		const struct top_user *u = &t->user[i];
 		char read[16], share[16], bytes[24];
 
-		put(p, TOP_PLAIN, "%-16.16s %8llu %9llu %10s %10s %9.0f %7s", u->name,
-		    (unsigned long long)u->sessions, (unsigned long long)u->sequences,
-		    ctl_format_bytes((double)u->charged_bytes, bytes, sizeof(bytes)),
-		    bandwidth(u->rates.bytes, read), u->rates.steps, saved(&u->rates, share));
+		top_put(p, TOP_PLAIN, "%-16.16s %8llu %9llu %10s %10s %9.0f %7s", u->name,
+			(unsigned long long)u->sessions, (unsigned long long)u->sequences,
+			ctl_format_bytes((double)u->charged_bytes, bytes, sizeof(bytes)),
+			top_bandwidth(u->rates.bytes, read), u->rates.steps,
+			saved(&u->rates, share));
 	}
 }
 
@@ -209,35 +201,36 @@ static const char *user_of(const struct top *t, uint32_t uid)
 #define NAME_LEAST 14u /* with it a row takes 79 columns; a name has up to 63 */
 #define NAME_MOST 63u
 
-static void put_sequences(struct page *p, const struct top *t)
+static void put_sequences(struct top_page *p, const struct top *t)
 {
 	int name = (int)(p->width > 80 ? MIN(NAME_LEAST + p->width - 80, NAME_MOST) : NAME_LEAST);
 
-	put(p, TOP_HEADING, "%-*s %-8s %7s %10s %10s %7s %7s %s", name, "SEQUENCE", "USER", "ROWS",
-	    "BYTES", "READ/S", "STEPS/S", "SAVED", "STATE");
+	top_put(p, TOP_HEADING, "%-*s %-8s %7s %10s %10s %7s %7s %s", name, "SEQUENCE", "USER",
+		"ROWS", "BYTES", "READ/S", "STEPS/S", "SAVED", "STATE");
 	for (uint32_t i = 0; i < t->n_sequences && p->left; i++) {
 		const struct top_sequence *s = &t->sequence[i];
 		char read[16], share[16], bytes[24], id[24];
 
 		snprintf(id, sizeof(id), "%#llx", (unsigned long long)s->id);
-		put(p, TOP_PLAIN, "%-*.*s %-8.8s %7u %10s %10s %7.0f %7s %s", name, name,
-		    s->name[0] ? s->name : id, user_of(t, s->uid), s->rows,
-		    ctl_format_bytes((double)s->bytes, bytes, sizeof(bytes)),
-		    bandwidth(s->rates.bytes, read), s->rates.steps, saved(&s->rates, share),
-		    state(s->flags));
+		top_put(p, TOP_PLAIN, "%-*.*s %-8.8s %7u %10s %10s %7.0f %7s %s", name, name,
+			s->name[0] ? s->name : id, user_of(t, s->uid), s->rows,
+			ctl_format_bytes((double)s->bytes, bytes, sizeof(bytes)),
+			top_bandwidth(s->rates.bytes, read), s->rates.steps,
+			saved(&s->rates, share), state(s->flags));
 	}
 }
 
 void top_text(const struct top *t, unsigned width, unsigned lines, top_put_fn *put_line, void *arg)
 {
-	struct page p = { .width = width, .left = lines, .put = put_line, .arg = arg };
+	struct top_page p = { .width = width, .left = lines, .put = put_line, .arg = arg };
 
 	put_title(&p, t);
 	put_sum(&p, t);
 	for (uint32_t i = 0; i < t->n_nodes; i++)
 		put_node(&p, &t->node[i]);
-	put(&p, TOP_PLAIN, "%s", "");
+	top_put_devices(&p, t);
+	top_put(&p, TOP_PLAIN, "%s", "");
 	put_users(&p, t, lines / 3);
-	put(&p, TOP_PLAIN, "%s", "");
+	top_put(&p, TOP_PLAIN, "%s", "");
 	put_sequences(&p, t);
 }

@@ -49,6 +49,12 @@ struct top_sequence {
 	struct top_rates rates;
 };
 
+struct top_device {
+	struct stats_device page;   /* as it said at the last look; used is STATS_FREE: none */
+	double steps, read, copied; /* in a second; bytes of its memory, and brought to it */
+	double busy;                /* part of the time in which its kernels ran */
+};
+
 struct top_before { /* by index of the page */
 	struct top_counts *counts;
 	uint32_t n;
@@ -63,6 +69,7 @@ struct top {
 	struct top_rates rates;
 	struct top_counts sum; /* of all workers */
 	struct top_node node[STATS_NODES];
+	struct top_device device[STATS_DEVICES];
 	uint32_t n_nodes, n_users, n_sequences;
 	struct top_user *user;
 	struct top_sequence *sequence;

@@ -34,3 +34,5 @@ void json_add_audit(json_object *o, const struct stats_audit *a);
 /* The first users and caches, as ListUsers and ListCaches tell them (control-list.c). */
 json_object *control_users(const struct server *s);
 json_object *control_caches(const struct server *s);
+/* Devices, as ListDevices tells them (control-device.c). */
+json_object *control_devices(const struct server *s);

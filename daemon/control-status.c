@@ -183,6 +183,7 @@ int control_status(void *arg, json_object *in, json_object *out, struct varlink_
 	json_object_object_add(out, "recovery", recovery(&s->recovered));
 	json_object_object_add(out, "pools", pools(s));
 	json_object_object_add(out, "spill", spill(s->spill));
+	add_list(out, "devices", control_devices(s));
 	add_list(out, "users", control_users(s));
 	add_list(out, "caches", control_caches(s));
 	json_object_object_add(out, "evictions", evictions(&s->evictor));

@@ -44,6 +44,7 @@ static const struct varlink_method methods[] = {
 	{ "GetCalibration", control_calibration },
 	{ "GetNuma", control_numa },
 	{ "Doctor", control_doctor },
+	{ "ListDevices", control_list_devices },
 	{ NULL, NULL },
 };
 

@@ -24,9 +24,10 @@ varlink_call control_status, control_config; /* control-status.c */
 varlink_call control_doctor;                 /* control-doctor.c */
 varlink_call control_explain;                /* control-explain.c */
 varlink_call control_selftest;               /* control-selftest.c */
-varlink_call control_list_sequences, control_list_caches, control_list_users; /* control-list.c */
+varlink_call control_list_sequences, control_list_caches, control_list_users;  /* control-list.c */
 varlink_call control_drop, control_pin, control_set_log_level, control_reload; /* -change.c */
 varlink_call control_calibrate, control_calibration; /* control-calibrate.c */
-varlink_call control_numa; /* control-numa.c */
+varlink_call control_numa;                           /* control-numa.c */
+varlink_call control_list_devices;                   /* control-device.c */
 
 #define CONTROL_REFUSED "io.sparqd.Control.Refused"

@@ -53,7 +53,10 @@ static void look(struct device *d)
 	uint64_t limit = d->all->params.memory_bytes;
 
 	d->backend->info(d->gpu, &d->info);
-	d->limit_bytes = limit ? limit : d->info.free_bytes / 4 * 3;
+	if (!limit)
+		limit = MIN(d->info.free_bytes, d->info.memory_bytes) / 4 * 3;
+	d->limit_bytes = limit;
+	device_look(d, true);
 }
 
 int device_start(struct device *d)

@@ -19,6 +19,7 @@ struct mirrored { /* an arena */
 
 struct device_sums { /* atomic, written by the thread */
 	uint64_t mapped_bytes, batches, items, failed, copied_bytes, evicted_bytes, kernel_ns;
+	uint64_t read_bytes[KV_PLANES];
 };
 
 struct device {
@@ -41,6 +42,9 @@ struct device {
 	struct device_sums sums;
 	struct kv_gpu_info info; /* of an OPEN one */
 	uint64_t limit_bytes;
+	int64_t watched_ns;         /* atomic: when somebody asked last */
+	pthread_mutex_t look_mutex; /* of what follows; the thread never waits for it */
+	struct device_look look;
 
 	/* the thread's */
 	void *module;
@@ -84,6 +88,11 @@ void *device_thread(void *arg);
 /* ---- device-open.c ---- */
 int device_start(struct device *d); /* on its thread; -errno with d->why */
 void device_stop(struct device *d);
+/* ---- device-stat.c ---- */
+/* What those who watch want to know, if somebody does and a second has passed, or at `first`. */
+void device_look(struct device *d, bool first);
+/* What a step that is done has read. */
+void device_count_item(struct device *d, const struct kv_gpu_item *item);
 /* ---- device-pages.c ---- */
 /* All that the item's view leads to is on the device once the lane's batch has begun. -ENOSPC: the
  * lane is full; -ENOMEM: the device is; -EIO. */

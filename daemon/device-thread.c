@@ -118,7 +118,6 @@ static void finish(struct device *d, struct device_request *r, int error)
 	uint32_t state = REQUEST_SUBMITTED;
 
 	r->error = error;
-	fetch_add(&d->sums.failed, error < 0);
 	/* What was written to the worker's memory is there before it is DONE. */
 	if (load_relaxed(&r->state) == REQUEST_TAKEN)
 		store_release(&r->state, REQUEST_DONE);
@@ -142,6 +141,7 @@ static bool adopt(struct device *d, struct device_request *r)
 	if (error < 0) {
 		if (error == -EIO)
 			lose(d, "it failed");
+		fetch_add(&d->sums.failed, r->n);
 		finish(d, r, error);
 		return true;
 	}
@@ -168,6 +168,7 @@ static bool take_request(struct device *d, struct device_request *r)
 
 	/* Sequences in millions of pieces, more than any batch has room for. */
 	if (extents > DEVICE_EXTENTS) {
+		fetch_add(&d->sums.failed, r->n);
 		finish(d, r, -ENOMEM);
 		return true;
 	}
@@ -275,16 +276,20 @@ static int run_items(struct device *d, uint32_t first, uint32_t n, bool last)
 		return r;
 	fetch_add(&d->sums.kernel_ns, (uint64_t)(d->backend->milliseconds(d->lane) * 1e6f));
 	fetch_add(&d->sums.items, n);
-	for (uint32_t i = first; i < first + n; i++)
+	for (uint32_t i = first; i < first + n; i++) {
+		device_count_item(d, &d->item[i]);
 		deliver(d, i);
+	}
 	return 0;
 }
 
 static void run_batch(struct device *d)
 {
+	uint64_t done = load_relaxed(&d->sums.items);
 	int r = run_items(d, 0, d->n_items, true);
 
 	fetch_add(&d->sums.batches, 1);
+	fetch_add(&d->sums.failed, d->n_items - (load_relaxed(&d->sums.items) - done));
 	if (r < 0)
 		lose(d, "it failed");
 	for (uint32_t i = 0; i < d->n_taken; i++)
@@ -342,6 +347,8 @@ void *device_thread(void *arg)
 			rest(d);
 		else if (d->n_items)
 			run_batch(d);
+		if (load_relaxed(&d->state) == DEVICE_OPEN)
+			device_look(d, false);
 	}
 	device_stop(d);
 	return NULL;

@@ -65,6 +65,7 @@ static struct device *free_device(struct device *d)
 	for (unsigned i = 0; i < d->all->params.n_arenas; i++)
 		present_deinit(&d->arena[i].present);
 	close_fd(&d->wake);
+	pthread_mutex_destroy(&d->look_mutex);
 	free(d);
 	return NULL;
 }
@@ -100,6 +101,7 @@ static int make(struct devices *all, uint32_t index, struct device **ret)
 	d->all = all;
 	d->index = index;
 	snprintf(d->name, sizeof(d->name), "cuda:%" PRIu32, index);
+	pthread_mutex_init(&d->look_mutex, NULL);
 	d->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	for (unsigned i = 0; r == 0 && i < all->params.n_arenas; i++) {
 		d->arena[i].base = all->params.arena[i].base;
@@ -221,7 +223,7 @@ void devices_tell(struct devices *all)
 	}
 }
 
-/* ---- figures ---------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 static bool is_there(const struct devices *d, unsigned index)
 {
@@ -246,40 +248,6 @@ const char *devices_name(const struct devices *d, unsigned i)
 		if (is_there(d, k) && --i == 0)
 			return names[k];
 	return NULL;
-}
-
-static void add_sums(const struct device *d, struct device_stat *ret)
-{
-	ret->limit_bytes = d->limit_bytes;
-	ret->mapped_bytes = load_relaxed(&d->sums.mapped_bytes);
-	ret->batches = load_relaxed(&d->sums.batches);
-	ret->items = load_relaxed(&d->sums.items);
-	ret->failed = load_relaxed(&d->sums.failed);
-	ret->copied_bytes = load_relaxed(&d->sums.copied_bytes);
-	ret->evicted_bytes = load_relaxed(&d->sums.evicted_bytes);
-	ret->kernel_ns = load_relaxed(&d->sums.kernel_ns);
-}
-
-bool devices_stat(const struct devices *d, unsigned i, struct device_stat *ret)
-{
-	const struct device *one = NULL;
-
-	for (unsigned k = 0; d && k < DEVICES_MAX; k++)
-		if (d->device[k] && i-- == 0)
-			one = d->device[k];
-	if (!one)
-		return false;
-	*ret = (struct device_stat){ .state = load_acquire(&one->state), .memory_busy = -1 };
-	memcpy(ret->name, one->name, sizeof(ret->name));
-	if (ret->state == DEVICE_FAILED || ret->state == DEVICE_LOST)
-		memcpy(ret->why, one->why, sizeof(ret->why));
-	if (ret->state != DEVICE_OPEN && ret->state != DEVICE_LOST)
-		return true;
-	ret->info = one->info;
-	add_sums(one, ret);
-	if (ret->state == DEVICE_OPEN)
-		one->backend->dram_busy(one->gpu, &ret->memory_busy, ret->memory_busy_why);
-	return true;
 }
 
 /* ---- requests ---------------------------------------------------------------------------- */

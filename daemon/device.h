@@ -92,18 +92,32 @@ void devices_tell(struct devices *d);
 /* The i-th name that a cache may ask for, as far as is known without asking the driver. */
 const char *devices_name(const struct devices *d, unsigned i);
 
-struct device_stat {
-	char name[DEVICE_NAME_BYTES];
-	enum device_state state;
-	char why[KV_GPU_WHY]; /* FAILED, LOST */
-	struct kv_gpu_info info;
-	uint64_t limit_bytes, mapped_bytes; /* of copies */
-	uint64_t batches, items, failed, copied_bytes, evicted_bytes, kernel_ns;
-	float memory_busy;                /* below 0: not known, */
+struct device_look { /* what its thread saw of an OPEN one last */
+	int64_t at_ns;
+	uint64_t free_bytes;              /* of its memory; UINT64_MAX: it does not say */
+	float memory_busy;                /* 0..1; below 0: not known, */
 	char memory_busy_why[KV_GPU_WHY]; /* for this reason */
 };
-/* Device `i` of those that were ever asked for; false: there is none. */
+struct device_stat {
+	uint32_t index;
+	char name[DEVICE_NAME_BYTES];
+	enum device_state state;
+	char why[KV_GPU_WHY];               /* FAILED, LOST */
+	struct kv_gpu_info info;            /* OPEN, LOST, like all that follows */
+	uint64_t limit_bytes, mapped_bytes; /* of copies */
+	uint64_t batches, copied_bytes, evicted_bytes;
+	uint64_t items, failed; /* steps of a layer of a sequence */
+	uint64_t kernel_ns;     /* by its own clock */
+	uint64_t read_bytes[KV_PLANES];
+	struct device_look look; /* OPEN */
+};
+/* Within the last seconds: else what it says is of some time ago. */
+bool device_look_is_fresh(const struct device_look *look);
+/* Device `i` of those that were ever asked for; false: there is none. It touches no device; the
+ * thread looks again within a second, for a minute. */
 bool devices_stat(const struct devices *d, unsigned i, struct device_stat *ret);
+/* "; cuda:0 is open; cuda:1 is lost", as much as has room. */
+size_t devices_sentence(const struct devices *d, char *ret, size_t n);
 
 /* ---- token path --------------------------------------------------------------------- */
 

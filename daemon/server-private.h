@@ -14,8 +14,9 @@ int server_open_store(struct server *s);
 int server_open_audit(struct server *s);
 void server_refresh_audit(const struct server *s, struct stats_control *to);
 void server_show_audit(const struct cache *c, struct stats_cache *to);
-int server_watch(struct server *s);          /* signals, faults, workers, listeners */
-int server_start_refusing(struct server *s); /* instead of memory and threads */
+void server_refresh_devices(struct server *s); /* server-device.c */
+int server_watch(struct server *s);            /* signals, faults, workers, listeners */
+int server_start_refusing(struct server *s);   /* instead of memory and threads */
 void server_start_timers(struct server *s);
 void server_tell_end(
 	const struct server *s); /* it is about to stop: what becomes of what it holds */

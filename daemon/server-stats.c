@@ -37,6 +37,7 @@ int server_open_stats(struct server *s)
 			[STATS_USER] = s->config.max_sessions + REFUSED_HELD + h->n_caches,
 			[STATS_CACHE] = h->n_caches,
 			[STATS_SEQUENCE] = h->n_sequences,
+			[STATS_DEVICE] = STATS_DEVICES,
 		},
 		.generation = h->generation,
 	};
@@ -383,6 +384,7 @@ void server_refresh_stats(struct server *s)
 	if (to->updated_ns && now - to->updated_ns < LEAST_NS)
 		return;
 	refresh_nodes(s);
+	server_refresh_devices(s);
 	refresh_sources(s);
 	refresh_users(s);
 	refresh_caches(s);

@@ -325,6 +325,8 @@ int server_sentence(const struct server *s, char *ret, size_t n)
 		      s->placement.shortfall_bytes ? " (huge pages fell short)" : "");
 	if ((size_t)at < n)
 		at += spill_sentence(s->spill, ret + at, n - (size_t)at);
+	if ((size_t)at < n)
+		at += (int)devices_sentence(s->store.devices, ret + at, n - (size_t)at);
 	peer_save_sentence(s, saving, sizeof(saving));
 	if ((size_t)at < n)
 		at += snprintf(ret + at, n - (size_t)at, "%s%s", saving,

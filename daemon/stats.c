@@ -30,6 +30,7 @@ static const size_t block_bytes[STATS_KINDS] = {
 	[STATS_USER] = sizeof(struct stats_user),
 	[STATS_CACHE] = sizeof(struct stats_cache),
 	[STATS_SEQUENCE] = sizeof(struct stats_sequence),
+	[STATS_DEVICE] = sizeof(struct stats_device),
 };
 
 static uint64_t plan_sections(const struct stats_params *p, struct stats_section *ret)

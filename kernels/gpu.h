@@ -39,7 +39,8 @@ struct kv_gpu_info {
 	char name[64], bus_id[32]; /* "0000:65:00.0" names its NUMA node in sysfs */
 	char driver[32];           /* version of the driver, as it says it */
 	uint32_t major, minor;     /* compute capability */
-	uint64_t memory_bytes, free_bytes;
+	uint64_t memory_bytes;
+	uint64_t free_bytes; /* now; UINT64_MAX: it does not say */
 };
 
 /* One item of a batch: all KV heads of one (sequence, layer). Everything is borrowed until the

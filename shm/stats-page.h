@@ -6,7 +6,7 @@
  * few (sparq-protocol(7), STATS). It is not installed: programs outside this tree take the figures
  * from sparqd-exporter(8) or from `sparqctl metrics`, whose names stay.
  *
- *   header | section CONTROL | NODE | WORKER | USER | CACHE | SEQUENCE
+ *   header | section CONTROL | NODE | WORKER | USER | CACHE | SEQUENCE | DEVICE
  *
  * A section is an array of blocks of one kind, a multiple of SPARQ_LINE_BYTES apart. What a step
  * counts belongs together: its writer makes `seq` odd before and even after, and a reader that sees
@@ -24,7 +24,7 @@
 #include "shm/sparq-abi.h"
 
 #define STATS_MAGIC 0x5354415453515053ull
-#define STATS_LAYOUT 3u
+#define STATS_LAYOUT 4u
 #define STATS_OPS 8u       /* by SPARQ_OP_*; room for more */
 #define STATS_REASONS 32u  /* by SPARQ_REASON_*; room for more */
 #define STATS_POLICIES 16u /* most that are told apart; the names are in the header */
@@ -35,6 +35,8 @@
 #define STATS_ERRORS 12u  /* of audits: stats_error_bounds, and one more */
 #define STATS_SOURCES 4u  /* hardware counters of a node */
 #define STATS_TEXT 96u
+#define STATS_DEVICES 16u
+#define STATS_WHY 240u
 #define STATS_UNKNOWN UINT64_MAX
 
 enum stats_kind {
@@ -44,6 +46,7 @@ enum stats_kind {
 	STATS_USER,
 	STATS_CACHE,    /* by slot of the catalogue */
 	STATS_SEQUENCE, /* by slot of the catalogue */
+	STATS_DEVICE,   /* by the number in its name */
 	STATS_KINDS
 };
 
@@ -123,7 +126,7 @@ struct stats_audit {
 };
 /* In 10^-9. */
 static const uint64_t stats_error_bounds[STATS_ERRORS - 1] = {
-	100000,    1000000,   2000000,   5000000,   10000000,   20000000,
+	100000,   1000000,   2000000,   5000000,   10000000,   20000000,
 	50000000, 100000000, 200000000, 500000000, 1000000000,
 };
 
@@ -181,6 +184,32 @@ struct stats_sequence {
 	char name[64];
 };
 
+enum stats_device_state { /* as a device's own */
+			  STATS_DEVICE_CLOSED,
+			  STATS_DEVICE_OPENING,
+			  STATS_DEVICE_OPEN,
+			  STATS_DEVICE_FAILED,
+			  STATS_DEVICE_LOST,
+			  STATS_DEVICE_STATES
+};
+
+struct stats_device { /* control thread; a GPU that a cache has asked for */
+	uint32_t seq;
+	uint32_t used;  /* enum stats_used */
+	uint32_t state; /* enum stats_device_state; all that follows is of an open or a lost one */
+	uint32_t rsv;
+	char name[16], product[64], bus_id[32], driver[32];
+	char why[STATS_WHY];                /* it failed, or is lost */
+	char busy_why[STATS_WHY];           /* busy_parts is not known */
+	uint64_t memory_bytes, free_bytes;  /* free: STATS_UNKNOWN, it was not looked at of late */
+	uint64_t mapped_bytes, limit_bytes; /* of copies of rows */
+	uint64_t busy_parts;                /* its memory, of late, of 10^9; STATS_UNKNOWN */
+	uint64_t batches, steps, failed;    /* steps: of a layer of a sequence */
+	uint64_t copied_bytes, evicted_bytes;
+	uint64_t kernel_ns;                /* by its own clock */
+	uint64_t read_bytes[SPARQ_PLANES]; /* of its memory */
+};
+
 /* Why a connection was closed: sparq_protocol_errors_total. */
 enum stats_fault {
 	STATS_FAULT_MESSAGE, /* of an impossible type, size or order */
@@ -210,9 +239,9 @@ struct stats_control { /* control thread */
 	struct stats_audit audit[STATS_POLICIES];
 	uint64_t audits_left_out[STATS_AUDITS], audits_beyond;
 	uint64_t moved_pages, moved_bytes; /* of KV, from node to node */
-	uint64_t away_pages; /* that lie elsewhere than their placement says; STATS_UNKNOWN */
+	uint64_t away_pages;      /* that lie elsewhere than their placement says; STATS_UNKNOWN */
 	uint64_t unstriped_pages; /* had to lie on one node, since the start */
-	uint64_t updated_ns; /* CLOCK_MONOTONIC: when all this was brought up to date */
+	uint64_t updated_ns;      /* CLOCK_MONOTONIC: when all this was brought up to date */
 };
 
 _Static_assert(sizeof(struct stats_control) % 8 == 0, "words");
@@ -220,6 +249,7 @@ _Static_assert(sizeof(struct stats_node) % 8 == 0, "words");
 _Static_assert(sizeof(struct stats_worker) % 8 == 0, "words");
 _Static_assert(sizeof(struct stats_user) % 8 == 0, "words");
 _Static_assert(sizeof(struct stats_cache) % 8 == 0, "words");
+_Static_assert(sizeof(struct stats_device) % 8 == 0, "words");
 _Static_assert(sizeof(struct stats_sequence) == 192, "the counters lie in its first lines");
 
 /* ---- a group of words that belong together --------------------------------------------- */

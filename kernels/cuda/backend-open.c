@@ -238,4 +238,6 @@ void cuda_info(const struct kv_gpu *g, struct kv_gpu_info *ret)
 	if (g->driver.context_set(g->context) == CUDA_SUCCESS &&
 	    g->driver.memory_info(&room, &all) == CUDA_SUCCESS)
 		ret->free_bytes = room;
+	else
+		ret->free_bytes = UINT64_MAX;
 }

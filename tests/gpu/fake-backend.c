@@ -14,6 +14,7 @@
  *   full=N         memory for N granules
  *   slow_us=N      a step takes so long
  *   forget=N       every Nth run of bytes that is brought gets lost
+ *   busy=N         its memory is busy for N percent of the time; without it nobody tells
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -116,7 +117,8 @@ static struct kv_gpu *fake_close(struct kv_gpu *g)
 
 static void fake_info(const struct kv_gpu *g, struct kv_gpu_info *ret)
 {
-	*ret = (struct kv_gpu_info){ .major = 9, .memory_bytes = 8 * GIB, .free_bytes = 8 * GIB };
+	*ret = (struct kv_gpu_info){ .major = 9, .memory_bytes = 8 * GIB };
+	ret->free_bytes = ret->memory_bytes - g->mapped * GRANULE;
 	snprintf(ret->name, sizeof(ret->name), "Fake");
 	snprintf(ret->bus_id, sizeof(ret->bus_id), "0000:a0:00.0");
 	snprintf(ret->driver, sizeof(ret->driver), "0.0");
@@ -373,8 +375,13 @@ static float fake_milliseconds(const struct kv_gpu_lane *l)
 
 static int fake_dram_busy(struct kv_gpu *g, float *ret, char *why)
 {
+	long busy = knob("busy");
+
 	snprintf(why, KV_GPU_WHY, "the test has none");
-	return -EOPNOTSUPP;
+	if (busy < 0)
+		return -EOPNOTSUPP;
+	*ret = (float)busy / 100;
+	return 0;
 }
 
 extern const struct kv_gpu_backend kv_gpu_backend;

@@ -31,6 +31,7 @@ int stats_copy(const struct stats *s, enum stats_kind kind, uint32_t index, void
 		[STATS_USER] = { s->user, sizeof(s->user[0]) },
 		[STATS_CACHE] = { s->cache, sizeof(s->cache[0]) },
 		[STATS_SEQUENCE] = { s->sequence, sizeof(s->sequence[0]) },
+		[STATS_DEVICE] = { s->device, sizeof(s->device[0]) },
 	};
 
 	if (index >= stats_count(s, kind))
@@ -68,6 +69,7 @@ void page_fresh(struct stats *s)
 	s->header.section[STATS_WORKER].n = 1;
 	s->header.section[STATS_USER].n = ARRAY_SIZE(s->user);
 	s->header.section[STATS_CACHE].n = ARRAY_SIZE(s->cache);
+	s->header.section[STATS_DEVICE].n = ARRAY_SIZE(s->device);
 	SET(s->node[0].pages, "hugetlb 2 MiB");
 	SET(s->node[0].source[0].name, "resctrl");
 	SET(s->node[0].source[0].why, "no \"resctrl\" in /proc/filesystems");
@@ -120,6 +122,48 @@ static void fill_users(struct stats *s)
 	}
 }
 
+/* One that is open and tells all, one that is lost, one that never opened; nobody asked for cuda:2.
+ */
+static void fill_devices(struct stats *s)
+{
+	struct stats_device *d = s->device;
+
+	d[0] = (struct stats_device){
+		.used = STATS_USED,
+		.state = STATS_DEVICE_OPEN,
+		.memory_bytes = 1000,
+		.free_bytes = 500,
+		.mapped_bytes = 300,
+		.limit_bytes = 600,
+		.busy_parts = 625000000,
+		.batches = 21,
+		.steps = 42,
+		.failed = 1,
+		.copied_bytes = 310,
+		.evicted_bytes = 10,
+		.kernel_ns = 1750000000,
+	};
+	d[0].read_bytes[SPARQ_PLANE_SCORE] = 8000;
+	SET(d[0].name, "cuda:0");
+	SET(d[0].product, "NVIDIA H200");
+	SET(d[0].bus_id, "0000:65:00.0");
+	SET(d[0].driver, "13.0");
+	d[1] = (struct stats_device){
+		.used = STATS_USED,
+		.state = STATS_DEVICE_LOST,
+		.memory_bytes = 1000,
+		.free_bytes = STATS_UNKNOWN,
+		.busy_parts = STATS_UNKNOWN,
+		.steps = 7,
+	};
+	SET(d[1].name, "cuda:1");
+	SET(d[1].why, "it fell off the bus");
+	SET(d[1].busy_why, "the device is not open");
+	d[3] = (struct stats_device){ .used = STATS_USED, .state = STATS_DEVICE_FAILED };
+	SET(d[3].name, "cuda:3");
+	SET(d[3].why, "no driver");
+}
+
 void page_busy(struct stats *s, uint32_t n_sequences)
 {
 	page_fresh(s);
@@ -155,6 +199,7 @@ void page_busy(struct stats *s, uint32_t n_sequences)
 	s->control.audits_left_out[STATS_AUDIT_DROPPED] = 2;
 	fill_workers(s);
 	fill_users(s);
+	fill_devices(s);
 }
 
 void page_deinit(struct stats *s)

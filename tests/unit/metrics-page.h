@@ -14,6 +14,7 @@ struct stats {
 	struct stats_worker worker[2];
 	struct stats_user user[3];
 	struct stats_cache cache[2];
+	struct stats_device device[4];
 	struct stats_sequence *sequence;
 	uint32_t n_sequences;
 	unsigned busy; /* so many reads find a writer at work */
@@ -21,6 +22,7 @@ struct stats {
 
 /* A daemon that has just started, on a machine with one node and no hardware counter. */
 void page_fresh(struct stats *ret);
-/* One that has worked for two users on two nodes, with n sequences in use. Freed by page_deinit. */
+/* One that has worked for two users on two nodes and a device, with n sequences in use. Freed by
+ * page_deinit. */
 void page_busy(struct stats *ret, uint32_t n_sequences);
 void page_deinit(struct stats *s);

@@ -83,11 +83,12 @@ static unsigned count_samples(const char *text, const struct metric *m)
 	return count;
 }
 
-/* What a daemon knows only later: users come, a node is calibrated, hardware counts or does not. */
+/* What a daemon knows only later: users come, a cache asks for a device, a node is calibrated,
+ * hardware counts or does not. */
 static bool may_be_absent(const struct metric *m)
 {
-	return strstr(m->labels, "user") || m->type == METRIC_HISTOGRAM ||
-	       !strcmp(m->name, "sparq_shares_far_total") ||
+	return strstr(m->labels, "user") || strstr(m->labels, "device") ||
+	       m->type == METRIC_HISTOGRAM || !strcmp(m->name, "sparq_shares_far_total") ||
 	       !strcmp(m->name, "sparq_audit_most_relative_error") ||
 	       !strcmp(m->name, "sparq_dram_bytes_total") ||
 	       !strcmp(m->name, "sparq_node_roofline_bytes_per_second") ||
@@ -168,6 +169,59 @@ static void test_absent(void **state)
 	assert_null(strstr(text, "\nsparq_rows{format=\"f16\"}"));
 	assert_null(strstr(text, "\nsparq_numa_away_pages "));
 	assert_value(text, "sparq_numa_moved_pages_total", "0");
+	free(text);
+	page_deinit(&page);
+}
+
+/* Of a device that is lost nothing but what was counted is known; of one that never was, nothing.
+ */
+static void test_devices(void **state)
+{
+	static const char *const expected[][2] = {
+		{ "sparq_devices{state=\"open\"}", "1" },
+		{ "sparq_devices{state=\"lost\"}", "1" },
+		{ "sparq_devices{state=\"failed\"}", "1" },
+		{ "sparq_devices{state=\"closed\"}", "0" },
+		{ "sparq_device_info{device=\"cuda:0\",product=\"NVIDIA H200\","
+		  "bus=\"0000:65:00.0\",driver=\"13.0\",state=\"open\",reason=\"\"}",
+		  "1" },
+		{ "sparq_device_info{device=\"cuda:3\",product=\"\",bus=\"\",driver=\"\","
+		  "state=\"failed\",reason=\"no driver\"}",
+		  "1" },
+		{ "sparq_device_memory_bytes{device=\"cuda:0\",state=\"copies\"}", "300" },
+		{ "sparq_device_memory_bytes{device=\"cuda:0\",state=\"other\"}", "200" },
+		{ "sparq_device_memory_bytes{device=\"cuda:0\",state=\"free\"}", "500" },
+		{ "sparq_device_copies_limit_bytes{device=\"cuda:0\"}", "600" },
+		{ "sparq_device_batches_total{device=\"cuda:0\"}", "21" },
+		{ "sparq_device_steps_total{device=\"cuda:0\",result=\"done\"}", "42" },
+		{ "sparq_device_steps_total{device=\"cuda:0\",result=\"failed\"}", "1" },
+		{ "sparq_device_steps_total{device=\"cuda:1\",result=\"done\"}", "7" },
+		{ "sparq_device_busy_seconds_total{device=\"cuda:0\"}", "1.75" },
+		{ "sparq_device_read_bytes_total{device=\"cuda:0\",plane=\"score\"}", "8000" },
+		{ "sparq_device_read_bytes_total{device=\"cuda:0\",plane=\"k\"}", "0" },
+		{ "sparq_device_copied_bytes_total{device=\"cuda:0\"}", "310" },
+		{ "sparq_device_evicted_bytes_total{device=\"cuda:0\"}", "10" },
+		{ "sparq_device_dram_active_ratio{device=\"cuda:0\",source=\"nvml\"}", "0.625" },
+		{ "sparq_device_dram_source_info{device=\"cuda:1\",source=\"nvml\","
+		  "state=\"absent\",reason=\"the device is not open\"}",
+		  "1" },
+	};
+	struct stats page;
+	char *text;
+
+	page_fresh(&page);
+	text = render(&page, METRICS_PLAIN, false);
+	assert_value(text, "sparq_devices{state=\"lost\"}", "0");
+	assert_null(strstr(text, "device=\""));
+	free(text);
+	page_busy(&page, 0);
+	text = render(&page, METRICS_PLAIN, false);
+	for (unsigned i = 0; i < ARRAY_SIZE(expected); i++)
+		assert_value(text, expected[i][0], expected[i][1]);
+	assert_null(strstr(text, "sparq_device_memory_bytes{device=\"cuda:1\""));
+	assert_null(strstr(text, "sparq_device_dram_active_ratio{device=\"cuda:1\""));
+	assert_null(strstr(text, "sparq_device_steps_total{device=\"cuda:3\""));
+	assert_null(strstr(text, "cuda:2"));
 	free(text);
 	page_deinit(&page);
 }
@@ -371,6 +425,7 @@ int main(void)
 		cmocka_unit_test(test_many_sequences), cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_away),           cmocka_unit_test(test_busy_writer),
 		cmocka_unit_test(test_text),           cmocka_unit_test(test_words),
+		cmocka_unit_test(test_devices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

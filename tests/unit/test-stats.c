@@ -34,6 +34,7 @@ static const struct stats_params params = {
 		[STATS_USER] = 3,
 		[STATS_CACHE] = 4,
 		[STATS_SEQUENCE] = 5,
+		[STATS_DEVICE] = 6,
 	},
 	.generation = 7,
 };
