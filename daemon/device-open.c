@@ -37,15 +37,16 @@ static int mirror(struct device *d)
 {
 	int r = 0;
 
-	d->granule = d->backend->granule(d->gpu);
+	d->granule_bytes = d->backend->granule(d->gpu);
 	for (unsigned i = 0; r == 0 && i < d->all->params.n_arenas; i++) {
 		struct mirrored *m = &d->arena[i];
 
-		m->n_granules = (uint32_t)DIV_UP(m->bytes, d->granule);
-		m->used = calloc(m->n_granules, sizeof(*m->used));
-		r = m->used ? d->backend->mirror(d->gpu, m->base, m->bytes, &m->mirror) : -ENOMEM;
+		m->n_granules = (uint32_t)DIV_UP(m->bytes, d->granule_bytes);
+		m->first_granule = d->n_granules;
+		d->n_granules += m->n_granules;
+		r = d->backend->mirror(d->gpu, m->base, m->bytes, &m->mirror);
 	}
-	return r;
+	return r < 0 ? r : device_order_init(d);
 }
 
 static void look(struct device *d)
@@ -55,7 +56,7 @@ static void look(struct device *d)
 	d->backend->info(d->gpu, &d->info);
 	if (!limit)
 		limit = MIN(d->info.free_bytes, d->info.memory_bytes) / 4 * 3;
-	d->limit_bytes = limit;
+	d->limit_bytes = d->room_bytes = limit;
 	device_look(d, true);
 }
 
@@ -87,22 +88,18 @@ int device_start(struct device *d)
 	return r;
 }
 
-/* Nothing is mapped from here on: what is open again begins anew. */
-static void forget(struct mirrored *m)
-{
-	present_forget(&m->present, 0, m->bytes);
-	free(m->used);
-	m->used = NULL;
-}
-
 void device_stop(struct device *d)
 {
 	if (d->lane)
 		d->lane = d->backend->lane_close(d->lane);
 	for (unsigned i = 0; d->gpu && i < d->all->params.n_arenas; i++) {
 		d->arena[i].mirror = d->backend->unmirror(d->arena[i].mirror);
-		forget(&d->arena[i]);
+		/* What is open again begins anew. */
+		present_forget(&d->arena[i].present, 0, d->arena[i].bytes);
 	}
+	free(d->granule);
+	d->granule = NULL;
+	d->n_granules = 0;
 	store_relaxed(&d->sums.mapped_bytes, 0);
 	if (d->gpu)
 		d->gpu = d->backend->close(d->gpu);

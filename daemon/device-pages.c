@@ -4,14 +4,17 @@
  * is old. The thread's alone, but for the bits (present.h).
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "daemon/device-private.h"
 #include "numa/arena.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
+#include "shm/clock.h"
 
 /* Of one copy: so that a lane that is nearly full takes some of it. */
 #define PIECE_BYTES MIB
+#define ASK_AGAIN_NS 1000000000ull /* for memory that the driver did not have */
 
 unsigned device_arena_at(const struct device *d, const void *at)
 {
@@ -24,61 +27,147 @@ unsigned device_arena_at(const struct device *d, const void *at)
 	return i;
 }
 
-/* ---- granules --------------------------------------------------------------------- */
+/* ---- granules, by their last use ----------------------------------------------------- */
 
-static void give_up(struct device *d, struct mirrored *m, uint32_t granule)
+int device_order_init(struct device *d)
 {
-	size_t at = granule * d->granule;
+	struct granule *end;
 
-	d->backend->unmap(m->mirror, at, d->granule);
-	m->used[granule] = 0;
-	present_forget(&m->present, at, MIN(d->granule, m->bytes - at));
-	fetch_sub(&d->sums.mapped_bytes, d->granule);
-	fetch_add(&d->sums.evicted_bytes, d->granule);
+	d->granule = calloc((size_t)d->n_granules + 1, sizeof(*d->granule));
+	if (!d->granule)
+		return -ENOMEM;
+	end = &d->granule[d->n_granules];
+	end->older = end->newer = d->n_granules;
+	return 0;
+}
+
+static void leave_order(struct device *d, struct granule *g)
+{
+	d->granule[g->older].newer = g->newer;
+	d->granule[g->newer].older = g->older;
+}
+
+static void use(struct device *d, uint32_t i)
+{
+	struct granule *g = &d->granule[i], *end = &d->granule[d->n_granules];
+
+	if (g->used)
+		leave_order(d, g);
+	g->used = d->batch;
+	g->older = end->older;
+	g->newer = d->n_granules;
+	d->granule[end->older].newer = i;
+	end->older = i;
+}
+
+static struct mirrored *arena_of(struct device *d, uint32_t granule)
+{
+	struct mirrored *m = d->arena;
+
+	while (granule - m->first_granule >= m->n_granules)
+		m++;
+	return m;
+}
+
+static void give_up(struct device *d, uint32_t i)
+{
+	struct mirrored *m = arena_of(d, i);
+	size_t at = (i - m->first_granule) * d->granule_bytes;
+
+	d->backend->unmap(m->mirror, at, d->granule_bytes);
+	leave_order(d, &d->granule[i]);
+	d->granule[i].used = 0;
+	present_forget(&m->present, at, MIN(d->granule_bytes, m->bytes - at));
+	fetch_sub(&d->sums.mapped_bytes, d->granule_bytes);
+	fetch_add(&d->sums.evicted_bytes, d->granule_bytes);
 }
 
 /* The one that was not used for longest, and not by this batch. False: there is none. */
 static bool evict(struct device *d)
 {
-	struct mirrored *from = NULL;
-	uint64_t oldest = d->batch;
-	uint32_t granule = 0;
+	uint32_t oldest = d->granule[d->n_granules].newer;
 
-	for (unsigned i = 0; i < d->all->params.n_arenas; i++)
-		for (uint32_t k = 0; k < d->arena[i].n_granules; k++) {
-			uint64_t used = d->arena[i].used[k];
-
-			if (!used || used >= oldest)
-				continue;
-			oldest = used;
-			from = &d->arena[i];
-			granule = k;
-		}
-	if (!from)
+	if (oldest == d->n_granules || d->granule[oldest].used == d->batch)
 		return false;
-	give_up(d, from, granule);
+	give_up(d, oldest);
 	return true;
 }
 
-static int map(struct device *d, struct mirrored *m, uint32_t granule)
-{
-	int r = -ENOMEM;
+/* ---- room ------------------------------------------------------------------------------ */
 
-	do
-		if (load_relaxed(&d->sums.mapped_bytes) + d->granule <= d->limit_bytes)
-			r = d->backend->map(m->mirror, granule * d->granule, d->granule);
-	while (r == -ENOMEM && evict(d));
+/* Somebody else may have what the driver refuses; it is asked again now and then. */
+static uint64_t room(struct device *d)
+{
+	if (d->room_bytes < d->limit_bytes && (uint64_t)clock_now_ns() > d->room_until)
+		d->room_bytes = d->limit_bytes;
+	return d->room_bytes;
+}
+
+struct bring {
+	struct device *device;
+	const struct kv_gpu_item *item;
+	uint64_t needed; /* granules; 0: not counted */
+	int error;
+};
+
+static void count(void *arg, void *memory, size_t n)
+{
+	struct bring *b = arg;
+	struct device *d = b->device;
+	unsigned i = device_arena_at(d, memory);
+	size_t at;
+
+	if (!n || i == d->all->params.n_arenas)
+		return;
+	at = (size_t)((char *)memory - d->arena[i].base);
+	for (size_t k = at / d->granule_bytes; k <= (at + n - 1) / d->granule_bytes; k++) {
+		struct granule *g = &d->granule[d->arena[i].first_granule + k];
+
+		b->needed += g->counted != d->counts;
+		g->counted = d->counts;
+	}
+}
+
+/* Nothing is taken from others for an item that will not fit even so. */
+static bool may_fit(struct bring *b)
+{
+	if (!b->needed) {
+		b->device->counts++;
+		kv_visit_pages(b->item->space, b->item->view, count, b);
+	}
+	return b->needed * b->device->granule_bytes <= room(b->device);
+}
+
+/* 0, -ENOMEM: there is no room now; -EIO. */
+static int try_map(struct device *d, uint32_t i)
+{
+	struct mirrored *m = arena_of(d, i);
+	uint64_t mapped = load_relaxed(&d->sums.mapped_bytes);
+	int r;
+
+	if (mapped + d->granule_bytes > room(d))
+		return -ENOMEM;
+	r = d->backend->map(m->mirror, (i - m->first_granule) * d->granule_bytes, d->granule_bytes);
+	if (r == -ENOMEM) {
+		d->room_bytes = mapped;
+		d->room_until = (uint64_t)clock_now_ns() + ASK_AGAIN_NS;
+	}
+	return r;
+}
+
+static int map(struct bring *b, uint32_t i)
+{
+	struct device *d = b->device;
+	int r;
+
+	while ((r = try_map(d, i)) == -ENOMEM && may_fit(b) && evict(d))
+		;
 	if (r == 0)
-		fetch_add(&d->sums.mapped_bytes, d->granule);
+		fetch_add(&d->sums.mapped_bytes, d->granule_bytes);
 	return r;
 }
 
 /* ---- bytes ------------------------------------------------------------------------- */
-
-struct bring {
-	struct device *device;
-	int error;
-};
 
 static int copy(struct device *d, struct mirrored *m, size_t at, size_t n)
 {
@@ -93,20 +182,24 @@ static int copy(struct device *d, struct mirrored *m, size_t at, size_t n)
 			present_forget(&m->present, at, n);
 		else
 			fetch_add(&d->sums.copied_bytes, n);
+		d->brought |= r == 0;
 	}
 	return r;
 }
 
-static int bring_range(struct device *d, struct mirrored *m, size_t at, size_t end)
+static int bring_range(struct bring *b, struct mirrored *m, size_t at, size_t end)
 {
+	struct device *d = b->device;
+	uint32_t last = m->first_granule + (uint32_t)((end - 1) / d->granule_bytes);
 	size_t run, n;
 	int r = 0;
 
-	for (size_t k = at / d->granule; r == 0 && k <= (end - 1) / d->granule; k++) {
-		if (!m->used[k])
-			r = map(d, m, (uint32_t)k);
-		if (r == 0)
-			m->used[k] = d->batch;
+	for (uint32_t i = m->first_granule + (uint32_t)(at / d->granule_bytes); i <= last; i++) {
+		r = d->granule[i].used ? 0 : map(b, i);
+		if (r < 0)
+			return r;
+		if (d->granule[i].used != d->batch)
+			use(d, i);
 	}
 	while (r == 0 && present_missing(&m->present, at, end, &run, &n)) {
 		r = copy(d, m, run, n);
@@ -129,12 +222,12 @@ static void visit(void *arg, void *memory, size_t n)
 		return;
 	}
 	at = (size_t)((char *)memory - m->base);
-	b->error = bring_range(b->device, m, at, at + n);
+	b->error = bring_range(b, m, at, at + n);
 }
 
 int device_bring(struct device *d, const struct kv_gpu_item *item)
 {
-	struct bring b = { .device = d };
+	struct bring b = { .device = d, .item = item };
 
 	kv_visit_pages(item->space, item->view, visit, &b);
 	return b.error;

@@ -14,12 +14,20 @@ struct mirrored { /* an arena */
 	/* the thread's */
 	struct kv_gpu_mirror *mirror;
 	uint32_t n_granules;
-	uint64_t *used; /* [n_granules] batch that used it last; 0: nothing is mapped there */
+	uint32_t first_granule; /* of all arenas' */
 };
 
-struct device_sums { /* atomic, written by the thread */
+/* Units in which memory is mapped; those that are, in the order of their last use. */
+struct granule {
+	uint64_t used;    /* batch that used it last; 0: nothing is mapped there */
+	uint64_t counted; /* by the count that was made last */
+	uint32_t older, newer;
+};
+
+struct device_sums { /* atomic; all but the last two are written by the thread */
 	uint64_t mapped_bytes, batches, items, failed, copied_bytes, evicted_bytes, kernel_ns;
 	uint64_t read_bytes[KV_PLANES];
+	uint64_t beside_items[DEVICE_BESIDES], beside_bytes[KV_PLANES];
 };
 
 struct device {
@@ -37,6 +45,7 @@ struct device {
 	uint32_t asleep;        /* atomic */
 	int wake;               /* eventfd */
 	enum device_state told; /* control thread's: what was logged last */
+	bool told_full;         /* and that there was too little memory */
 
 	struct mirrored arena[POOL_MAX_NODES];
 	struct device_sums sums;
@@ -51,8 +60,14 @@ struct device {
 	const struct kv_gpu_backend *backend;
 	struct kv_gpu *gpu;
 	struct kv_gpu_lane *lane;
-	size_t granule;
-	uint64_t batch;                                /* number of the one that is being made */
+	size_t granule_bytes;
+	struct granule *granule; /* of all arenas, and the end of their order */
+	uint32_t n_granules;
+	uint64_t counts;
+	uint64_t room_bytes; /* at most limit_bytes: what the driver has refused to go beyond ... */
+	uint64_t room_until; /* ... until then */
+	bool brought;        /* the lane has bytes that no batch has taken */
+	uint64_t batch;      /* number of the one that is being made */
 	struct device_request *taken[DEVICE_REQUESTS]; /* those of the batch */
 	uint32_t n_taken;
 	uint32_t first; /* whose request is looked at first */
@@ -84,6 +99,7 @@ static inline uint32_t request_queued(const struct device *d)
 }
 
 /* ---- device-thread.c ---- */
+void device_tell(struct device *d); /* devices_tell is to be called */
 void *device_thread(void *arg);
 /* ---- device-open.c ---- */
 int device_start(struct device *d); /* on its thread; -errno with d->why */
@@ -94,8 +110,10 @@ void device_look(struct device *d, bool first);
 /* What a step that is done has read. */
 void device_count_item(struct device *d, const struct kv_gpu_item *item);
 /* ---- device-pages.c ---- */
+/* For the arenas' mirrors; the order is empty. -ENOMEM. */
+int device_order_init(struct device *d);
 /* All that the item's view leads to is on the device once the lane's batch has begun. -ENOSPC: the
- * lane is full; -ENOMEM: the device is; -EIO. */
+ * lane is full; -ENOMEM: the device is, of what this batch uses; -EIO. */
 int device_bring(struct device *d, const struct kv_gpu_item *item);
 /* Index of the arena; n_arenas: none has it. */
 unsigned device_arena_at(const struct device *d, const void *at);

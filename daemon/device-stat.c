@@ -59,6 +59,15 @@ static void add_sums(const struct device *d, struct device_stat *ret)
 		ret->read_bytes[p] = load_relaxed(&d->sums.read_bytes[p]);
 }
 
+/* Also of one that never opened. */
+static void add_beside(const struct device *d, struct device_stat *ret)
+{
+	for (unsigned i = 0; i < DEVICE_BESIDES; i++)
+		ret->beside_items[i] = load_relaxed(&d->sums.beside_items[i]);
+	for (unsigned p = 0; p < KV_PLANES; p++)
+		ret->beside_bytes[p] = load_relaxed(&d->sums.beside_bytes[p]);
+}
+
 static void add_look(struct device *d, struct device_stat *ret)
 {
 	store_relaxed(&d->watched_ns, clock_now_ns());
@@ -78,6 +87,7 @@ bool devices_stat(const struct devices *d, unsigned i, struct device_stat *ret)
 		return false;
 	*ret = (struct device_stat){ .index = one->index, .state = load_acquire(&one->state) };
 	memcpy(ret->name, one->name, sizeof(ret->name));
+	add_beside(one, ret);
 	if (ret->state == DEVICE_FAILED || ret->state == DEVICE_LOST)
 		memcpy(ret->why, one->why, sizeof(ret->why));
 	if (ret->state != DEVICE_OPEN && ret->state != DEVICE_LOST)

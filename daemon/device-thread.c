@@ -19,7 +19,7 @@
 /* Batches are milliseconds: a device that says nothing for so long is not there. */
 #define SILENCE_NS 30000000000ull
 
-static void tell(struct device *d)
+void device_tell(struct device *d)
 {
 	uint64_t one = 1;
 
@@ -32,7 +32,7 @@ static void become(struct device *d, enum device_state state)
 {
 	/* What it says of itself is there before that it is so. */
 	store_release(&d->state, state);
-	tell(d);
+	device_tell(d);
 }
 
 static void lose(struct device *d, const char *why)
@@ -73,6 +73,7 @@ static int flush(struct device *d)
 {
 	int r = d->backend->submit(d->lane, NULL, 0);
 
+	d->brought = false;
 	return r < 0 ? r : wait_for_batch(d);
 }
 
@@ -86,6 +87,16 @@ static int bring(struct device *d, const struct kv_gpu_item *item)
 			return r;
 		r = flush(d);
 	} while (r == 0);
+	return r;
+}
+
+/* The memory that a batch which did not come to be has taken may be another's from here on, so
+ * nothing may be on its way there. */
+static int begin_anew(struct device *d)
+{
+	int r = d->brought ? flush(d) : 0;
+
+	d->batch++;
 	return r;
 }
 
@@ -113,69 +124,78 @@ static void adopt_item(struct device *d, struct device_request *r, uint32_t i)
 	d->at[k] = i;
 }
 
+/* It has its answer, or waits for the next batch with what is left of it. */
 static void finish(struct device *d, struct device_request *r, int error)
 {
+	uint32_t to = !error && r->first < r->n ? request_queued(d) : REQUEST_DONE;
 	uint32_t state = REQUEST_SUBMITTED;
 
 	r->error = error;
 	/* What was written to the worker's memory is there before it is DONE. */
 	if (load_relaxed(&r->state) == REQUEST_TAKEN)
-		store_release(&r->state, REQUEST_DONE);
-	else if (!compare_exchange(&r->state, &state, REQUEST_DONE))
+		store_release(&r->state, to);
+	else if (!compare_exchange(&r->state, &state, to))
 		store_release(&r->state, REQUEST_FREE); /* it was LEFT */
 }
 
-/* All of a request joins the batch, or none: false, and it has its answer or stays for the next. */
-static bool adopt(struct device *d, struct device_request *r)
+/* An item joins the batch. -ENOSPC: it has no room beside the others; -ENOMEM: in none; -EIO. */
+static int add_item(struct device *d, struct device_request *r, uint32_t i)
 {
-	uint32_t before = d->n_items;
+	uint32_t extents = r->item[i].view->n_extents;
+	int error;
+
+	/* A sequence in millions of pieces, more than any batch has room for. */
+	if (extents > DEVICE_EXTENTS)
+		return -ENOMEM;
+	if (d->n_items == KV_GPU_MAX_ITEMS || extents > DEVICE_EXTENTS - d->n_extents)
+		return -ENOSPC;
+	error = bring(d, &r->item[i]);
+	if (error == -ENOMEM && d->n_items)
+		return -ENOSPC; /* what they use cannot go: alone there may be room */
+	if (error == -ENOMEM)
+		return begin_anew(d) < 0 ? -EIO : -ENOMEM;
+	if (error == 0)
+		adopt_item(d, r, i);
+	return error;
+}
+
+/* Of its items as many as there is room for, in their order; r->first is what is left. */
+static int add_items(struct device *d, struct device_request *r)
+{
 	int error = load_relaxed(&d->state) == DEVICE_OPEN ? 0 : -EIO;
 
-	for (uint32_t i = 0; error == 0 && i < r->n; i++)
-		error = bring(d, &r->item[i]);
-	if (error == -ENOMEM && before > 0) {
-		/* What the others use cannot go: alone there may be room. */
-		store_release(&r->state, request_queued(d));
-		return false;
+	for (; error == 0 && r->first < r->n; r->first++) {
+		error = add_item(d, r, r->first);
+		if (error == -ENOMEM) {
+			r->item_error[r->first] = error;
+			error = 0;
+		}
+		if (error)
+			break;
 	}
-	if (error < 0) {
-		if (error == -EIO)
-			lose(d, "it failed");
-		fetch_add(&d->sums.failed, r->n);
-		finish(d, r, error);
-		return true;
-	}
-	for (uint32_t i = 0; i < r->n; i++)
-		adopt_item(d, r, i);
-	r->error = 0;
-	d->taken[d->n_taken++] = r;
-	return true;
+	return error;
 }
 
-static uint64_t extents_of(const struct device_request *r)
-{
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < r->n; i++)
-		n += r->item[i].view->n_extents;
-	return n;
-}
-
-/* False: it is not for this batch, which is full. */
+/* False: some of it is not for this batch, which is full. */
 static bool take_request(struct device *d, struct device_request *r)
 {
-	uint64_t extents = extents_of(r);
+	uint32_t items = d->n_items, extents = d->n_extents, first = r->first;
+	int error = add_items(d, r);
 
-	/* Sequences in millions of pieces, more than any batch has room for. */
-	if (extents > DEVICE_EXTENTS) {
-		fetch_add(&d->sums.failed, r->n);
-		finish(d, r, -ENOMEM);
+	if (error < 0 && error != -ENOSPC) {
+		d->n_items = items;
+		d->n_extents = extents;
+		lose(d, "it failed");
+		fetch_add(&d->sums.failed, r->n - first);
+		finish(d, r, -EIO);
 		return true;
 	}
-	if (d->n_items + r->n <= KV_GPU_MAX_ITEMS && extents <= DEVICE_EXTENTS - d->n_extents)
-		return adopt(d, r);
-	store_release(&r->state, request_queued(d));
-	return false;
+	r->error = 0;
+	if (d->n_items > items)
+		d->taken[d->n_taken++] = r;
+	else
+		finish(d, r, 0);
+	return error == 0;
 }
 
 /* True: there is something, or was. Who found no room in a batch is the first of the next. */
@@ -184,8 +204,9 @@ static bool take_requests(struct device *d)
 	uint32_t n = load_acquire(&d->all->n_requests);
 	bool found = false;
 
-	d->batch++;
 	d->n_items = d->n_taken = d->n_extents = 0;
+	if (begin_anew(d) < 0)
+		lose(d, "it failed");
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t i = (d->first + k) % n, queued = request_queued(d);
 		struct device_request *r = d->all->request[i];
@@ -249,6 +270,7 @@ static int submit(struct device *d, uint32_t first, uint32_t n)
 {
 	int r = d->backend->submit(d->lane, &d->item[first], n);
 
+	d->brought &= r < 0;
 	if (r != -ENOSPC)
 		return r;
 	r = flush(d);
@@ -267,7 +289,7 @@ static int run_items(struct device *d, uint32_t first, uint32_t n, bool last)
 	if (last)
 		let_go(d);
 	if (r < 0 && r != -EIO) {
-		d->of[first]->error = r == -ENOSPC ? -ENOMEM : r;
+		d->of[first]->item_error[d->at[first]] = -ENOMEM;
 		return 0;
 	}
 	if (r == 0)

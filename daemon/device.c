@@ -198,12 +198,26 @@ int device_serves(const struct device *d, const struct kv_space *s, char *why)
 	return r < 0 ? why_fail(why, -r, "device \"%s\": %.200s", d->name, reason) : 0;
 }
 
+/* Once: what is too large for it stays so. */
+static void tell_full(struct device *d)
+{
+	if (d->told_full || !load_relaxed(&d->sums.beside_items[DEVICE_BESIDE_MEMORY]))
+		return;
+	d->told_full = true;
+	log_event(EVENT_DEVICE_FULL, NULL,
+		  "%s: rows of a step do not fit into its memory, %.1f GiB (device_bytes): "
+		  "processors compute such steps",
+		  d->name, (double)d->limit_bytes / (double)GIB);
+}
+
 void devices_tell(struct devices *all)
 {
 	for (unsigned i = 0; i < DEVICES_MAX; i++) {
 		struct device *d = all->device[i];
 		enum device_state state = d ? load_acquire(&d->state) : DEVICE_CLOSED;
 
+		if (d)
+			tell_full(d);
 		if (!d || state == d->told)
 			continue;
 		d->told = state;
@@ -214,11 +228,14 @@ void devices_tell(struct devices *all)
 				  (double)d->limit_bytes / (double)GIB,
 				  (double)d->info.memory_bytes / (double)GIB);
 		else if (state == DEVICE_FAILED)
-			log_event(EVENT_DEVICE_FAILED, NULL, "%s cannot be used: %s", d->name,
-				  d->why);
+			log_event(EVENT_DEVICE_FAILED, NULL,
+				  "%s cannot be used: %s; processors compute steps of caches "
+				  "that are on it",
+				  d->name, d->why);
 		else if (state == DEVICE_LOST)
 			log_event(EVENT_DEVICE_LOST, NULL,
-				  "%s is lost: %s; steps of its caches fail, their rows are safe",
+				  "%s is lost: %s; processors compute the steps of its caches, "
+				  "whose rows are safe",
 				  d->name, d->why);
 	}
 }
@@ -257,10 +274,21 @@ bool device_is_open(const struct device *d)
 	return load_acquire(&d->state) == DEVICE_OPEN;
 }
 
-bool device_runs(const struct device *d, const struct kv_gpu_item *item)
+enum device_beside device_runs(const struct device *d, const struct kv_gpu_item *item)
 {
-	/* A lost one is not made up for: its steps say so. */
-	return !device_is_open(d) || d->backend->runs(item);
+	if (!device_is_open(d))
+		return DEVICE_BESIDE_LOST;
+	return d->backend->runs(item) ? DEVICE_BESIDE_NONE : DEVICE_BESIDE_KERNEL;
+}
+
+void device_beside(struct device *d, enum device_beside why, const uint64_t bytes[KV_PLANES])
+{
+	for (unsigned p = 0; p < KV_PLANES; p++)
+		if (bytes[p])
+			fetch_add(&d->sums.beside_bytes[p], bytes[p]);
+	/* The first of its kind is worth a line. */
+	if (fetch_add(&d->sums.beside_items[why], 1) == 0 && why == DEVICE_BESIDE_MEMORY)
+		device_tell(d);
 }
 
 bool device_post(struct device *d, struct device_request *r)
@@ -269,6 +297,8 @@ bool device_post(struct device *d, struct device_request *r)
 
 	if (!device_is_open(d))
 		return false;
+	r->first = 0;
+	memset(r->item_error, 0, r->n * sizeof(*r->item_error));
 	/* What it points at is there before the thread sees it. */
 	store_release(&r->state, request_queued(d));
 	fence_seq_cst();

@@ -3,7 +3,7 @@
  * Devices: GPUs that caches may ask for (device=cuda:N). Rows live in the host's pages as
  * those of any cache; the device has a copy of the pages that its steps read, made by
  * and by, and given up for others where its memory is full. So whatever becomes of the
- * device, nothing is lost but time.
+ * device, nothing is lost but time: what it cannot do, processors do from the same rows.
  *
  * Each has a thread of its own, and nobody else calls the driver: opening takes a second, mapping
  * memory some milliseconds, and a device that hangs takes nobody along. All that the thread
@@ -19,6 +19,7 @@
  *   SUBMITTED --(thread)--> WRITING --(thread)--> DONE --(worker)--> FREE
  *   QUEUED --(worker, late)--> FREE        SUBMITTED --(worker, late)--> LEFT --(thread)--> FREE
  *   TAKEN --(thread: it failed)--> DONE
+ *   TAKEN, SUBMITTED --(thread: items are left that had no room beside the others)--> QUEUED
  *
  * While it is TAKEN or WRITING the thread reads and writes what it points at, which is the
  * worker's; it is neither for longer than it takes to submit.
@@ -58,8 +59,19 @@ enum request_state {
 struct device_request {
 	uint32_t state; /* atomic: enum request_state; of a QUEUED one, and the device's index */
 	uint32_t n;
-	int error; /* of a DONE one: 0, -EIO, -ENOMEM */
+	uint32_t first; /* the thread's: those below are answered, or in its batch */
+	int error;      /* of a DONE one: 0, -EIO */
+	int item_error[KV_GPU_MAX_ITEMS]; /* 0, -ENOMEM: it does not fit by itself */
 	struct kv_gpu_item item[KV_GPU_MAX_ITEMS];
+};
+
+/* Why a processor computed a step of a cache on a device. */
+enum device_beside {
+	DEVICE_BESIDE_NONE,   /* it did not */
+	DEVICE_BESIDE_KERNEL, /* there is no kernel for it: prompts, drafts */
+	DEVICE_BESIDE_MEMORY, /* its rows do not fit the device's memory */
+	DEVICE_BESIDE_LOST,   /* the device is lost, or could not be opened */
+	DEVICE_BESIDES
 };
 
 struct devices_params {
@@ -110,6 +122,9 @@ struct device_stat {
 	uint64_t kernel_ns;     /* by its own clock */
 	uint64_t read_bytes[KV_PLANES];
 	struct device_look look; /* OPEN */
+	/* Items that processors computed in its place, by reason, whatever its state; what those
+	 * read of the host's memory. */
+	uint64_t beside_items[DEVICE_BESIDES], beside_bytes[KV_PLANES];
 };
 /* Within the last seconds: else what it says is of some time ago. */
 bool device_look_is_fresh(const struct device_look *look);
@@ -126,8 +141,10 @@ void device_wrote(void *device, void *at, size_t n);
 /* All of a page that was taken, whatever it held. */
 void device_wrote_page(struct device *d, page_ref page, struct page_size size);
 bool device_is_open(const struct device *d);
-/* Can it run this step? Else the CPU does. */
-bool device_runs(const struct device *d, const struct kv_gpu_item *item);
+/* Can it run this step? Else a processor does, for this reason. */
+enum device_beside device_runs(const struct device *d, const struct kv_gpu_item *item);
+/* A processor has computed an item of its caches, and read so much. */
+void device_beside(struct device *d, enum device_beside why, const uint64_t bytes[KV_PLANES]);
 
 /* `r` was enrolled, is FREE and filled. False: it is not open any more. */
 bool device_post(struct device *d, struct device_request *r);

@@ -22,11 +22,14 @@ static struct kv_gpu_item describe(const struct stepper *s, const struct step_it
 	};
 }
 
-bool step_device_runs(const struct stepper *s, const struct step_item *i)
+bool step_device_runs(const struct stepper *s, struct step_item *i)
 {
 	const struct kv_gpu_item item = describe(s, i);
 
-	return i->seq->cache->device && device_runs(i->seq->cache->device, &item);
+	if (!i->seq->cache->device)
+		return false;
+	i->beside = device_runs(i->seq->cache->device, &item);
+	return i->beside == DEVICE_BESIDE_NONE;
 }
 
 /* Where results go: y and lse of each KV head. */
@@ -116,10 +119,23 @@ static int wait_for_answer(struct stepper *s)
 
 /* ---- results ----------------------------------------------------------------------- */
 
+/* The device's copy is as good as gone, or was never whole: the host's rows are all there. */
+static void take_back(struct step_device *d, struct step_item *i, int error)
+{
+	i->beside = error == -ENOMEM ? DEVICE_BESIDE_MEMORY : DEVICE_BESIDE_LOST;
+	d->back[d->n_back++] = i;
+}
+
 static void gather(struct step_device *d, uint32_t n, int error)
 {
 	const struct kv_gpu_item *item = &d->request.item[n];
 
+	if (!error)
+		error = d->request.item_error[n];
+	if (error && error != -ETIME) {
+		take_back(d, d->item[n], error);
+		return;
+	}
 	for (uint32_t h = 0; h < item->space->kv_heads; h++) {
 		struct step_head *head = &d->head[n][h];
 
@@ -127,11 +143,8 @@ static void gather(struct step_device *d, uint32_t n, int error)
 		store_relaxed(&head->cut, error == -ETIME);
 		if (!error)
 			item_write_head(head);
-		if (!error || error == -ETIME)
-			item_gather(head);
+		item_gather(head);
 	}
-	if (error && error != -ETIME)
-		item_fail(d->item[n], error == -ENOMEM ? -ENOMEM : -EIO, SPARQ_REASON_DEVICE);
 }
 
 bool step_device_begin(struct stepper *s)
@@ -146,6 +159,7 @@ void step_device_end(struct stepper *s, bool posted)
 	struct step_device *d = &s->device;
 	int error;
 
+	d->n_back = 0;
 	if (!d->device)
 		return;
 	error = posted ? wait_for_answer(s) : step_is_over(s) ? -ETIME : -EIO;

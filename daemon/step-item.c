@@ -421,4 +421,7 @@ void item_complete(struct stepper *s, struct step_item *i)
 		POINT(append_committed);
 	}
 	write_report(s, i);
+	if (i->beside)
+		device_beside(i->seq->cache->device, (enum device_beside)i->beside,
+			      i->report.bytes);
 }

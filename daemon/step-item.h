@@ -14,6 +14,7 @@ struct step_item {
 	uint32_t heads_left; /* KV heads not yet run */
 	bool commits;        /* appended something */
 	bool audited;        /* has the auditor's job */
+	uint8_t beside;      /* enum device_beside: not computed by its cache's device */
 	/* in the lane, from staging to the end of its last wave */
 	struct kv_view view;
 	struct kv_query query;
@@ -29,7 +30,7 @@ struct step_head {
 	struct kv_exec exec;
 	struct step_item *item;
 	const struct stepper *stepper;
-	uint32_t cut; /* atomic: a share was passed over, there is no result */
+	uint32_t cut;   /* atomic: a share was passed over, there is no result */
 	bool on_device; /* it read no memory of a node */
 };
 

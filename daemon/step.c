@@ -76,21 +76,31 @@ static void run_heads(struct stepper *s)
 	s->wave_bytes = 0;
 }
 
-/* Runs the wave that was staged: a device has its part while others have theirs. */
+static void attend_here(struct stepper *s, struct step_item *i);
+
+/* Runs the wave that was staged: a device has its part while others have theirs. What it could not
+ * do is done here. */
 static void run_wave(struct stepper *s)
 {
 	bool posted = step_device_begin(s);
+	uint32_t n;
 
 	run_heads(s);
 	step_device_end(s, posted);
 	s->lane.used = 0;
+	n = s->device.n_back;
+	/* These go to no device: nothing is added while they are gone through. */
+	for (uint32_t i = 0; i < n; i++) {
+		attend_here(s, s->device.back[i]);
+		run_heads(s);
+		s->lane.used = 0;
+	}
 }
 
 /* Stages an item with an empty lane if it does not fit beside the others. */
 static bool stage_alone(struct stepper *s, struct step_item *i)
 {
 	run_wave(s);
-	s->lane.used = 0;
 	if (item_stage(s, i))
 		return true;
 	item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
@@ -106,17 +116,10 @@ static void attend_on_device(struct stepper *s, struct step_item *i)
 }
 
 /* Stages the item's heads, in as many waves as the lane needs. */
-static void attend_item(struct stepper *s, struct step_item *i)
+static void stage_heads(struct stepper *s, struct step_item *i)
 {
 	uint32_t kv_heads = cache_shape(i->seq->cache)->kv_heads;
 
-	i->heads_left = kv_heads;
-	if (!item_stage(s, i) && !stage_alone(s, i))
-		return;
-	if (!i->error && step_device_runs(s, i)) {
-		attend_on_device(s, i);
-		return;
-	}
 	step_audit_choose(s, i);
 	for (uint32_t head = 0; head < kv_heads && !i->error; head++) {
 		if (s->n_heads < MAX_WAVE_HEADS && item_stage_head(s, i, head))
@@ -126,6 +129,27 @@ static void attend_item(struct stepper *s, struct step_item *i)
 		if (!item_stage_head(s, i, head))
 			item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
 	}
+}
+
+/* One that its device gave back, with an empty lane. */
+static void attend_here(struct stepper *s, struct step_item *i)
+{
+	i->heads_left = cache_shape(i->seq->cache)->kv_heads;
+	if (!item_stage(s, i))
+		item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
+	else if (!i->error)
+		stage_heads(s, i);
+}
+
+static void attend_item(struct stepper *s, struct step_item *i)
+{
+	i->heads_left = cache_shape(i->seq->cache)->kv_heads;
+	if (!item_stage(s, i) && !stage_alone(s, i))
+		return;
+	if (!i->error && step_device_runs(s, i))
+		attend_on_device(s, i);
+	else
+		stage_heads(s, i);
 }
 
 static void truncate_item(struct stepper *s, struct step_item *i)

@@ -12,6 +12,7 @@
  *   refuse         it has no kernels for anything
  *   lost           every call fails
  *   full=N         memory for N granules
+ *   queries=N      it has kernels for so many, 16 without the word
  *   slow_us=N      a step takes so long
  *   forget=N       every Nth run of bytes that is brought gets lost
  *   busy=N         its memory is busy for N percent of the time; without it nobody tells
@@ -139,7 +140,9 @@ static int fake_serves(const struct kv_gpu *g, const struct kv_space *s, char *w
 
 static bool fake_runs(const struct kv_gpu_item *item)
 {
-	return item->query->n_q <= 16;
+	long queries = knob("queries");
+
+	return item->query->n_q <= (queries < 0 ? 16 : queries);
 }
 
 /* ---- memory -------------------------------------------------------------------------- */

@@ -60,11 +60,10 @@ unlike create --device cuda:3
 says 'No such device: device "cuda:3": cuda:3: the test has taken it away'
 : >"$knobs"
 
-# It is lost in the middle of steps: those fail, all else goes on.
+# It is lost in the middle of steps: processors have the same rows.
 (sleep 0.5 && echo lost >"$knobs") &
-alike until-error
-says 'Input/output error, the device of the cache is lost'
-logged 'cuda:0 is lost: Fake 0000:a0:00.0: it fell off the bus'
+alike run --ops 3000 --seed 12
+logged 'cuda:0 is lost: Fake 0000:a0:00.0: it fell off the bus; processors compute'
 unlike create
 says 'device "cuda:0" is lost until the daemon is restarted'
 alike create --device cpu
@@ -76,10 +75,15 @@ start_daemon "$module" device_bytes=12M
 alike run --ops 200 --seed 21
 echo full=5 >"$knobs"
 alike run --ops 200 --seed 22
+stop_daemon
 echo full=0 >"$knobs"
-alike until-error
-says 'Cannot allocate memory, the device of the cache is lost, or its memory is full'
+start_daemon "$module"
+alike run --ops 100 --seed 24
+alike run --ops 100 --seed 25
+logged 'cuda:0: rows of a step do not fit into its memory'
+[ "$(grep -c 'do not fit into its memory' "$daemon_log")" = 1 ] || fail "it is said more than once"
 : >"$knobs"
+sleep 1.1
 alike run --ops 50 --seed 23
 stop_daemon
 
@@ -115,9 +119,9 @@ for _ in 1 2; do
 	alike go-on --seed 41
 done
 [ "$(grep -c 'cuda:0 is open' "$daemon_log")" -ge 3 ] || fail "the device was not opened again"
-# A restart without it: the rows are there, steps say why they fail.
+# A restart without it: the rows are there, and processors compute.
 echo absent >"$knobs"
 kill -KILL "$(pgrep -P "$daemon_pid")"
-unlike go-on --seed 41
-says 'attend: Input/output error, the device of the cache is lost'
+alike go-on --seed 41
+logged 'cuda:0 cannot be used: cuda:0: the test has taken it away; processors compute'
 : >"$knobs"
