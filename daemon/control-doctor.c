@@ -3,6 +3,7 @@
 #include "daemon/control-json.h"
 #include "daemon/control.h"
 #include "daemon/doctor.h"
+#include "daemon/server.h"
 #include "shm/base.h"
 
 int doctor_put(const struct checks *c, json_object *out)
@@ -32,6 +33,7 @@ int control_doctor(void *arg, json_object *in, json_object *out, struct varlink_
 {
 	FREE_MEMORY struct checks *checks = malloc(sizeof(*checks));
 
+	const struct server *s = arg;
 	const char *const none[] = { NULL };
 	int r = json_check_keys(in, none, e);
 
@@ -39,6 +41,7 @@ int control_doctor(void *arg, json_object *in, json_object *out, struct varlink_
 		return r;
 	if (!checks)
 		return -ENOMEM;
-	doctor_look(arg, checks);
+	doctor_look(s, checks);
+	doctor_devices(&s->config, s, checks);
 	return doctor_put(checks, out);
 }

@@ -166,6 +166,7 @@ int doctor_foresee(const struct config *c, const char *path, struct checks *ret)
 						     ARENA_SMALL };
 	p.other_bytes = c->catalogue_bytes;
 	run(&p, t, c, NULL, ret);
+	doctor_devices(c, NULL, ret);
 	return 0;
 }
 

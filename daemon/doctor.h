@@ -18,6 +18,9 @@ struct server;
 int doctor_foresee(const struct config *c, const char *path, struct checks *ret);
 /* How it is with a daemon that has its memory. */
 void doctor_look(const struct server *s, struct checks *ret);
+/* Adds what a cache would meet that asks for a device. It loads the module and the driver's library
+ * for a moment: for who asks, not for each start. `s` NULL: there is no daemon yet. */
+void doctor_devices(const struct config *c, const struct server *s, struct checks *ret);
 /* Logs what is not as it should be, once, and was not said by whoever met it. */
 void doctor_tell(const struct server *s);
 /* As the reply of io.sparqd.Control.Doctor. -ENOMEM. */

@@ -27,8 +27,9 @@
 
 #include "kernels/kernels.h"
 
-#define KV_GPU_VERSION 1u
-#define KV_GPU_WHY 240 /* bytes of a sentence that says what is wrong */
+#define KV_GPU_VERSION 2u
+#define KV_GPU_WHY 240   /* bytes of a sentence that says what is wrong */
+#define KV_GPU_DRIVER 64 /* of what a driver supports */
 #define KV_GPU_MAX_ITEMS 256u
 
 struct kv_gpu;        /* an open device: its context, its kernels */
@@ -57,6 +58,10 @@ struct kv_gpu_backend {
 	uint32_t version; /* KV_GPU_VERSION; another one is refused */
 	const char *name; /* "cuda" */
 
+	/* Is there a driver, and is it new enough? It touches no device and makes no context.
+	 * -ENODEV, -ENOTSUP with `why`; 0 with what it supports, "CUDA 13.0" (KV_GPU_DRIVER bytes).
+	 */
+	int (*probe)(char *ret_driver, char *why);
 	/* Device `index`, with a context of its own. -ENODEV no driver or no such device, -ENOTSUP
 	 * too old a driver or a device without kernels, -ENOMEM; `why` says it in a sentence that
 	 * names what was found and what is needed. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a machine has beside memory: limits, io_uring, nodes, clock speeds, GPUs. */
+/* What a machine has beside memory: limits, io_uring, nodes, clock speeds. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "numa/preflight.h"
+#include "numa/preflight-private.h"
 #include "numa/sysfs.h"
 #include "shm/base.h"
 
@@ -203,27 +203,6 @@ static void check_governor(int root, const struct topo *t, struct checks *c)
 	}
 }
 
-/* ---- GPUs ------------------------------------------------------------------------------ */
-
-/* None is nothing wrong: all there is runs on CPUs. */
-static void check_gpu(int root, struct checks *c)
-{
-	char text[256], *version, *end;
-
-	if (sysfs_text(root, "proc/driver/nvidia/version", text, sizeof(text)) == 0) {
-		version = strstr(text, "Kernel Module");
-		version = version ? version + strlen("Kernel Module") : text;
-		version += strspn(version, " ");
-		end = version + strcspn(version, " \n");
-		checks_add(c, "gpu", CHECK_OK, "NVIDIA driver %.*s; sparqd computes on CPUs",
-			   (int)(end - version), version);
-	} else if (faccessat(root, "sys/class/kfd/kfd", F_OK, 0) == 0) {
-		checks_add(c, "gpu", CHECK_OK, "AMD driver; sparqd computes on CPUs");
-	} else {
-		checks_add(c, "gpu", CHECK_OK, "none, and none is needed");
-	}
-}
-
 void preflight_machine(const struct preflight *p, const struct topo *t, struct checks *c)
 {
 	CLOSE_FD int root = open(p->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -238,5 +217,5 @@ void preflight_machine(const struct preflight *p, const struct topo *t, struct c
 	check_nodes(root, t, c);
 	check_balancing(root, t, c);
 	check_governor(root, t, c);
-	check_gpu(root, c);
+	preflight_gpu(p, root, c);
 }

@@ -181,6 +181,18 @@ static int look_at_memory(struct kv_gpu *g, char *why)
 	return 0;
 }
 
+int cuda_probe(char *ret_driver, char *why)
+{
+	struct cuda_driver d;
+	int r = cuda_driver_find(&d, why);
+
+	if (r < 0)
+		return r;
+	snprintf(ret_driver, KV_GPU_DRIVER, "CUDA %d.%d", d.found / 1000, d.found % 1000 / 10);
+	cuda_driver_close(&d);
+	return 0;
+}
+
 int cuda_open(uint32_t index, struct kv_gpu **ret, char *why)
 {
 	FREE_MEMORY struct kv_gpu *g = calloc(1, sizeof(*g));

@@ -14,6 +14,7 @@ extern const struct kv_gpu_backend kv_gpu_backend;
 __attribute__((visibility("default"))) const struct kv_gpu_backend kv_gpu_backend = {
 	.version = KV_GPU_VERSION,
 	.name = "cuda",
+	.probe = cuda_probe,
 	.open = cuda_open,
 	.close = cuda_close,
 	.info = cuda_info,

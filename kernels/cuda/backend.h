@@ -72,6 +72,7 @@ int cuda_enter(struct kv_gpu *g);
 
 /* ---- backend-open.c ---- */
 extern const char *const cuda_kernel_names[CUDA_KERNELS];
+int cuda_probe(char *ret_driver, char *why);
 int cuda_open(uint32_t index, struct kv_gpu **ret, char *why);
 struct kv_gpu *cuda_close(struct kv_gpu *g);
 void cuda_info(const struct kv_gpu *g, struct kv_gpu_info *ret);

@@ -64,7 +64,7 @@ static int initialise(struct cuda_driver *d, char *why)
 			 cuda_driver_error(d, r));
 }
 
-int cuda_driver_open(struct cuda_driver *ret, char *why)
+int cuda_driver_find(struct cuda_driver *ret, char *why)
 {
 	struct cuda_driver d = { .library = dlopen(CUDA_DRIVER_LIBRARY, RTLD_NOW | RTLD_LOCAL) };
 	int r;
@@ -75,8 +75,22 @@ int cuda_driver_open(struct cuda_driver *ret, char *why)
 	r = find_symbols(&d, why);
 	if (r == 0)
 		r = check_version(&d, why);
-	if (r == 0)
-		r = initialise(&d, why);
+	if (r < 0) {
+		cuda_driver_close(&d);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}
+
+int cuda_driver_open(struct cuda_driver *ret, char *why)
+{
+	struct cuda_driver d;
+	int r = cuda_driver_find(&d, why);
+
+	if (r < 0)
+		return r;
+	r = initialise(&d, why);
 	if (r < 0) {
 		cuda_driver_close(&d);
 		return r;

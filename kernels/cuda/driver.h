@@ -68,6 +68,8 @@ struct cuda_driver {
 };
 #define CUDA_DRIVER_NULL ((struct cuda_driver){ 0 })
 
+/* Loads it and asks its version: no device is looked for. Errors as of the next. */
+int cuda_driver_find(struct cuda_driver *ret, char *why);
 /* Loads and initialises it. -ENODEV: there is none, or it finds no device; -ENOTSUP: too old;
  * `why` (KV_GPU_WHY bytes) says what was found and what to do. */
 int cuda_driver_open(struct cuda_driver *ret, char *why);

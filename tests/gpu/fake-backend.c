@@ -9,6 +9,8 @@
  * them while a daemon runs:
  *
  *   absent         there is no device
+ *   old            its driver is too old, as far as a probe tells
+ *   none           there is no driver, as far as a probe tells
  *   refuse         it has no kernels for anything
  *   lost           every call fails
  *   full=N         memory for N granules
@@ -94,6 +96,20 @@ static int look(struct kv_gpu *g)
 }
 
 /* ---- device -------------------------------------------------------------------------- */
+
+static int fake_probe(char *ret_driver, char *why)
+{
+	if (knob("old") >= 0) {
+		snprintf(why, KV_GPU_WHY, "the driver supports Fake 0.0, and the kernels need 1.0");
+		return -ENOTSUP;
+	}
+	if (knob("none") >= 0) {
+		snprintf(why, KV_GPU_WHY, "no driver: the test has taken it away");
+		return -ENODEV;
+	}
+	snprintf(ret_driver, KV_GPU_DRIVER, "Fake 1.0");
+	return 0;
+}
 
 static int fake_open(uint32_t index, struct kv_gpu **ret, char *why)
 {
@@ -391,6 +407,7 @@ extern const struct kv_gpu_backend kv_gpu_backend;
 __attribute__((visibility("default"))) const struct kv_gpu_backend kv_gpu_backend = {
 	.version = KV_GPU_VERSION,
 	.name = "fake",
+	.probe = fake_probe,
 	.open = fake_open,
 	.close = fake_close,
 	.info = fake_info,

@@ -66,6 +66,22 @@ static void test_what_is_missing(void **state)
 	}
 }
 
+/* Administrators ask on machines whose devices are at work: no call reaches one. */
+static void test_a_probe_touches_nothing(void **state)
+{
+	char driver[KV_GPU_DRIVER] = "";
+	uint64_t before = calls();
+
+	knobs("devices=0");
+	assert_int_equal(backend->probe(driver, why), 0);
+	assert_int_equal(strncmp(driver, "CUDA 1", 6), 0);
+	knobs("version=11080");
+	assert_int_equal(backend->probe(driver, why), -ENOTSUP);
+	assert_non_null(strstr(why, "the driver supports CUDA 11.8"));
+	assert_int_equal(calls(), before);
+	assert_int_equal(live(), 0);
+}
+
 static void test_what_it_is(void **state)
 {
 	struct kv_gpu_info info;
@@ -374,10 +390,14 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest old[] = { cmocka_unit_test(test_old_driver) };
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_what_is_missing), cmocka_unit_test(test_what_it_is),
-		cmocka_unit_test(test_out_of_memory),   cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_order),           cmocka_unit_test(test_full_lane),
+		cmocka_unit_test(test_what_is_missing),
+		cmocka_unit_test(test_what_it_is),
+		cmocka_unit_test(test_out_of_memory),
+		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_full_lane),
 		cmocka_unit_test(test_map_again),
+		cmocka_unit_test(test_a_probe_touches_nothing),
 	};
 
 	if (argc < 3 || load(argv))

@@ -26,7 +26,9 @@ start_daemon "$module"
 [ "$(ctl status | wc -l)" = 1 ] || fail "more than a sentence: $(ctl status)"
 [ "$(value '^sparq_devices{state="open"}')" = 0 ] || fail "$(shown '^sparq_devices')"
 ctl top --once --interval 0.1 --json | jq -e '.devices == []' >/dev/null || fail "top shows a device"
-ctl doctor >/dev/null || true
+check() { ctl doctor --json | jq -r --arg n "$1" '[.checks[] | select(.name == $n)][0].'"$2"' // empty'; }
+[ "$(check cuda verdict) $(check cuda text)" = 'ok the driver supports Fake 1.0' ] || fail "$(ctl doctor)"
+[ -z "$(check device verdict)" ] || fail "$(ctl doctor)"
 ! grep -q 'cuda:0' "$daemon_log" || fail "a look has opened a device"
 [ -z "$(shown '{device=')" ] || fail "$(shown '{device=')"
 
@@ -39,6 +41,18 @@ settle
 [ "$(device .steps)" = null ] || fail "figures of nothing: $(device '')"
 has '^sparq_device_info{device="cuda:0",.*state="failed",reason="cuda:0: the test has taken it away"} 1'
 ! shown '^sparq_device_[a-z_]*{device="cuda:0"' | grep -qv _info || fail "$(shown '^sparq_device')"
+[ "$(check device verdict) $(check device text)" = \
+	'warning cuda:0 cannot be used: cuda:0: the test has taken it away' ] || fail "$(ctl doctor)"
+# A driver that is missing or too old is a warning from then on, with what mends it.
+for word in old none; do
+	echo $word >"$knobs"
+	[ "$(check cuda verdict)" = warning ] || fail "$word: $(ctl doctor)"
+	[[ $(check cuda text) == *'the test has taken it away: caches with device=cuda:N are refused' ]] ||
+		[[ $(check cuda text) == 'the driver supports Fake 0.0, and the kernels need 1.0: '* ]] ||
+		fail "$word: $(ctl doctor)"
+	[ ! -e /etc/debian_version ] || [[ $(check cuda remedy) == *apt-get*libcuda1* ]] || fail "$(ctl doctor)"
+done
+echo absent >"$knobs"
 ctl status | grep -q '^cuda:0 failed: cuda:0: the test has taken it away$' || fail "$(ctl status)"
 ctl status | grep -q '; cuda:0 cannot be used' || fail "the sentence: $(ctl status)"
 ctl top --once --interval 0.1 | grep -q '^cuda:0  failed: cuda:0: the test' || fail "top: $(ctl top --once)"
@@ -112,4 +126,17 @@ settle
 	fail "what is not known: $(shown '^sparq_device')"
 has '^sparq_device_dram_source_info.*state="absent",reason="the device is not open"} 1'
 ctl status | grep -q '; cuda:0 is lost' || fail "the sentence: $(ctl status)"
+[ "$(check device verdict)" = wrong ] || fail "$(ctl doctor)"
+! ctl doctor >/dev/null || fail "doctor finds nothing wrong with a lost device"
+stop_daemon
+
+# Without the module: nothing is wrong until somebody wants a device.
+start_daemon cuda_module="$scratch/none.so"
+if [ ! -e /proc/driver/nvidia/version ]; then
+	[ "$(check cuda verdict)" = ok ] || fail "$(ctl doctor)"
+	[[ $(check cuda text) == 'no module: '*'nothing here needs it' ]] || fail "$(ctl doctor)"
+fi
+! pair create || fail "a device without a module"
+[ "$(check cuda verdict)" = warning ] || fail "$(ctl doctor)"
+[[ $(check cuda remedy) == *-Dcuda=enabled* ]] || fail "$(ctl doctor)"
 stop_daemon

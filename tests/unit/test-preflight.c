@@ -20,6 +20,7 @@
 #include "shm/base.h"
 
 #define GROUP "sys/fs/cgroup/system.slice/sparqd.service/"
+#define DEVICE "sys/bus/pci/devices/"
 #define NODE "sys/devices/system/node/node"
 #define SMALL "/hugepages/hugepages-2048kB/"
 #define LARGE "/hugepages/hugepages-1048576kB/"
@@ -507,10 +508,43 @@ static void gpu(void **state)
 	struct world *w = *state;
 
 	expect(w, "gpu", CHECK_OK, "none");
+	/* A network card, and audio of a graphics card, are no devices that compute. */
+	put(w, DEVICE "0000:01:00.0/vendor", "0x15b3\n");
+	put(w, DEVICE "0000:01:00.0/class", "0x020000\n");
+	put(w, DEVICE "0000:65:00.1/vendor", "0x10de\n");
+	put(w, DEVICE "0000:65:00.1/class", "0x040300\n");
+	expect(w, "gpu", CHECK_OK, "none");
+	put(w, DEVICE "0000:65:00.0/vendor", "0x10de\n");
+	put(w, DEVICE "0000:65:00.0/class", "0x030200\n");
+	expect(w, "gpu", CHECK_WARNING, "1 of NVIDIA on the bus (0000:65:00.0) and no driver");
+	assert_string_equal(find(w, "gpu")->remedy, "modprobe nvidia");
+	put(w, "etc/debian_version", "12.7\n");
+	expect(w, "gpu", CHECK_WARNING, "no driver for it");
+	assert_non_null(strstr(find(w, "gpu")->remedy, "apt-get install nvidia-driver"));
+}
+
+/* A driver that is there is not yet one that this process may use. */
+static void gpu_driver(void **state)
+{
+	struct world *w = *state;
+
 	put(w, "proc/driver/nvidia/version",
 	    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC "
 	    "2024\n");
-	expect(w, "gpu", CHECK_OK, "NVIDIA driver 550.54.15;");
+	expect(w, "gpu", CHECK_WARNING, "NVIDIA driver 550.54.15 finds no device");
+	put(w, "proc/driver/nvidia/gpus/0000:65:00.0/information", "Model: H200\n");
+	put(w, "proc/driver/nvidia/version",
+	    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n");
+	expect(w, "gpu", CHECK_WARNING,
+	       "NVIDIA driver 570.86.15, 1 device, and /dev/nvidiactl cannot be opened");
+	assert_string_equal(find(w, "gpu")->remedy, "nvidia-modprobe -c 0 -u");
+	put(w, "dev/nvidiactl", "");
+	put(w, "dev/nvidia0", "");
+	w->p.unit = "sparqd.service";
+	expect(w, "gpu", CHECK_WARNING, "/dev/nvidia-uvm cannot be opened");
+	assert_non_null(strstr(find(w, "gpu")->remedy, "sparqd.service.d/gpu.conf"));
+	put(w, "dev/nvidia-uvm", "");
+	expect(w, "gpu", CHECK_OK, "NVIDIA driver 570.86.15, 1 device");
 }
 
 /* Files that are not there, or not readable, make a check unknown and never ok by default. */
@@ -554,6 +588,7 @@ int main(void)
 		IN_WORLD(balancing),
 		IN_WORLD(governor),
 		IN_WORLD(gpu),
+		IN_WORLD(gpu_driver),
 		IN_WORLD(unreadable),
 	};
 
