@@ -3,14 +3,17 @@
  * What a step of a cache would do. Parameters go the way of a CACHE_CREATE message, so what
  * is refused here is refused there, with the same words. The bytes are not
  * estimated: the plan is run over random rows of one KV head, up to a size that
- * the control thread can afford; above it they are left out.
+ * takes a fraction of a second; above it they are left out. All of it runs aside
+ * (control-aside.h) and reads nothing of the daemon that changes.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "daemon/aside.h"
 #include "daemon/cache-params.h"
 #include "daemon/control.h"
 #include "daemon/sample.h"
+#include "daemon/server.h"
 #include "shm/base.h"
 
 #define PLAN_TEXT_BYTES 4096
@@ -163,7 +166,8 @@ static void add_parameters(const struct kv_space *s, json_object *out)
 
 /* Runs it over one KV head; all heads read alike, as far as counts go. */
 static int add_measured(const struct cache_record *record, const struct question *q,
-			const struct kv_plan *plan, json_object *out, char *why)
+			const struct kv_plan *plan, const struct aside *aside, json_object *out,
+			char *why)
 {
 	CLEANUP(sample_deinit) struct sample s = { .n_rows = 0 };
 	json_object *planes;
@@ -171,6 +175,8 @@ static int add_measured(const struct cache_record *record, const struct question
 	uint64_t total = 0;
 	int r = sample_init(&s, record, q->layer, q->rows, q->n_q, SEED, why);
 
+	if (r == 0 && aside_is_cancelled(aside))
+		r = -ECANCELED;
 	if (r == 0)
 		r = sample_run(&s, plan, &m, NULL);
 	if (r < 0)
@@ -187,14 +193,14 @@ static int add_measured(const struct cache_record *record, const struct question
 	return 0;
 }
 
-/* The control thread serves nobody else meanwhile. */
+/* Whoever asks waits for it, and others who ask wait for them. */
 static bool can_measure(const struct kv_space *s, const struct question *q)
 {
 	return q->rows <= SAMPLE_ROWS_MAX && q->n_q <= SAMPLE_Q_MAX &&
 	       (uint64_t)q->rows * q->n_q * s->group * (s->k_dim + s->v_dim) <= SAMPLE_PRODUCTS_MAX;
 }
 
-static int explain(const struct question *q, json_object *out, char *why)
+static int explain(const struct question *q, const struct aside *aside, json_object *out, char *why)
 {
 	_Alignas(8) uint8_t args[KV_POLICY_ARGS_BYTES];
 	char text[PLAN_TEXT_BYTES];
@@ -222,18 +228,19 @@ static int explain(const struct question *q, json_object *out, char *why)
 	add_number(out, "dense_bytes", kv_dense_bytes(space, q->rows));
 	if (!can_measure(space, q))
 		return 0;
-	return add_measured(&record, q, &plan, out, why);
+	return add_measured(&record, q, &plan, aside, out, why);
 }
 
 int control_explain(void *arg, json_object *in, json_object *out, struct varlink_error *e)
 {
+	const struct server *s = arg;
 	char why[KV_ERROR_TEXT] = "";
 	struct question q;
 	int r = read_question(in, &q, e);
 
 	if (r < 0)
 		return r;
-	r = explain(&q, out, why);
+	r = explain(&q, s->aside, out, why);
 	if (r < 0)
 		return varlink_refuse(e, CONTROL_REFUSED, "%s", why[0] ? why : strerror(-r));
 	return 0;

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "daemon/aside.h"
+#include "daemon/control-aside.h"
 #include "daemon/server.h"
 #include "shm/base.h"
 
@@ -20,6 +22,7 @@ struct control {
 	uid_t uid;
 	char *in; /* VARLINK_MAX_BYTES; what came of the next message */
 	size_t n_in;
+	struct control_job *job; /* that answers its last message; NULL: none */
 	char *out; /* NULL: nothing to send */
 	size_t n_out, sent;
 };
@@ -58,10 +61,14 @@ const struct varlink_service control_service = {
 	.method = methods,
 };
 
+static void on_answered(void *arg, int error, char *reply);
+
 static void control_free(struct control *c)
 {
 	struct server *s = c->server;
 
+	if (c->job)
+		control_cancel(s, c->job);
 	loop_remove(s->loop, &c->source);
 	close_fd(&c->fd);
 	if (c->next)
@@ -92,10 +99,17 @@ static int flush(struct control *c)
 	return 0;
 }
 
-/* Answers the first whole message: 1 answered, 0 there is none, -errno. */
+static void take_reply(struct control *c, char *reply)
+{
+	c->out = reply;
+	c->sent = 0;
+	c->n_out = reply ? strlen(reply) + 1 : 0;
+}
+
+/* Answers the first whole message: 1 answered, or begun to; 0 there is none, -errno. */
 static int answer_next(struct control *c)
 {
-	char *end = memchr(c->in, '\0', c->n_in);
+	char *end = memchr(c->in, '\0', c->n_in), *reply = NULL;
 	size_t n;
 	int r;
 
@@ -103,13 +117,15 @@ static int answer_next(struct control *c)
 		return c->n_in == VARLINK_MAX_BYTES ? -EMSGSIZE : 0;
 	n = (size_t)(end - c->in);
 	c->server->asking_uid = c->uid;
-	r = varlink_answer(&control_service, c->server, c->in, n, &c->out);
+	if (control_is_long(c->in, n))
+		r = control_begin(c->server, c->in, n, on_answered, c, &c->job, &reply);
+	else
+		r = varlink_answer(&control_service, c->server, c->in, n, &reply);
 	if (r < 0)
 		return r;
 	c->n_in -= n + 1;
 	memmove(c->in, end + 1, c->n_in);
-	c->sent = 0;
-	c->n_out = c->out ? strlen(c->out) + 1 : 0;
+	take_reply(c, reply);
 	return 1;
 }
 
@@ -131,9 +147,22 @@ static int answer_one(struct control *c)
 	}
 	if (r < 0)
 		return r;
-	/* A message that is here already makes nothing readable. */
+	/* While it is answered aside, nothing but the client's end is of interest. A message that
+	 * is here already makes nothing readable. */
 	return loop_change(c->server->loop, &c->source,
-			   c->out || has_message(c) ? POLLOUT : POLLIN);
+			   c->job                     ? 0
+			   : c->out || has_message(c) ? POLLOUT
+						      : POLLIN);
+}
+
+static void on_answered(void *arg, int error, char *reply)
+{
+	struct control *c = arg;
+
+	c->job = NULL;
+	take_reply(c, reply);
+	if (error < 0 || answer_one(c) < 0)
+		control_free(c);
 }
 
 static int read_more(struct control *c)
@@ -151,8 +180,10 @@ static void on_control(void *arg, uint32_t events)
 	struct control *c = arg;
 	int r = 0;
 
-	if (c->out && events & (POLLERR | POLLHUP))
+	if ((c->out || c->job) && events & (POLLERR | POLLHUP))
 		r = -ECONNRESET;
+	else if (c->job)
+		return;
 	else if (!c->out && !has_message(c))
 		r = read_more(c);
 	if (r == 0)
@@ -194,4 +225,5 @@ void control_close_all(struct server *s)
 {
 	while (s->controls)
 		control_free(s->controls);
+	s->aside = aside_free(s->aside);
 }

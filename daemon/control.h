@@ -5,7 +5,7 @@
  * there is to ask, by daemon/io.sparqd.Control.varlink.
  *
  * A connection holds at most one message in and one reply out; while a reply
- * waits for room nothing is read.
+ * waits for room, or is computed aside (control-aside.h), nothing is read.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * Random rows of one KV head of a cache, laid out as a sequence lays them out
  * (sinks, sealed tiles, tail), on the heap: what Explain measures bytes on and
- * SelfTest compares with float64. No sequence, no pool, no quota: the control
- * thread's own memory, given back at once.
+ * SelfTest compares with float64. No sequence, no pool, no quota: memory of
+ * its own, given back at once.
  */
 #pragma once
 

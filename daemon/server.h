@@ -86,6 +86,7 @@ struct server {
 	struct rate rate;
 	struct log_limit violations, audit_lines;
 	struct control *controls;
+	struct aside *aside; /* answers its long calls; NULL: there was none */
 	uint32_t n_controls;
 	uid_t asking_uid; /* whose message of the control socket is being answered */
 

@@ -97,17 +97,6 @@ static int get_description(const struct varlink_service *s, json_object *in, jso
 
 /* ---- finding the method --------------------------------------------------- */
 
-static int call_own(const struct varlink_service *s, void *arg, const char *method, json_object *in,
-		    json_object *out, struct varlink_error *e)
-{
-	const char *dot = strrchr(method, '.');
-
-	for (const struct varlink_method *m = s->method; m->name; m++)
-		if (strcmp(dot + 1, m->name) == 0)
-			return m->call(arg, in, out, e);
-	return fail(e, SERVICE ".MethodNotFound", "method", method);
-}
-
 static bool belongs_to(const char *method, const char *interface)
 {
 	size_t n = strlen(interface);
@@ -116,19 +105,34 @@ static bool belongs_to(const char *method, const char *interface)
 	       !strchr(method + n + 1, '.');
 }
 
+/* NULL: it has none of that name. */
+static const struct varlink_method *find_own(const struct varlink_service *s, const char *method)
+{
+	const char *dot = strrchr(method, '.');
+
+	if (!belongs_to(method, s->interface))
+		return NULL;
+	for (const struct varlink_method *m = s->method; m->name; m++)
+		if (strcmp(dot + 1, m->name) == 0)
+			return m;
+	return NULL;
+}
+
 static int call(const struct varlink_service *s, void *arg, const char *method, json_object *in,
 		json_object *out, struct varlink_error *e)
 {
+	const struct varlink_method *own = find_own(s, method);
 	const char *dot = strrchr(method, '.');
 	char interface[128];
+
+	if (own)
+		return own->call(arg, in, out, e);
 
 	if (strcmp(method, SERVICE ".GetInfo") == 0)
 		return get_info(s, out);
 	if (strcmp(method, SERVICE ".GetInterfaceDescription") == 0)
 		return get_description(s, in, out, e);
-	if (belongs_to(method, s->interface))
-		return call_own(s, arg, method, in, out, e);
-	if (!dot || belongs_to(method, SERVICE))
+	if (!dot || belongs_to(method, SERVICE) || belongs_to(method, s->interface))
 		return fail(e, SERVICE ".MethodNotFound", "method", method);
 	snprintf(interface, sizeof(interface), "%.*s", (int)MIN(dot - method, 127), method);
 	return fail(e, SERVICE ".InterfaceNotFound", "interface", interface);
@@ -179,6 +183,18 @@ static int answer(const struct varlink_service *s, void *arg, json_object *messa
 	if (flag(message, "upgrade"))
 		return varlink_invalid(e, "upgrade");
 	return call(s, arg, json_object_get_string(method), in, out, e);
+}
+
+bool varlink_asks(const struct varlink_service *s, const char *text, size_t n)
+{
+	CLEANUP(put_json) json_object *message = parse(text, n);
+	json_object *method;
+
+	if (!json_object_is_type(message, json_type_object))
+		return false;
+	method = json_object_object_get(message, "method");
+	return json_object_is_type(method, json_type_string) &&
+	       find_own(s, json_object_get_string(method));
 }
 
 int varlink_answer(const struct varlink_service *s, void *arg, const char *text, size_t n,

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <json-c/json.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define VARLINK_MAX_BYTES 65536 /* of one message */
@@ -35,6 +36,9 @@ struct varlink_service {
  * wanted none. -ENOMEM. */
 int varlink_answer(const struct varlink_service *s, void *arg, const char *text, size_t n,
 		   char **ret);
+
+/* Does the message call one of the service's own methods? Then varlink_answer calls it. */
+bool varlink_asks(const struct varlink_service *s, const char *text, size_t n);
 
 /* For methods: -EINVAL, with the error that names a parameter, or one of the interface's own errors
  * (`name` in full) with a reason. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket: messages in any cut, errors by name, bounds, damage. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,8 +11,10 @@
 
 #include <cmocka.h>
 
+#include "daemon/aside.h"
 #include "daemon/control.h"
 #include "daemon/server.h"
+#include "shm/atomic.h"
 #include "shm/base.h"
 
 #define GET_INFO "{\"method\":\"org.varlink.service.GetInfo\"}"
@@ -306,6 +309,142 @@ static void test_count(void **state)
 	assert_int_equal(b->server.n_controls, 1);
 }
 
+/* ---- what takes long ---------------------------------------------------------- */
+
+#define SELF_TEST "{\"method\":\"io.sparqd.Control.SelfTest\"}"
+
+/* Stands in front of all other jobs until it is let go. */
+struct gate {
+	struct aside_job job;
+	uint32_t open, began; /* atomic */
+	unsigned ended;
+};
+
+static void hold_gate(struct aside_job *j)
+{
+	struct gate *g = container_of(j, struct gate, job);
+
+	store_release(&g->began, 1);
+	while (!load_acquire(&g->open))
+		sched_yield();
+}
+
+static void end_gate(struct aside_job *j)
+{
+	container_of(j, struct gate, job)->ended++;
+}
+
+static void shut_gate(struct bench *b, struct gate *g)
+{
+	*g = (struct gate){ .job = { .run = hold_gate, .done = end_gate, .drop = end_gate } };
+	assert_int_equal(aside_new(b->server.loop, &b->server.aside), 0);
+	assert_int_equal(aside_put(b->server.aside, &g->job), 0);
+	while (!load_acquire(&g->began))
+		sched_yield();
+}
+
+static int connect_more(struct bench *b)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+			 0);
+	control_accept(&b->server, pair[1]);
+	return pair[0];
+}
+
+/* The next reply there, or "" while there is none. */
+static const char *reply_of(struct bench *b, int fd)
+{
+	static char text[8192];
+	size_t n = 0;
+
+	turn(b);
+	while (n < sizeof(text) - 1 && recv(fd, text + n, 1, 0) == 1 && text[n])
+		n++;
+	text[n] = '\0';
+	return text;
+}
+
+static const char *await_reply(struct bench *b, int fd)
+{
+	const char *text = "";
+
+	for (unsigned i = 0; !*text && i < 20000; i++)
+		text = reply_of(b, fd);
+	return text;
+}
+
+/* A self-test is a fifth of a second: whoever asks for a status meanwhile, and clients of the
+ * session socket, must not wait for it. Its own connection waits, and keeps its order. */
+static void test_long_calls(void **state)
+{
+	static const char two[] = SELF_TEST "\0" GET_INFO;
+	struct bench *b = *state;
+	int other = connect_more(b);
+	struct gate g;
+
+	shut_gate(b, &g);
+	put(b, two, sizeof(two));
+	assert_int_equal(send(other, GET_INFO, sizeof(GET_INFO), MSG_NOSIGNAL), sizeof(GET_INFO));
+	assert_non_null(strstr(await_reply(b, other), "\"vendor\""));
+	assert_string_equal(reply_of(b, b->client), "");
+	store_release(&g.open, 1);
+	assert_non_null(strstr(await_reply(b, b->client), "\"passed\":true}}"));
+	assert_non_null(strstr(await_reply(b, b->client), "\"vendor\""));
+	assert_int_equal(g.ended, 1);
+	close(other);
+	turn(b);
+}
+
+/* What is wrong is said, as by any other call. */
+static void test_long_call_refused(void **state)
+{
+	static const char odd[] = "{\"method\":\"io.sparqd.Control.Explain\",\"parameters\":"
+				  "{\"rows\":-1}}";
+	static const char oneway[] =
+		"{\"method\":\"io.sparqd.Control.Explain\",\"oneway\":true}\0" GET_INFO;
+	struct bench *b = *state;
+
+	put(b, odd, sizeof(odd));
+	assert_string_equal(await_reply(b, b->client), INVALID("rows"));
+	put(b, oneway, sizeof(oneway));
+	assert_non_null(strstr(await_reply(b, b->client), "\"vendor\""));
+}
+
+/* Nobody can have more of them computed than there is room for; the next one is told at once. */
+static void test_long_calls_are_bounded(void **state)
+{
+	struct bench *b = *state;
+	int fd[ASIDE_QUEUED];
+	struct gate g;
+
+	shut_gate(b, &g);
+	for (unsigned i = 0; i < ASIDE_QUEUED; i++) {
+		fd[i] = connect_more(b);
+		send(fd[i], SELF_TEST, sizeof(SELF_TEST), MSG_NOSIGNAL);
+		assert_string_equal(reply_of(b, fd[i]), "");
+	}
+	put(b, SELF_TEST, sizeof(SELF_TEST));
+	assert_non_null(strstr(await_reply(b, b->client), "8 such calls wait already"));
+	/* Who has gone makes room, and is not computed for. */
+	close(fd[0]);
+	turn(b);
+	assert_int_equal(b->server.n_controls, ASIDE_QUEUED);
+	put(b, SELF_TEST, sizeof(SELF_TEST));
+	assert_string_equal(reply_of(b, b->client), "");
+	/* They are ended without an answer: that the gate's job is, too, lets this test end soon.
+	 */
+	for (unsigned i = 1; i < ASIDE_QUEUED; i++)
+		close(fd[i]);
+	turn(b);
+	turn(b);
+	turn(b);
+	assert_int_equal(b->server.n_controls, 1);
+	store_release(&g.open, 1);
+	assert_non_null(strstr(await_reply(b, b->client), "\"passed\":true}}"));
+}
+
 /* What the description promises and what the table has are the same methods. */
 static void test_description(void **state)
 {
@@ -334,6 +473,9 @@ int main(void)
 		ON_SOCKET(test_count),
 		ON_SOCKET(test_one_at_a_time),
 		ON_SOCKET(test_all_before_the_end),
+		ON_SOCKET(test_long_calls),
+		ON_SOCKET(test_long_call_refused),
+		ON_SOCKET(test_long_calls_are_bounded),
 	};
 
 	log_open(LOG_ERR);
