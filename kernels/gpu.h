@@ -40,7 +40,7 @@ struct kv_gpu_info {
 	char name[64], bus_id[32]; /* "0000:65:00.0" names its NUMA node in sysfs */
 	char driver[32];           /* version of the driver, as it says it */
 	uint32_t major, minor;     /* compute capability */
-	uint64_t memory_bytes;
+	uint64_t memory_bytes, l2_bytes;
 	uint64_t free_bytes; /* now; UINT64_MAX: it does not say */
 };
 
@@ -104,6 +104,9 @@ struct kv_gpu_backend {
 	/* Part of the time in which the device's memory was busy, 0..1, since the call before;
 	 * -EOPNOTSUPP with `why`. */
 	int (*dram_busy)(struct kv_gpu *g, float *ret, char *why);
+	/* How many bytes a second a copy of so many moves within its memory, read and written ones
+	 * added up: the median of some. For benchmarks; it waits. -ENOMEM, -EIO. */
+	int (*copy_bandwidth)(struct kv_gpu *g, size_t bytes, double *ret_bytes_s);
 };
 
 /* What the module exports under this name. */

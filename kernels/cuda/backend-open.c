@@ -63,7 +63,7 @@ const char *cuda_lost(const struct kv_gpu *g)
 
 /* ---- what it is ------------------------------------------------------------------ */
 
-static CUresult read_capability(struct kv_gpu *g, int *ret_virtual_memory)
+static CUresult read_capability(struct kv_gpu *g, int *ret_virtual_memory, int *ret_l2)
 {
 	const struct {
 		CUdevice_attribute what;
@@ -72,6 +72,7 @@ static CUresult read_capability(struct kv_gpu *g, int *ret_virtual_memory)
 		{ CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, (int *)&g->info.major },
 		{ CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, (int *)&g->info.minor },
 		{ CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, ret_virtual_memory },
+		{ CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, ret_l2 },
 	};
 	CUresult r = CUDA_SUCCESS;
 
@@ -83,7 +84,7 @@ static CUresult read_capability(struct kv_gpu *g, int *ret_virtual_memory)
 static int find_device(struct kv_gpu *g, uint32_t index, char *why)
 {
 	struct kv_gpu_info *info = &g->info;
-	int n = 0, virtual_memory = 0;
+	int n = 0, virtual_memory = 0, l2 = 0;
 	CUresult r;
 
 	r = g->driver.device_count(&n);
@@ -97,10 +98,11 @@ static int find_device(struct kv_gpu *g, uint32_t index, char *why)
 	if (r == CUDA_SUCCESS)
 		r = g->driver.device_bus_id(info->bus_id, sizeof(info->bus_id), g->device);
 	if (r == CUDA_SUCCESS)
-		r = read_capability(g, &virtual_memory);
+		r = read_capability(g, &virtual_memory, &l2);
 	if (r != CUDA_SUCCESS)
 		return cuda_fail(why, ENODEV, "cuda:%u: %s", index,
 				 cuda_driver_error(&g->driver, r));
+	info->l2_bytes = (uint64_t)MAX(l2, 0);
 	/* As sysfs has it. */
 	for (char *c = info->bus_id; *c; c++)
 		if (*c >= 'A' && *c <= 'F')

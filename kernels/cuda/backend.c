@@ -35,4 +35,5 @@ __attribute__((visibility("default"))) const struct kv_gpu_backend kv_gpu_backen
 	.poll = cuda_poll,
 	.milliseconds = cuda_milliseconds,
 	.dram_busy = dram_busy,
+	.copy_bandwidth = cuda_copy_bandwidth,
 };

@@ -89,6 +89,9 @@ void cuda_unpin(struct kv_gpu *g, void *host);
 /* Where the copy of a byte of a mirrored arena is; 0: it is in none. */
 CUdeviceptr cuda_address(const struct kv_gpu *g, const void *host);
 
+/* ---- backend-copy.c ---- */
+int cuda_copy_bandwidth(struct kv_gpu *g, size_t bytes, double *ret_bytes_s);
+
 /* ---- backend-lane.c ---- */
 int cuda_serves(const struct kv_gpu *g, const struct kv_space *s, char *why);
 bool cuda_runs(const struct kv_gpu_item *item);

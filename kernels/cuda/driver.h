@@ -48,6 +48,7 @@
 	X(fill, cuMemsetD8Async)                                                                   \
 	X(copy_in, cuMemcpyHtoDAsync)                                                              \
 	X(copy_out, cuMemcpyDtoHAsync)                                                             \
+	X(copy_within, cuMemcpyDtoDAsync)                                                          \
 	X(stream_create, cuStreamCreate)                                                           \
 	X(stream_destroy, cuStreamDestroy)                                                         \
 	X(stream_wait, cuStreamSynchronize)                                                        \

@@ -5,6 +5,7 @@
 /* A command: 0, 1 failed, 2 wrong usage; one file each, listed in main.c. */
 int bench_append(int argc, char **argv);
 int bench_attend(int argc, char **argv);
+int bench_device(int argc, char **argv);
 int bench_fork(int argc, char **argv);
 int bench_overwrite(int argc, char **argv);
 int bench_ring(int argc, char **argv);

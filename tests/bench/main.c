@@ -19,6 +19,7 @@ static const struct command {
 	{ "append", bench_append, "a row appended to a growing sequence, its flush included" },
 	{ "attend", bench_attend,
 	  "attention of one decoding step, cold, against memory bandwidth" },
+	{ "device", bench_device, "attention on a GPU, against a copy within its memory" },
 	{ "fork", bench_fork, "a sequence that begins with the rows of a long one" },
 	{ "overwrite", bench_overwrite, "rows changed in place, against a cut and all rows again" },
 	{ "ring", bench_ring, "a NOP through a daemon, against a cache line between two threads" },
@@ -74,7 +75,8 @@ static void usage(FILE *to)
 	fputs("usage: sparq-bench COMMAND [OPTION]...\n", to);
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
-	fputs("COMMAND --help lists its options.\n", to);
+	fputs("COMMAND --help lists its options; --device cuda:N alone is \"device\" with it.\n",
+	      to);
 }
 
 int main(int argc, char **argv)
@@ -82,6 +84,13 @@ int main(int argc, char **argv)
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		usage(argc < 2 ? stderr : stdout);
 		return argc < 2 ? 2 : 0;
+	}
+	/* "sparq-bench --device cuda:0" is all that there is of that device. */
+	if (!strncmp(argv[1], "--device", 8)) {
+		static char name[] = "device";
+
+		argv[0] = name;
+		return bench_device(argc, argv);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(argv[1], commands[i].name))

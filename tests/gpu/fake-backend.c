@@ -47,6 +47,7 @@ struct kv_gpu_mirror {
 	const char *host;
 	char *copy;
 	size_t bytes;
+	uint64_t mapped; /* granules */
 };
 
 struct run {
@@ -134,7 +135,7 @@ static struct kv_gpu *fake_close(struct kv_gpu *g)
 
 static void fake_info(const struct kv_gpu *g, struct kv_gpu_info *ret)
 {
-	*ret = (struct kv_gpu_info){ .major = 9, .memory_bytes = 8 * GIB };
+	*ret = (struct kv_gpu_info){ .major = 9, .memory_bytes = 8 * GIB, .l2_bytes = MIB };
 	ret->free_bytes = ret->memory_bytes - g->mapped * GRANULE;
 	snprintf(ret->name, sizeof(ret->name), "Fake");
 	snprintf(ret->bus_id, sizeof(ret->bus_id), "0000:a0:00.0");
@@ -181,8 +182,18 @@ static int fake_mirror(struct kv_gpu *g, const void *host, size_t bytes, struct 
 
 static struct kv_gpu_mirror *fake_unmirror(struct kv_gpu_mirror *m)
 {
-	if (m)
-		munmap(m->copy, m->bytes);
+	struct kv_gpu *g;
+	unsigned at = 0;
+
+	if (!m)
+		return NULL;
+	g = m->gpu;
+	while (g->mirror[at] != m)
+		at++;
+	g->n_mirrors--;
+	memmove(&g->mirror[at], &g->mirror[at + 1], (g->n_mirrors - at) * sizeof(m));
+	g->mapped -= m->mapped;
+	munmap(m->copy, m->bytes);
 	free(m);
 	return NULL;
 }
@@ -201,12 +212,14 @@ static int fake_map(struct kv_gpu_mirror *m, size_t at, size_t bytes)
 	if (full >= 0 && m->gpu->mapped + bytes / GRANULE > (uint64_t)full)
 		return -ENOMEM;
 	m->gpu->mapped += bytes / GRANULE;
+	m->mapped += bytes / GRANULE;
 	return mprotect(m->copy + at, bytes, PROT_READ | PROT_WRITE) < 0 ? -ENOMEM : 0;
 }
 
 static void fake_unmap(struct kv_gpu_mirror *m, size_t at, size_t bytes)
 {
 	m->gpu->mapped -= bytes / GRANULE;
+	m->mapped -= bytes / GRANULE;
 	madvise(m->copy + at, bytes, MADV_DONTNEED);
 	mprotect(m->copy + at, bytes, PROT_NONE);
 }
@@ -392,6 +405,12 @@ static float fake_milliseconds(const struct kv_gpu_lane *l)
 	return 1;
 }
 
+static int fake_copy_bandwidth(struct kv_gpu *g, size_t bytes, double *ret_bytes_s)
+{
+	*ret_bytes_s = 1e9;
+	return look(g);
+}
+
 static int fake_dram_busy(struct kv_gpu *g, float *ret, char *why)
 {
 	long busy = knob("busy");
@@ -428,4 +447,5 @@ __attribute__((visibility("default"))) const struct kv_gpu_backend kv_gpu_backen
 	.poll = fake_poll,
 	.milliseconds = fake_milliseconds,
 	.dram_busy = fake_dram_busy,
+	.copy_bandwidth = fake_copy_bandwidth,
 };

@@ -231,6 +231,9 @@ CUresult cuDeviceGetAttribute(int *ret, CUdevice_attribute what, CUdevice d)
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
 		*ret = 4;
 		break;
+	case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
+		*ret = 1 << 20;
+		break;
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
 		*ret = 232448;
 		break;
@@ -509,6 +512,11 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, CUstream 
 CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t n, CUstream s)
 {
 	return copy(to, (const void *)(uintptr_t)from, n, s);
+}
+
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream s)
+{
+	return copy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, n, s);
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t n, CUstream s)
