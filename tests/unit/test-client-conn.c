@@ -414,15 +414,20 @@ static void test_buffers(void **state)
 
 static void test_dead_daemon(void **state)
 {
+	struct sparq_open_params brief = { .size = sizeof(brief), .reconnect_ms = 300 };
 	struct sparq_cache_params p = { .size = sizeof(p), .layers = 1 };
 	struct fake f = {};
 	sparq_cache *k = NULL;
 	sparq *c = NULL;
+	int64_t begin;
 
 	fake_start(&f);
-	assert_int_equal(sparq_open(f.path, NULL, &c), 0);
+	assert_int_equal(sparq_open(f.path, &brief, &c), 0);
 	fake_die(&f);
+	begin = clock_now_ns();
 	assert_int_equal(sparq_cache_create(c, &p, &k), -ENOTCONN);
+	/* It was waited for as long as was asked for. */
+	assert_true(clock_now_ns() - begin >= 300 * NS_PER_MS);
 	assert_non_null(strstr(sparq_error(c), "CACHE_CREATE"));
 	assert_int_equal(sparq_cache_create(c, &p, &k), -ENOTCONN);
 	assert_null(k);
