@@ -3,8 +3,9 @@
  * The daemon dies at every point that it has (daemon/point.h), at the first, second and third
  * arrival, and the next one must have all that was acknowledged.
  *
- *   points --daemon PATH-OF-SPARQD-POINTS [--times N] [NAME...]
+ *   points --daemon PATH-OF-SPARQD-POINTS [--times N] [--share I/N] [NAME...]
  *
+ * --share takes the I-th of N parts of the points, so that N of these side by side take them all.
  * The points are those that the daemon names, so a new one is in the test by being there;
  * one that the load does not reach fails it. A client (client.h) loads the daemon, and kills it
  * now and then by itself: so the points of recovery come about. Last line: "points P deaths
@@ -62,6 +63,7 @@ struct points {
 	const char *path;
 	char *name[NAMES_MOST];
 	unsigned n, times;
+	unsigned share, shares; /* those whose number leaves this when divided */
 	const char *current;
 	uint64_t deaths;
 	struct shared *shared;
@@ -219,6 +221,7 @@ static int open_file(struct points *p)
 static int read_names(struct points *p)
 {
 	char command[512], line[128];
+	unsigned number = 0;
 	FILE *list;
 
 	snprintf(command, sizeof(command), "SPARQD_POINT=list '%s'", p->path);
@@ -227,7 +230,7 @@ static int read_names(struct points *p)
 		line[strcspn(line, "\n")] = 0;
 		if (begins(line, beyond, ARRAY_SIZE(beyond)))
 			printf("%s: not reached by this load\n", line);
-		else
+		else if (number++ % p->shares == p->share)
 			p->name[p->n++] = strdup(line);
 	}
 	return list && pclose(list) == 0 && p->n > 0 ? 0 : -EIO;
@@ -264,26 +267,48 @@ static int run(struct points *p)
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-int main(int argc, char **argv)
+static bool parse_share(struct points *p, const char *text)
+{
+	unsigned i, n;
+	char rest;
+
+	if (sscanf(text, "%u/%u%c", &i, &n, &rest) != 2 || i == 0 || i > n)
+		return false;
+	p->share = i - 1;
+	p->shares = n;
+	return true;
+}
+
+static bool parse(struct points *p, int argc, char **argv)
 {
 	static const struct option long_options[] = {
 		{ "daemon", required_argument, NULL, 'd' },
 		{ "times", required_argument, NULL, 't' },
+		{ "share", required_argument, NULL, 's' },
 		{ 0 },
 	};
-	struct points p = { .path = "sparqd-points", .times = TIMES };
-	int c, status;
+	int c;
 
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		if (c == 'd')
-			p.path = optarg;
+			p->path = optarg;
 		else if (c == 't')
-			p.times = (unsigned)strtoul(optarg, NULL, 0);
-		else
-			return 64;
+			p->times = (unsigned)strtoul(optarg, NULL, 0);
+		else if (c != 's' || !parse_share(p, optarg))
+			return false;
 	}
-	while (optind < argc && p.n < NAMES_MOST)
-		p.name[p.n++] = strdup(argv[optind++]);
+	while (optind < argc && p->n < NAMES_MOST)
+		p->name[p->n++] = strdup(argv[optind++]);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct points p = { .path = "sparqd-points", .times = TIMES, .shares = 1 };
+	int status;
+
+	if (!parse(&p, argc, argv))
+		return 64;
 	p.shared = mmap(NULL, sizeof(*p.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 			-1, 0);
 	if (p.shared == MAP_FAILED || open_file(&p) < 0 || (p.n == 0 && read_names(&p) < 0)) {
