@@ -23,7 +23,7 @@ refused() {
 }
 
 for command in append attend fork overwrite ring spill; do
-	"$bench" --help | grep -q "^  $command " || fail "no command $command"
+	"$bench" --help | grep "^  $command " >/dev/null || fail "no command $command"
 	"$bench" "$command" --help >/dev/null || fail "$command --help"
 	! "$bench" "$command" --help | grep -E '.{81}' || fail "$command --help is too wide"
 done

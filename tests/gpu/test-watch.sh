@@ -16,7 +16,7 @@ ctl() { timeout 60 "$build/client/sparqctl" "$@"; }
 # device FILTER: of the first one, as Status tells it.
 device() { ctl status --json | jq -r ".devices[0]$1"; }
 shown() { ctl metrics | grep -- "$1" || true; }
-has() { shown "$1" | grep -q . || fail "no $1 in: $(shown '^sparq_device')"; }
+has() { shown "$1" | grep . >/dev/null || fail "no $1 in: $(shown '^sparq_device')"; }
 value() { shown "$1" | awk '{ print $NF }'; }
 settle() { sleep 0.15; } # the page is brought up to date ten times a second at most
 
@@ -40,7 +40,7 @@ settle
 	fail "failed: $(device '')"
 [ "$(device .steps)" = null ] || fail "figures of nothing: $(device '')"
 has '^sparq_device_info{device="cuda:0",.*state="failed",reason="cuda:0: the test has taken it away"} 1'
-! shown '^sparq_device_[a-z_]*{device="cuda:0"' | grep -qv _info || fail "$(shown '^sparq_device')"
+! shown '^sparq_device_[a-z_]*{device="cuda:0"' | grep -v _info >/dev/null || fail "$(shown '^sparq_device')"
 [ "$(check device verdict) $(check device text)" = \
 	'warning cuda:0 cannot be used: cuda:0: the test has taken it away' ] || fail "$(ctl doctor)"
 # A driver that is missing or too old is a warning from then on, with what mends it.
@@ -53,9 +53,9 @@ for word in old none; do
 	[ ! -e /etc/debian_version ] || [[ $(check cuda remedy) == *apt-get*libcuda1* ]] || fail "$(ctl doctor)"
 done
 echo absent >"$knobs"
-ctl status | grep -q '^cuda:0 failed: cuda:0: the test has taken it away$' || fail "$(ctl status)"
-ctl status | grep -q '; cuda:0 cannot be used' || fail "the sentence: $(ctl status)"
-ctl top --once --interval 0.1 | grep -q '^cuda:0  failed: cuda:0: the test' || fail "top: $(ctl top --once)"
+ctl status | grep '^cuda:0 failed: cuda:0: the test has taken it away$' >/dev/null || fail "$(ctl status)"
+ctl status | grep '; cuda:0 cannot be used' >/dev/null || fail "the sentence: $(ctl status)"
+ctl top --once --interval 0.1 | grep '^cuda:0  failed: cuda:0: the test' >/dev/null || fail "top: $(ctl top --once)"
 : >"$knobs"
 
 # An open one: what it counted is the same everywhere, and what others have counted is told apart.
@@ -96,7 +96,7 @@ echo busy=63 >"$knobs"
 is_busy() { [ "$(value '^sparq_device_dram_active_ratio{device="cuda:0",source="nvml"}')" = 0.63 ] ||
 	[[ $(value '^sparq_device_dram_active_ratio{device="cuda:0"') == 0.6[23]* ]]; }
 eventually is_busy || fail "$(shown '^sparq_device_dram')"
-ctl status | grep -q ' of 6.0 GiB in copies, .* free, memory busy 63 %, [0-9]* steps$' || fail "$(ctl status)"
+ctl status | grep ' of 6.0 GiB in copies, .* free, memory busy 63 %, [0-9]* steps$' >/dev/null || fail "$(ctl status)"
 copies=$(device .copies_bytes)
 [ "$(device .free_bytes)" = $((8589934592 - copies)) ] || fail "free: $(device '')"
 [ "$(value '^sparq_device_memory_bytes{device="cuda:0",state="other"}')" = 0 ] ||
@@ -109,7 +109,7 @@ ctl top --once --json --interval 1 | jq '.devices[0]' >"$scratch/top"
 jq -e '.device == "cuda:0" and .steps_per_s > 0 and .read_bytes_per_s > 0 and .busy > 0
 	and .memory_busy > 0.62 and .memory_busy < 0.64' "$scratch/top" >/dev/null ||
 	fail "top: $(cat "$scratch/top")"
-ctl top --once --interval 0.2 | grep -qE '^cuda:0 .*\[.*\] +[0-9]+ % busy, memory 63 %  [0-9.]+ MiB of 6.0 GiB' ||
+ctl top --once --interval 0.2 | grep -E '^cuda:0 .*\[.*\] +[0-9]+ % busy, memory 63 %  [0-9.]+ MiB of 6.0 GiB' >/dev/null ||
 	fail "top: $(ctl top --once)"
 kill "$working" 2>/dev/null || true
 wait "$working" 2>/dev/null || true
@@ -125,7 +125,7 @@ settle
 [ -z "$(shown '^sparq_device_memory_bytes{')$(shown '^sparq_device_dram_active_ratio{')" ] ||
 	fail "what is not known: $(shown '^sparq_device')"
 has '^sparq_device_dram_source_info.*state="absent",reason="the device is not open"} 1'
-ctl status | grep -q '; cuda:0 is lost' || fail "the sentence: $(ctl status)"
+ctl status | grep '; cuda:0 is lost' >/dev/null || fail "the sentence: $(ctl status)"
 [ "$(check device verdict)" = wrong ] || fail "$(ctl doctor)"
 ! ctl doctor >/dev/null || fail "doctor finds nothing wrong with a lost device"
 stop_daemon

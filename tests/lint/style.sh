@@ -48,6 +48,7 @@ too_long() {
 }
 
 mapfile -t code < <(files '\.(c|h|cu|sh)')
+mapfile -t scripts < <(files '\.sh|tests/[a-z]+/[a-z]+|tests/[a-z]+|\.ci/run' | grep -v '^tests/lint/style')
 mapfile -t c < <(files '\.(c|h|cu)') # a line of shell may be one long pattern
 meson='(^|/)meson\.build'
 other='bt|catalog|def|in|pml|py|service|socket|sysusers|tmpfiles|[1-9]'
@@ -60,6 +61,9 @@ refuse "space at the end of a line" grep -nE '[[:space:]]+$' /dev/null "${text[@
 refuse "no licence line" grep -LE 'SPDX-License-Identifier: Apache-2\.0' "${signed[@]}"
 refuse "longer than 100 columns" too_wide "${c[@]}"
 refuse "longer than 800 lines" too_long "${code[@]}"
+# grep -q ends at the first line that it looks for, and with pipefail the writer's SIGPIPE is a failure.
+refuse "a pipe into grep -q: write \"grep ... >/dev/null\"" \
+	grep -nE '(^|[^|])\| *grep -[A-Za-z]*q' /dev/null "${scripts[@]}"
 refuse "path of one machine" \
 	grep -nE '(^|[^A-Za-z0-9_.$}-])/(work|root|Users|home/[a-z]+)/' /dev/null "${text[@]}"
 [ "$failed" = 0 ] && echo "${#text[@]} files: nothing to say"

@@ -25,7 +25,7 @@ awk '/^\.Sh/ { on = $2 == "EXAMPLES" } on && /^\.Ed/ { block = 0 } block; on && 
 	sed "s/^\\$ //; s/\\\\e/\\\\/g; s/alice/$(id -un)/g" >lines
 [ "$(wc -l <lines)" -ge 8 ] || fail "the page has examples no more: $(cat lines)"
 while read -r line <&8; do
-	sparqctl sequences --cache chat --names | grep -qx turn-17 ||
+	sparqctl sequences --cache chat --names | grep -x turn-17 >/dev/null ||
 		sparqctl load --cache chat --name turn-17 first.seq >/dev/null
 	bash -c "set -o pipefail; $line" >out 2>&1 </dev/null || {
 		# What doctor finds amiss here is no fault of the line.

@@ -9,7 +9,7 @@ requires pgrep
 dir=$scratch/spill
 status() { "$build/client/sparqctl" status --json --control "$scratch/control.sock"; }
 # spill_is KEY PATTERN: of the object "spill" of the status.
-spill_is() { status | tr -d ' \n' | sed 's/.*"spill":{//; s/}.*//' | grep -qE "\"$1\":$2(,|\$)"; }
+spill_is() { status | tr -d ' \n' | sed 's/.*"spill":{//; s/}.*//' | grep -E "\"$1\":$2(,|\$)" >/dev/null; }
 # begin NAME ARGUMENT...: the first part of a run, by a client that dies with it.
 begin() {
 	local got=0 name=$1
@@ -51,7 +51,7 @@ sum=$(sum_of --tokens 400 --from 320)
 begin damaged
 begin sound
 eventually spill_is sequences 6 || fail "not spilled: $(status)"
-status | grep -qE 'sentence.*sequences \([0-9.]+ GiB\) spilled' || fail "no word of it in the sentence"
+status | grep -E 'sentence.*sequences \([0-9.]+ GiB\) spilled' >/dev/null || fail "no word of it in the sentence"
 for file in "$dir"/*.seq; do
 	cp "$file" "$scratch/${file##*/}.kept"
 	printf '\377' | dd of="$file" bs=1 seek=70000 conv=notrunc status=none

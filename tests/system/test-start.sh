@@ -68,7 +68,7 @@ reload() {
 # sessions N: so many, before long. A session ends a little after its client.
 has_sessions() {
 	"$build/client/sparqctl" status --control "$scratch/control.sock" --json |
-		grep -q "\"sessions\": *$1,"
+		grep "\"sessions\": *$1," >/dev/null
 }
 sessions() { eventually has_sessions "$1" || fail "there are not $1 sessions"; }
 
@@ -100,7 +100,7 @@ status=0
 wait $last || status=$?
 [ "$status" = 3 ] || fail "the client ended with $status when the daemon stopped: $(tail -n 3 "$scratch/last")"
 if [ -e "$socket" ] || [ -e "$scratch/control.sock" ]; then fail "the sockets are left behind"; fi
-tail -n 1 "$daemon_log" | grep -q stopped || fail "it does not say that it stopped"
+tail -n 1 "$daemon_log" | grep stopped >/dev/null || fail "it does not say that it stopped"
 
 # ---- other ways to start --------------------------------------------------------------
 
@@ -114,7 +114,7 @@ if strace -f -qq -o /dev/null -e inject=io_uring_setup:error=EPERM true 2>/dev/n
 		fail "it does not start without io_uring"
 	[ "$(grep -c 'io_uring is not available' "$daemon_log")" = 1 ] || fail "it does not say so"
 	probe run >/dev/null || fail "it does not serve without io_uring"
-	"$build/client/sparqctl" status --all --control "$scratch/control.sock" | grep -q epoll ||
+	"$build/client/sparqctl" status --all --control "$scratch/control.sock" | grep epoll >/dev/null ||
 		fail "status does not say epoll"
 	strace_pid=$daemon_pid
 	daemon_pid=$(pgrep -P "$strace_pid" sparqd)

@@ -39,7 +39,7 @@ refused 2 'bytes steps saved' ctl top --once --sort nosuch
 start_daemon
 begin_crowd
 has_screen=yes
-! ctl top </dev/null 2>&1 | grep -q 'without curses' || has_screen=
+! ctl top </dev/null 2>&1 | grep 'without curses' >/dev/null || has_screen=
 if [ -n "$has_screen" ]; then
 	refused 1 'no terminal; --once' ctl top
 	# What one step reads: a first sample says, and the crowd's own count at the end.
