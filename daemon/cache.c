@@ -132,6 +132,7 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 		 char *why)
 {
 	FREE_MEMORY struct cache *c = calloc(1, sizeof(*c));
+	struct device_use use = { .rows = DEVICE_ROWS_ALL };
 	int r;
 
 	if (!c)
@@ -142,7 +143,9 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 		c->parts = &s->parts;
 	r = cache_params_settle(params, c->args, &c->spaces, why);
 	if (r == 0)
-		r = devices_find(s->devices, params->device, &c->device, why);
+		r = devices_find(s->devices, params->device, &use, why);
+	c->device = use.device;
+	c->device_rows = use.rows;
 	if (r == 0)
 		r = check_fits(c, why);
 	if (r < 0)
@@ -213,19 +216,22 @@ static int settle_placement(const struct store *s, struct cache_record *params, 
 /* 0: it is open, or what it is wanted for needs none. */
 static int open_device(struct store *s, const char *name, char *why)
 {
-	struct device *device;
-	int r = devices_find(s->devices, name, &device, why);
+	struct device_use use;
+	int r = devices_find(s->devices, name, &use, why);
 
-	return r == 0 && device ? device_open(device, why) : r;
+	return r == 0 && use.device ? device_open(use.device, why) : r;
 }
 
 /* Nothing is left to another processor that the device was asked to do. */
-static int check_device(const struct cache *c, char *why)
+static int check_device(const struct cache *c, const char *device, char *why)
 {
+	char part[KV_ERROR_TEXT];
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && c->device && i < c->spaces.n; i++)
 		r = device_serves(c->device, &c->spaces.space[i], why);
+	if (r == 0 && c->device_rows != DEVICE_ROWS_ALL && kv_splits(cache_shape(c), part) < 0)
+		r = why_fail(why, EOPNOTSUPP, "device \"%.32s\": %.180s", device, part);
 	return r;
 }
 
@@ -251,7 +257,7 @@ int cache_create(struct store *s, struct user *user, const struct sparq_msg_cach
 		r = build(s, user->uid, &params, &c, why);
 	if (r)
 		return r;
-	r = check_device(c, why);
+	r = check_device(c, params.device, why);
 	if (r == 0)
 		r = take_slot(s, user, &slot, why);
 	if (r < 0) {
@@ -412,6 +418,8 @@ static int charge_user(struct cache *c, uint64_t bytes)
 	r = user_charge(c->user, USER_DEVICE_BYTES, bytes);
 	if (r < 0)
 		user_refund(c->user, USER_BYTES, bytes);
+	else
+		device_charge(c->device, (int64_t)bytes);
 	return r;
 }
 
@@ -438,14 +446,18 @@ void cache_refund(struct cache *c, uint64_t bytes)
 	assert(before >= bytes);
 	(void)before;
 	user_refund(c->user, USER_BYTES, bytes);
-	if (c->device)
-		user_refund(c->user, USER_DEVICE_BYTES, bytes);
+	if (!c->device)
+		return;
+	user_refund(c->user, USER_DEVICE_BYTES, bytes);
+	device_charge(c->device, -(int64_t)bytes);
 }
 
 void cache_restore(struct cache *c, uint64_t bytes)
 {
 	fetch_add(&c->charged_bytes, bytes);
 	user_restore(c->user, USER_BYTES, bytes);
-	if (c->device)
-		user_restore(c->user, USER_DEVICE_BYTES, bytes);
+	if (!c->device)
+		return;
+	user_restore(c->user, USER_DEVICE_BYTES, bytes);
+	device_charge(c->device, (int64_t)bytes);
 }

@@ -53,6 +53,7 @@ struct cache {
 	enum evict_policy evict;
 	enum spread spread;
 	struct device *device; /* that runs its steps; NULL: none */
+	uint32_t device_rows;  /* device_use.rows: DEVICE_ROWS_ALL, or its steps are split */
 	const struct kv_parts *parts; /* of striped pages; NULL: it has none */
 	struct pressure pressure; /* on its budget */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */

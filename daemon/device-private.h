@@ -49,6 +49,7 @@ struct device {
 
 	struct mirrored arena[POOL_MAX_NODES];
 	struct device_sums sums;
+	uint64_t charged_bytes; /* atomic: by caches that are on it */
 	struct kv_gpu_info info; /* of an OPEN one */
 	uint64_t limit_bytes;
 	int64_t watched_ns;         /* atomic: when somebody asked last */

@@ -18,6 +18,7 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
+#include "shm/sparq-abi.h"
 
 /* So long a failure is the answer to whoever asks. */
 #define FAILED_NS 1000000000ull
@@ -116,38 +117,61 @@ static int make(struct devices *all, uint32_t index, struct device **ret)
 	return 0;
 }
 
-static int parse_index(const char *name, uint32_t *ret)
+/* Behind `word`, a number below `end` without zeros before it. False: something else. */
+static bool take_number(const char **at, const char *word, uint32_t end, uint32_t *ret)
 {
-	uint32_t n = 0;
+	size_t length = strlen(word);
+	const char *c = *at + length;
+	uint64_t n = 0;
 
-	if (strncmp(name, "cuda:", 5) || !name[5] || (name[5] == '0' && name[6]))
-		return -EINVAL;
-	for (const char *c = name + 5; *c; c++) {
+	if (strncmp(*at, word, length) || *c < '0' || *c > '9' || (c[0] == '0' && c[1] >= '0'))
+		return false;
+	for (; *c >= '0' && *c <= '9'; c++) {
 		n = n * 10 + (uint32_t)(*c - '0');
-		if (*c < '0' || *c > '9' || n >= DEVICES_MAX)
-			return -EINVAL;
+		if (n >= end)
+			return false;
 	}
-	*ret = n;
-	return 0;
+	*at = c;
+	*ret = (uint32_t)n;
+	return true;
 }
 
-int devices_find(struct devices *d, const char *name, struct device **ret, char *why)
+static bool parse_use(const char *name, uint32_t *ret_index, uint32_t *ret_rows)
 {
+	uint32_t rows = DEVICE_ROWS_ALL;
+
+	if (!take_number(&name, "cuda:", DEVICES_MAX, ret_index))
+		return false;
+	if (!strncmp(name, ",host", 5)) {
+		name += 5;
+		rows = DEVICE_ROWS_ROOM;
+		if (*name && (!take_number(&name, ",rows=", SPARQ_ROW_LIMIT, &rows) || !rows))
+			return false;
+	}
+	*ret_rows = rows;
+	return !*name;
+}
+
+int devices_find(struct devices *d, const char *name, struct device_use *ret, char *why)
+{
+	struct device_use use;
 	uint32_t index;
 
 	if (!strcmp(name, "cpu")) {
-		*ret = NULL;
+		*ret = (struct device_use){ .rows = DEVICE_ROWS_ALL };
 		return 0;
 	}
-	if (parse_index(name, &index) < 0)
+	if (!parse_use(name, &index, &use.rows))
 		return why_fail(why, EINVAL,
-				"device \"%.32s\": cpu and cuda:0 to cuda:%u are allowed", name,
-				DEVICES_MAX - 1);
+				"device \"%.32s\": cpu and cuda:0 to cuda:%u are allowed, behind "
+				"which \",host\" and \",host,rows=N\" leave older rows to the host",
+				name, DEVICES_MAX - 1);
 	if (!d)
 		return why_fail(why, EOPNOTSUPP, "device \"%.32s\": this daemon has cpu", name);
 	if (!d->device[index] && make(d, index, &d->device[index]) < 0)
 		return why_fail(why, ENOMEM, "out of memory");
-	*ret = d->device[index];
+	use.device = d->device[index];
+	*ret = use;
 	return 0;
 }
 
@@ -272,6 +296,20 @@ const char *devices_name(const struct devices *d, unsigned i)
 bool device_is_open(const struct device *d)
 {
 	return load_acquire(&d->state) == DEVICE_OPEN;
+}
+
+void device_charge(struct device *d, int64_t bytes)
+{
+	fetch_add(&d->charged_bytes, (uint64_t)bytes);
+}
+
+uint32_t device_rows(const struct device *d, uint32_t rows)
+{
+	/* Rows of one age lie together, but not so that granules have nothing else. */
+	uint64_t room = d->limit_bytes - d->limit_bytes / 8;
+	uint64_t charged = load_relaxed(&d->charged_bytes);
+
+	return charged <= room ? rows : (uint32_t)((double)rows * (double)room / (double)charged);
 }
 
 enum device_beside device_runs(const struct device *d, const struct kv_gpu_item *item)

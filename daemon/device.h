@@ -91,8 +91,15 @@ int devices_enroll(struct devices *d, struct device_request *r);
 
 /* ---- control thread -------------------------------------------------------------- */
 
-/* "cuda:N"; -EINVAL or -EOPNOTSUPP with `why` (KV_ERROR_TEXT bytes). NULL for "cpu". */
-int devices_find(struct devices *d, const char *name, struct device **ret, char *why);
+struct device_use { /* what a cache asks for */
+	struct device *device; /* NULL: none */
+	uint32_t rows;         /* newest ones, which it has; the others are the host's */
+};
+#define DEVICE_ROWS_ALL UINT32_MAX
+#define DEVICE_ROWS_ROOM 0u /* as many as there is room for */
+/* "cpu", "cuda:N", "cuda:N,host", "cuda:N,host,rows=R"; -EINVAL or -EOPNOTSUPP with `why`
+ * (KV_ERROR_TEXT bytes). */
+int devices_find(struct devices *d, const char *name, struct device_use *ret, char *why);
 /* Opens it on its thread if it is not. 0: it is open; DEVICE_LATER: ask again when the eventfd says
  * so; -errno with `why` (KV_ERROR_TEXT bytes). */
 #define DEVICE_LATER 1
@@ -141,6 +148,10 @@ void device_wrote(void *device, void *at, size_t n);
 /* All of a page that was taken, whatever it held. */
 void device_wrote_page(struct device *d, page_ref page, struct page_size size);
 bool device_is_open(const struct device *d);
+/* Rows of caches that are on it, more or fewer by so much. */
+void device_charge(struct device *d, int64_t bytes);
+/* Of DEVICE_ROWS_ROOM: so many of `rows`, that all its caches have room for theirs. */
+uint32_t device_rows(const struct device *d, uint32_t rows);
 /* Can it run this step? Else a processor does, for this reason. */
 enum device_beside device_runs(const struct device *d, const struct kv_gpu_item *item);
 /* A processor has computed an item of its caches, and read so much. */

@@ -22,6 +22,17 @@ static struct kv_gpu_item describe(const struct stepper *s, const struct step_it
 	};
 }
 
+static struct kv_gpu_item describe_half(const struct stepper *s, const struct step_item *i,
+					const struct kv_half *half)
+{
+	return (struct kv_gpu_item){
+		.space = cache_layer(i->seq->cache, s->entry->layer),
+		.plan = &half->plan,
+		.view = &half->view,
+		.query = &half->query,
+	};
+}
+
 bool step_device_runs(const struct stepper *s, struct step_item *i)
 {
 	const struct kv_gpu_item item = describe(s, i);
@@ -50,10 +61,11 @@ static bool place_results(struct stepper *s, const struct kv_gpu_item *item)
 	return true;
 }
 
-bool step_device_stage(struct stepper *s, struct step_item *i)
+bool step_device_stage(struct stepper *s, struct step_item *i, const struct kv_half *half,
+		       struct step_head **here)
 {
 	struct step_device *d = &s->device;
-	struct kv_gpu_item item = describe(s, i);
+	struct kv_gpu_item item = half ? describe_half(s, i, half) : describe(s, i);
 	uint32_t n = d->request.n, kv_heads = item.space->kv_heads;
 	size_t mark = s->lane.used;
 	struct step_head *head = lane_take(&s->lane, kv_heads * sizeof(*head));
@@ -72,6 +84,7 @@ bool step_device_stage(struct stepper *s, struct step_item *i)
 	d->device = i->seq->cache->device;
 	d->item[n] = i;
 	d->head[n] = head;
+	d->here[n] = here;
 	d->request.item[n] = item;
 	d->request.n = n + 1;
 	return true;
@@ -126,6 +139,17 @@ static void take_back(struct step_device *d, struct step_item *i, int error)
 	d->back[d->n_back++] = i;
 }
 
+/* Writes the head's result, of both halves if there are two. */
+static void write_head(struct step_head *there, struct step_head *here)
+{
+	if (here) {
+		kv_merge(there->exec.space, there->item->query.n_q, &there->exec.result,
+			 &here->exec.result);
+		item_gather_bytes(here);
+	}
+	item_write_head(there);
+}
+
 static void gather(struct step_device *d, uint32_t n, int error)
 {
 	const struct kv_gpu_item *item = &d->request.item[n];
@@ -137,12 +161,13 @@ static void gather(struct step_device *d, uint32_t n, int error)
 		return;
 	}
 	for (uint32_t h = 0; h < item->space->kv_heads; h++) {
-		struct step_head *head = &d->head[n][h];
+		struct step_head *head = &d->head[n][h], *here = d->here[n] ? d->here[n][h] : NULL;
+		bool late = error == -ETIME || (here && load_relaxed(&here->cut));
 
 		head->exec.result = item->result[h];
-		store_relaxed(&head->cut, error == -ETIME);
-		if (!error)
-			item_write_head(head);
+		store_relaxed(&head->cut, late);
+		if (!late)
+			write_head(head, here);
 		item_gather(head);
 	}
 }

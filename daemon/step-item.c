@@ -340,30 +340,66 @@ static void head_finish(struct board_task *t)
 	if (load_relaxed(&h->cut))
 		return;
 	kv_exec_finish(&h->exec);
-	item_write_head(h);
+	if (!h->is_half)
+		item_write_head(h);
 }
 
-bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
+struct attention {
+	const struct kv_plan *plan;
+	const struct kv_view *view;
+	const struct kv_query *query;
+};
+
+static struct step_head *stage_head(struct stepper *s, struct step_item *i, struct attention what,
+				    uint32_t head)
 {
 	const struct kv_space *space = cache_layer(i->seq->cache, s->entry->layer);
 	size_t mark = s->lane.used;
 	struct step_head *h = lane_take(&s->lane, sizeof(*h));
 	void *scratch =
-		lane_take(&s->lane, kv_exec_scratch_bytes(space, &i->plan, &i->view, &i->query));
+		lane_take(&s->lane, kv_exec_scratch_bytes(space, what.plan, what.view, what.query));
 
 	if (!h || !scratch) {
 		s->lane.used = mark;
-		return false;
+		return NULL;
 	}
 	*h = (struct step_head){ .item = i, .stepper = s };
-	kv_exec_init(&h->exec, space, &i->plan, &i->view, &i->query, head, scratch);
+	kv_exec_init(&h->exec, space, what.plan, what.view, what.query, head, scratch);
 	h->task.share = head_share;
 	h->task.finish = head_finish;
 	h->task.node = head_node;
 	h->task.shares = h->exec.shares;
 	s->head[s->n_heads++] = h;
-	s->wave_bytes += kv_dense_bytes(space, i->view.rows) / space->kv_heads * i->in.n_q;
-	return true;
+	s->wave_bytes += kv_dense_bytes(space, what.view->rows) / space->kv_heads * i->in.n_q;
+	return h;
+}
+
+bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head)
+{
+	return stage_head(s, i, (struct attention){ &i->plan, &i->view, &i->query }, head);
+}
+
+struct step_head *item_stage_half(struct stepper *s, struct step_item *i,
+				  const struct kv_half *half, uint32_t head)
+{
+	struct step_head *h =
+		stage_head(s, i, (struct attention){ &half->plan, &half->view, &half->query },
+			   head);
+
+	if (h)
+		h->is_half = true;
+	return h;
+}
+
+void item_gather_bytes(struct step_head *h)
+{
+	struct step_item *i = h->item;
+
+	step_stats_head(h);
+	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
+		i->report.bytes[p] += h->exec.result.bytes[p];
+		i->bytes_read += h->exec.result.bytes[p];
+	}
 }
 
 void item_gather(struct step_head *h)
@@ -385,13 +421,9 @@ void item_gather(struct step_head *h)
 	report->n_scored = MAX(report->n_scored, result->n_scored);
 	report->alpha_min = MIN(report->alpha_min, result->alpha_min);
 	i->alpha_sum += result->alpha_sum;
-	step_stats_head(h);
+	item_gather_bytes(h);
 	if (unlikely(i->audited))
 		step_audit_head(h);
-	for (unsigned p = 0; p < SPARQ_PLANES; p++) {
-		report->bytes[p] += result->bytes[p];
-		i->bytes_read += result->bytes[p];
-	}
 }
 
 static void write_report(struct stepper *s, struct step_item *i)

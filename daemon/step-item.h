@@ -5,6 +5,8 @@
 #include "daemon/seq.h"
 #include "daemon/step.h"
 
+#define MAX_WAVE_HEADS 4096u
+
 struct step_item {
 	struct sparq_item in; /* the daemon's copy */
 	struct seq *seq;      /* held, or NULL */
@@ -32,6 +34,7 @@ struct step_head {
 	const struct stepper *stepper;
 	uint32_t cut;   /* atomic: a share was passed over, there is no result */
 	bool on_device; /* it read no memory of a node */
+	bool is_half; /* its result is one of two (step-split.h), and written with the other */
 };
 
 /* Fails the item; nothing of it stays. */
@@ -52,8 +55,13 @@ bool item_stage_head(struct stepper *s, struct step_item *i, uint32_t head);
 bool step_is_over(const struct stepper *s);
 /* Its result, straight into the arena. */
 void item_write_head(const struct step_head *h);
+/* The same of a plan, a view and a query that are not all of the item's. */
+struct step_head *item_stage_half(struct stepper *s, struct step_item *i,
+				  const struct kv_half *half, uint32_t head);
 /* After its wave: adds what the head found to the item's report. */
 void item_gather(struct step_head *h);
+/* Only what it read; the rest is in the other half's result. */
+void item_gather_bytes(struct step_head *h);
 /* All heads done: publishes its rows and writes its report. */
 void item_complete(struct stepper *s, struct step_item *i);
 /* Quantises what is due of one layer. */

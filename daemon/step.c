@@ -8,12 +8,12 @@
 
 #include "daemon/step-audit.h"
 #include "daemon/step-item.h"
+#include "daemon/step-split.h"
 #include "daemon/step-stats.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
 #include "shm/clock.h"
 
-#define MAX_WAVE_HEADS 4096u
 /* A wave that reads less is over before a sleeping worker is awake. */
 #define WORTH_A_WAKE_BYTES MIB
 
@@ -71,7 +71,8 @@ static void run_heads(struct stepper *s)
 		board_run_alone(&s->board, &s->hand);
 	}
 	for (uint32_t h = 0; h < s->n_heads; h++)
-		item_gather(s->head[h]);
+		if (!s->head[h]->is_half)
+			item_gather(s->head[h]);
 	s->n_heads = 0;
 	s->wave_bytes = 0;
 }
@@ -109,9 +110,9 @@ static bool stage_alone(struct stepper *s, struct step_item *i)
 
 static void attend_on_device(struct stepper *s, struct step_item *i)
 {
-	if (step_device_stage(s, i))
+	if (step_device_stage(s, i, NULL, NULL))
 		return;
-	if (stage_alone(s, i) && !i->error && !step_device_stage(s, i))
+	if (stage_alone(s, i) && !i->error && !step_device_stage(s, i, NULL, NULL))
 		item_fail(i, -ENOMEM, SPARQ_REASON_UNSUPPORTED);
 }
 
@@ -141,12 +142,32 @@ static void attend_here(struct stepper *s, struct step_item *i)
 		stage_heads(s, i);
 }
 
+/* From `row` on by its device, below it here; or here whole. */
+static void attend_halves(struct stepper *s, struct step_item *i, uint32_t row)
+{
+	int r = step_split_stage(s, i, row);
+
+	if (r == -ENOSPC && stage_alone(s, i) && !i->error)
+		r = step_split_stage(s, i, row);
+	if (r == 0 || i->error)
+		return;
+	/* Heads one after the other need less memory of the worker's than all at once. */
+	if (r == -ENOSPC)
+		i->beside = DEVICE_BESIDE_KERNEL;
+	stage_heads(s, i);
+}
+
 static void attend_item(struct stepper *s, struct step_item *i)
 {
+	uint32_t row;
+
 	i->heads_left = cache_shape(i->seq->cache)->kv_heads;
 	if (!item_stage(s, i) && !stage_alone(s, i))
 		return;
-	if (!i->error && step_device_runs(s, i))
+	row = i->error ? 0 : step_split_row(i);
+	if (row)
+		attend_halves(s, i, row);
+	else if (!i->error && step_device_runs(s, i))
 		attend_on_device(s, i);
 	else
 		stage_heads(s, i);

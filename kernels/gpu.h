@@ -123,3 +123,23 @@ void kv_visit_rows(const struct kv_space *s, const struct kv_view *v, uint32_t r
 /* What kv_flush into that slot has written, of all heads; `parts` are the view's. */
 void kv_visit_tile(const struct kv_space *s, const struct kv_parts *parts,
 		   const struct kv_extent *x, unsigned slot, kv_visit_fn *visit, void *arg);
+
+/* ---- a step in two parts: older rows here, newer ones on a device ------------------------- */
+
+struct kv_half { /* a step of its own */
+	struct kv_view view;
+	struct kv_query query;
+	struct kv_plan plan;
+};
+/* Cuts a step at `cut`, the number of the first row of an extent, or of the tail. `extent`: room
+ * for as many as the view has; those of the newer part. What is ranked is ranked in each part by
+ * itself: the plan's k of each. -EOPNOTSUPP: an operation that has no parts; -EINVAL: a query that
+ * has no rows on one side. */
+int kv_split(const struct kv_gpu_item *whole, uint32_t cut, struct kv_extent *extent,
+	     struct kv_half *ret_older, struct kv_half *ret_newer);
+/* Can steps of such caches be cut? -EOPNOTSUPP with `why` (KV_ERROR_TEXT bytes). */
+int kv_splits(const struct kv_space *s, char *why);
+/* Adds a part's y and lse to those of another, and what was chosen; bytes are left alone. The least
+ * of both alphas stands for the whole's. */
+void kv_merge(const struct kv_space *s, uint32_t n_q, struct kv_result *to,
+	      const struct kv_result *from);

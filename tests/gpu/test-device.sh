@@ -31,6 +31,16 @@ alike run --head-dim 128 --ops 400 --seed 77
 logged 'cuda:0 is open: Fake'
 [ "$(pair names)" = "$(printf 'cpu\ncuda:0')" ] || fail "names: $(pair names)"
 
+# Newest rows there, older ones here, whatever becomes of them.
+for policy in dense window; do
+	alike run --device cuda:0,host,rows=300 --policy $policy --ops 200 --bound 1e-5 --seed $((seed += 1))
+done
+alike run --device cuda:0,host --ops 200 --options 'k=8000 dense_below=0' --bound 1e-5 --seed $((seed += 1))
+alike run --device cuda:0,host,rows=700 --ops 200 --options 'k=8000 dense_below=0' --bound 1e-5 \
+	--seed $((seed += 1))
+unlike create --device cuda:0,hosts
+says 'behind which ",host" and ",host,rows=N" leave older rows to the host'
+
 # Several at once are one batch, whoever they are of.
 pair run --seed 8 >"$scratch/other" 2>&1 &
 other=$!
