@@ -5,6 +5,7 @@
  * would be told if it had never been.
  */
 #include "daemon/cache.h"
+#include "daemon/census.h"
 #include "daemon/evict.h"
 #include "daemon/name.h"
 #include "daemon/record.h"
@@ -51,7 +52,7 @@ static int take_over(struct seq *s, const char *what, uint64_t session, struct s
 	*ret = s;
 	if (!seq_is_here(s))
 		return SEQ_ELSEWHERE;
-	store_release(&s->session, session);
+	census_attach(s, session);
 	evict_touch(s);
 	return 0;
 }

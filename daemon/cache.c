@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/cache-params.h"
+#include "daemon/census.h"
 #include "daemon/format-list.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
@@ -26,6 +27,7 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 	FREE_MEMORY struct seq **seqs = calloc(h->n_sequences, sizeof(*seqs));
 	FREE_MEMORY struct table *tables = calloc(h->n_blocks, sizeof(*tables));
 	struct prefixes prefixes;
+	int r;
 
 	if (!seqs || !tables || prefixes_init(&prefixes, h->n_blocks) < 0)
 		return -ENOMEM;
@@ -42,7 +44,10 @@ int store_init(struct store *s, struct pool *pool, struct catalogue *catalogue, 
 		.parts = spread_parts(pool),
 		.room_fd = -1,
 	};
-	return 0;
+	r = names_init(s);
+	if (r < 0)
+		store_deinit(s);
+	return r;
 }
 
 void store_deinit(struct store *s)
@@ -61,6 +66,7 @@ void store_deinit(struct store *s)
 	free(s->seq_by_slot);
 	free(s->tables);
 	prefixes_deinit(&s->prefixes);
+	names_deinit(s);
 	*s = (struct store){ 0 };
 }
 
@@ -389,15 +395,10 @@ int cache_set(struct cache *c, const char *key, const char *value, char *why)
 void cache_stat(const struct cache *c, struct sparq_msg_cache_stat *ret)
 {
 	const struct cache_record *r = c->record;
-	struct sparq_msg_seq_stat of_seq;
-	uint64_t rows = 0;
 
-	for (struct seq *s = c->first; s; s = s->next)
-		if (seq_stat(s, SPARQ_LAYER_ALL, &of_seq) == 0)
-			rows += of_seq.rows_least;
 	ret->cache = c->id;
 	ret->sequences = c->n_sequences;
-	ret->rows = rows;
+	ret->rows = load_relaxed(&c->rows);
 	ret->bytes = load_relaxed(&c->charged_bytes);
 	ret->budget_bytes = c->budget_bytes;
 	ret->row_bytes = 0;

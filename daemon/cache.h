@@ -46,6 +46,9 @@ struct cache {
 	uint64_t budget_bytes;  /* 0: none of its own */
 	uint64_t charged_bytes; /* atomic */
 	uint32_t n_sequences, n_sessions; /* control thread */
+	uint32_t parked,
+		pinned; /* control thread: nobody is attached to; never evicted (census.h) */
+	uint64_t rows;  /* atomic: of the shortest layer of each sequence */
 	uint32_t rollback, timeout_us;
 	uint32_t policy_slot, format_slot; /* in the header of the stats page; of K of layer 0 */
 	uint64_t rows_walked; /* control thread: of layer 0, by the walk that is under way */
@@ -62,7 +65,7 @@ struct cache {
 	uint64_t dense_until_ns;   /* atomic: an audit found too large an error (audit_max_error) */
 	struct stats_audit audit;  /* control thread, like audits_beyond */
 	uint64_t audits_beyond;
-	struct seq *first;
+	struct seq *first, *attached;
 	struct cache *next;
 };
 
@@ -89,6 +92,9 @@ struct store {
 	struct devices *devices; /* NULL: there are none */
 	struct cache *caches;
 	struct seq **seq_by_slot; /* atomic pointers: workers look ids up */
+	struct seq **by_name;     /* buckets of names (census.h) */
+	uint64_t name_key[2];
+	uint32_t name_mask;
 	struct table *tables;     /* by first block: what is derived of each (table.h) */
 	struct prefixes prefixes;
 	uint32_t max_sequences;

@@ -23,7 +23,6 @@
 #define LIST_AT_ONCE 256u
 #define SLOTS_AT_ONCE 65536u           /* looked at for a page of sequences */
 #define SEQUENCE_LAYERS_AT_ONCE 16384u /* looked at for a page of sequences */
-#define LAYERS_AT_ONCE 400000u         /* whose rows are added up for a page of caches */
 
 struct filter {
 	uint64_t uid; /* UINT64_MAX: any */
@@ -166,28 +165,9 @@ int control_list_sequences(void *arg, json_object *in, json_object *out, struct 
 
 /* ---- caches ----------------------------------------------------------------------- */
 
-static uint64_t layers_of(const struct cache *c)
+static json_object *cache(const void *item)
 {
-	return (uint64_t)c->n_sequences * c->record->layers;
-}
-
-/* What takes a look at each of its sequences; left out where that are too many. */
-static void add_counted(json_object *o, const struct cache *c)
-{
-	struct sparq_msg_cache_stat stat;
-	uint32_t parked, pinned;
-
-	if (layers_of(c) > LAYERS_AT_ONCE)
-		return;
-	cache_stat(c, &stat);
-	evict_count(c, &parked, &pinned);
-	json_add_number(o, "rows", stat.rows);
-	json_add_number(o, "parked", parked);
-	json_add_number(o, "pinned", pinned);
-}
-
-static json_object *cache(const struct cache *c)
-{
+	const struct cache *c = item;
 	json_object *o = json_object_new_object();
 
 	json_add_id(o, "id", c->id);
@@ -198,87 +178,23 @@ static json_object *cache(const struct cache *c)
 	json_add_text(o, "v_format", c->record->v_format);
 	json_add_text(o, "placement", placement_names[c->spread]);
 	json_add_number(o, "sequences", c->n_sequences);
+	json_add_number(o, "rows", load_relaxed(&c->rows));
+	json_add_number(o, "parked", c->parked);
+	json_add_number(o, "pinned", c->pinned);
 	json_add_number(o, "bytes", load_relaxed(&c->charged_bytes));
 	json_add_number(o, "budget_bytes", c->budget_bytes);
 	json_add_text(o, "evict", evict_names[c->evict]);
 	json_add_number(o, "evicted_sequences", c->evicted_sequences);
 	json_add_number(o, "evicted_bytes", c->evicted_bytes);
 	json_add_audit(o, &c->audit);
-	add_counted(o, c);
 	return o;
-}
-
-static int by_slot(const void *a, const void *b)
-{
-	const struct cache *const *x = a, *const *y = b;
-
-	return (id_slot((*x)->id) > id_slot((*y)->id)) - (id_slot((*x)->id) < id_slot((*y)->id));
-}
-
-/* Those that are wanted, from the slot f->after on, in order. */
-static struct cache **find_caches(const struct store *st, const struct filter *f, size_t *ret_n)
-{
-	size_t n = 0, room = 1;
-	struct cache **found;
-
-	for (struct cache *c = st->caches; c; c = c->next)
-		room++;
-	found = calloc(room, sizeof(*found));
-	for (struct cache *c = st->caches; found && c; c = c->next)
-		if (id_slot(c->id) >= f->after && (f->uid == UINT64_MAX || c->user->uid == f->uid))
-			found[n++] = c;
-	if (found)
-		qsort(found, n, sizeof(struct cache *), by_slot);
-	*ret_n = n;
-	return found;
-}
-
-/* *ret_next: the slot of the first that the page has not; END: it has all. */
-static json_object *list_caches(const struct server *s, const struct filter *f, uint64_t *ret_next)
-{
-	size_t n, i;
-	FREE_MEMORY struct cache **found = find_caches(&s->store, f, &n);
-	json_object *all;
-	uint64_t layers = 0;
-
-	if (!found)
-		return NULL;
-	all = json_object_new_array();
-	for (i = 0; i < n && i < f->limit; i++) {
-		layers += layers_of(found[i]) > LAYERS_AT_ONCE ? 0 : layers_of(found[i]);
-		if (layers > LAYERS_AT_ONCE)
-			break;
-		json_object_array_add(all, cache(found[i]));
-	}
-	*ret_next = i < n ? id_slot(found[i]->id) : END;
-	return all;
-}
-
-int control_list_caches(void *arg, json_object *in, json_object *out, struct varlink_error *e)
-{
-	static const char *const keys[] = { "uid", "after", "limit", NULL };
-	uint64_t next = END;
-	json_object *page;
-	struct filter f;
-	int r = get_filter(in, keys, &f, e);
-
-	if (r < 0)
-		return r;
-	page = list_caches(arg, &f, &next);
-	return finish(out, "caches", page, next, e);
-}
-
-json_object *control_caches(const struct server *s)
-{
-	uint64_t next;
-
-	return list_caches(s, &FILTER_NULL, &next);
 }
 
 /* ---- users ------------------------------------------------------------------------ */
 
-static json_object *user(const struct user *u)
+static json_object *user(const void *item)
 {
+	const struct user *u = item;
 	json_object *o = json_object_new_object();
 
 	json_add_number(o, "uid", u->uid);
@@ -297,46 +213,100 @@ static json_object *user(const struct user *u)
 	return o;
 }
 
-static int by_uid(const void *a, const void *b)
-{
-	const struct user *const *x = a, *const *y = b;
+/* ---- of either ----------------------------------------------------------------------- */
 
-	return ((*x)->uid > (*y)->uid) - ((*x)->uid < (*y)->uid);
+/* What stands in a list of the daemon's: told in the order of a number that it keeps. */
+struct kind {
+	const char *name;                                        /* of the list in a reply */
+	void *(*next)(const struct server *s, const void *item); /* of NULL: the first */
+	uint64_t (*number)(const void *item);
+	uid_t (*uid)(const void *item);
+	json_object *(*show)(const void *item);
+};
+
+static void *next_cache(const struct server *s, const void *item)
+{
+	return item ? ((const struct cache *)item)->next : s->store.caches;
 }
 
-static struct user **find_users(const struct users *users, const struct filter *f, size_t *ret_n)
+static uint64_t number_of_cache(const void *item)
+{
+	return id_slot(((const struct cache *)item)->id);
+}
+
+static uid_t uid_of_cache(const void *item)
+{
+	return ((const struct cache *)item)->user->uid;
+}
+
+static void *next_user(const struct server *s, const void *item)
+{
+	return item ? ((const struct user *)item)->next : s->users.first;
+}
+
+static uint64_t number_of_user(const void *item)
+{
+	return ((const struct user *)item)->uid;
+}
+
+static uid_t uid_of_user(const void *item)
+{
+	return ((const struct user *)item)->uid;
+}
+
+static const struct kind caches = { "caches", next_cache, number_of_cache, uid_of_cache, cache };
+static const struct kind users = { "users", next_user, number_of_user, uid_of_user, user };
+
+struct found {
+	uint64_t number;
+	const void *item;
+};
+
+static int by_number(const void *a, const void *b)
+{
+	const struct found *x = a, *y = b;
+
+	return (x->number > y->number) - (x->number < y->number);
+}
+
+/* Those that are wanted, from the number f->after on, in order. */
+static struct found *find(const struct server *s, const struct kind *k, const struct filter *f,
+			  size_t *ret_n)
 {
 	size_t n = 0, room = 1;
-	struct user **found;
+	struct found *found;
 
-	for (struct user *u = users->first; u; u = u->next)
+	for (const void *i = k->next(s, NULL); i; i = k->next(s, i))
 		room++;
 	found = calloc(room, sizeof(*found));
-	for (struct user *u = users->first; found && u; u = u->next)
-		if (u->uid >= f->after && (f->uid == UINT64_MAX || u->uid == f->uid))
-			found[n++] = u;
+	for (const void *i = k->next(s, NULL); found && i; i = k->next(s, i))
+		if (k->number(i) >= f->after && (f->uid == UINT64_MAX || k->uid(i) == f->uid))
+			found[n++] = (struct found){ k->number(i), i };
 	if (found)
-		qsort(found, n, sizeof(struct user *), by_uid);
+		qsort(found, n, sizeof(*found), by_number);
 	*ret_n = n;
 	return found;
 }
 
-static json_object *list_users(const struct server *s, const struct filter *f, uint64_t *ret_next)
+/* *ret_next: the number of the first that the page has not; END: it has all. */
+static json_object *list(const struct server *s, const struct kind *k, const struct filter *f,
+			 uint64_t *ret_next)
 {
 	size_t n, i;
-	FREE_MEMORY struct user **found = find_users(&s->users, f, &n);
+	FREE_MEMORY struct found *found = find(s, k, f, &n);
 	json_object *all;
 
 	if (!found)
 		return NULL;
 	all = json_object_new_array();
 	for (i = 0; i < n && i < f->limit; i++)
-		json_object_array_add(all, user(found[i]));
-	*ret_next = i < n ? found[i]->uid : END;
+		json_object_array_add(all, k->show(found[i].item));
+	*ret_next = i < n ? found[i].number : END;
 	return all;
 }
 
-int control_list_users(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+static int answer(const struct server *s, const struct kind *k, json_object *in, json_object *out,
+		  struct varlink_error *e)
 {
 	static const char *const keys[] = { "uid", "after", "limit", NULL };
 	uint64_t next = END;
@@ -346,13 +316,30 @@ int control_list_users(void *arg, json_object *in, json_object *out, struct varl
 
 	if (r < 0)
 		return r;
-	page = list_users(arg, &f, &next);
-	return finish(out, "users", page, next, e);
+	page = list(s, k, &f, &next);
+	return finish(out, k->name, page, next, e);
+}
+
+int control_list_caches(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+{
+	return answer(arg, &caches, in, out, e);
+}
+
+int control_list_users(void *arg, json_object *in, json_object *out, struct varlink_error *e)
+{
+	return answer(arg, &users, in, out, e);
+}
+
+json_object *control_caches(const struct server *s)
+{
+	uint64_t next;
+
+	return list(s, &caches, &FILTER_NULL, &next);
 }
 
 json_object *control_users(const struct server *s)
 {
 	uint64_t next;
 
-	return list_users(s, &FILTER_NULL, &next);
+	return list(s, &users, &FILTER_NULL, &next);
 }

@@ -8,6 +8,7 @@
  */
 #include <assert.h>
 
+#include "daemon/census.h"
 #include "daemon/layer.h"
 #include "daemon/point.h"
 #include "daemon/seq.h"
@@ -112,7 +113,10 @@ int seq_cut(struct seq *s, uint32_t layer, uint32_t rows)
 		store_release(&record->intent, CUT_PENDING | rows);
 	POINT(truncate_intent);
 	for (uint32_t i = first; i < end; i++) {
+		uint32_t before = layer_commit(&s->layer[i]).rows;
+
 		cut_layer(s, &s->layer[i], rows);
+		census_rows(s, before, rows);
 		POINT(truncate_layer);
 	}
 	if (all)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/census.h"
 #include "daemon/point.h"
 #include "daemon/record.h"
 #include "daemon/room.h"
@@ -94,19 +95,8 @@ bool evict_is_pinned(const struct seq *s)
 
 void evict_pin(struct seq *s, bool pinned)
 {
+	census_pin(s, pinned);
 	set_flag(s, SEQUENCE_PINNED, pinned);
-}
-
-void evict_count(const struct cache *c, uint32_t *ret_parked, uint32_t *ret_pinned)
-{
-	uint32_t parked = 0, pinned = 0;
-
-	for (const struct seq *s = c->first; s; s = s->next) {
-		parked += !load_relaxed(&s->session);
-		pinned += evict_is_pinned(s);
-	}
-	*ret_parked = parked;
-	*ret_pinned = pinned;
 }
 
 /* ---- choosing ----------------------------------------------------------------------- */

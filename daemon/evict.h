@@ -69,7 +69,5 @@ void evict_touch(struct seq *s);
 void evict_offer(struct seq *s);
 /* There may be something in the cache that was not there to be evicted before. */
 void evict_allow(struct cache *c);
-/* How many sequences nobody is attached to, and how many are pinned, attached or not. */
-void evict_count(const struct cache *c, uint32_t *ret_parked, uint32_t *ret_pinned);
 bool evict_is_pinned(const struct seq *s);
 void evict_pin(struct seq *s, bool pinned);

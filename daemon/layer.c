@@ -12,6 +12,7 @@
 
 #include <assert.h>
 
+#include "daemon/census.h"
 #include "daemon/charge.h"
 #include "daemon/point.h"
 #include "daemon/seq.h"
@@ -170,6 +171,7 @@ void seq_commit(struct seq *s, uint32_t layer, uint32_t rows)
 	assert(rows >= c.rows);
 	assert(rows <= l->tail_first + l->n_chunks * KV_CHUNK_ROWS);
 	layer_publish(l, (struct commit){ rows, c.tiles });
+	census_rows(s, c.rows, rows);
 }
 
 /* ---- view --------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "daemon/census.h"
 #include "daemon/evict.h"
 #include "daemon/name.h"
 #include "daemon/point.h"
@@ -412,7 +413,8 @@ bool prefix_keep(struct seq *s)
 		return false;
 	seq_unname(s, SEQUENCE_PREFIX);
 	POINT(prefix_kept);
-	store_release(&s->session, 0);
+	if (load_relaxed(&s->session))
+		census_attach(s, 0);
 	evict_offer(s);
 	list_in(s, TOKENS_KEPT);
 	return true;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/census.h"
 #include "daemon/charge.h"
 #include "daemon/evict.h"
 #include "daemon/layer.h"
@@ -20,14 +21,6 @@
 static const char *name_of(const struct seq *s)
 {
 	return ((const struct sequence_record *)s->record)->name;
-}
-
-static struct seq *find_named(struct cache *c, const char *name)
-{
-	for (struct seq *s = c->first; s; s = s->next)
-		if (*name && !strcmp(name_of(s), name))
-			return s;
-	return NULL;
 }
 
 static uint32_t slot_of(const struct seq *s)
@@ -191,13 +184,10 @@ static void begin_stats(struct seq *s)
 static void enlist(struct seq *s, uint64_t session)
 {
 	const struct sequence_record *r = s->record;
-	struct cache *c = s->cache;
 
-	s->next = c->first;
-	c->first = s;
-	c->n_sequences++;
 	begin_stats(s);
 	store_relaxed(&s->session, session);
+	census_enter(s);
 	/* Last: a worker that sees the id sees everything before it. */
 	store_release(&s->id, id_make(slot_of(s), r->generation));
 }
@@ -215,6 +205,8 @@ void seq_unname(struct seq *s, uint32_t flags)
 {
 	struct sequence_record *r = s->record;
 
+	census_unname(s);
+	census_pin(s, flags & SEQUENCE_PINNED);
 	store_release(&r->state, RECORD_BUILDING);
 	memset(r->name, 0, sizeof(r->name));
 	r->flags = flags;
@@ -227,7 +219,7 @@ int seq_check_new(struct cache *c, const char *name, char *why)
 
 	if (r < 0)
 		return r;
-	if (find_named(c, name))
+	if (names_find(c, name))
 		return why_fail(why, EEXIST, "sequence \"%s\" exists; attach to it, or drop it",
 				name);
 	return 0;
@@ -292,7 +284,7 @@ int seq_find_named(struct cache *c, const char *name, struct seq **ret, char *wh
 	r = name_check("sequence", name, why);
 	if (r < 0)
 		return r;
-	s = find_named(c, name);
+	s = names_find(c, name);
 	if (!s)
 		return why_fail(why, ENOENT, "no sequence \"%s\" in this cache", name);
 	*ret = s;

@@ -11,6 +11,7 @@
 #include <sched.h>
 
 #include "daemon/audit.h"
+#include "daemon/census.h"
 #include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
@@ -190,13 +191,9 @@ int seq_truncate(struct seq *s, uint32_t rows, char *why)
 void seq_remove(struct seq *s)
 {
 	struct cache *c = s->cache;
-	struct seq **at = &c->first;
 
 	audit_drop(c->store->auditor, s);
-	while (*at != s)
-		at = &(*at)->next;
-	*at = s->next;
-	c->n_sequences--;
+	census_leave(s);
 	/* From here on no worker takes it; one that was about to finds another id under its hold.
 	 */
 	store_release(&s->id, 0);
@@ -204,7 +201,6 @@ void seq_remove(struct seq *s)
 	seq_unmake(s);
 	POINT(drop_end);
 	s->cache = NULL;
-	s->next = NULL;
 	seq_end_control(s);
 	cache_drop_unused(c);
 }
@@ -248,11 +244,11 @@ void seq_release_session(struct store *st, uint64_t session)
 		struct seq *s, *next;
 
 		next_cache = c->next;
-		for (s = c->first; s; s = next) {
-			next = s->next;
+		for (s = c->attached; s; s = next) {
+			next = s->next_attached;
 			if (load_relaxed(&s->session) != session)
 				continue;
-			store_release(&s->session, 0);
+			census_attach(s, 0);
 			if (c->on_disconnect == ON_DISCONNECT_PARK) {
 				evict_offer(s);
 				continue;
@@ -310,8 +306,7 @@ struct seq *seq_find(struct store *st, const struct user *user, uint64_t session
 	return s;
 }
 
-/* A spilled one has its rows, elsewhere. */
-static uint32_t layer_told(const struct seq *s, uint32_t layer)
+uint32_t seq_told(const struct seq *s, uint32_t layer)
 {
 	const struct seq_layer *l = &s->layer[layer];
 
@@ -325,7 +320,7 @@ int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret)
 	if (layer >= layers && layer != SPARQ_LAYER_ALL)
 		return -EINVAL;
 	for (uint32_t i = 0; i < layers; i++) {
-		uint32_t rows = layer_told(s, i);
+		uint32_t rows = seq_told(s, i);
 
 		if (layer != SPARQ_LAYER_ALL && layer != i)
 			continue;

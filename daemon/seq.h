@@ -53,7 +53,11 @@ struct seq {
 	uint64_t spilled_bytes;     /* of its file; charged */
 	struct stats_sequence *stats; /* its holder counts there; NULL: nowhere */
 	struct seq_layer *layer; /* [layers] */
-	struct seq *next;
+	struct seq *next, **link;                   /* of its cache; control thread */
+	struct seq *next_attached, **link_attached; /* of its cache, while it has a session */
+	struct seq *next_named;                     /* whose names share a bucket */
+	uint32_t least, n_least;                    /* its holder's: see census.h */
+	bool rows_count;                            /* it is in the census, and here */
 };
 
 /* ---- control thread ------------------------------------------------------- */
@@ -85,6 +89,8 @@ struct seq *seq_find(struct store *st, const struct user *user, uint64_t session
 int seq_find_named(struct cache *c, const char *name, struct seq **ret, char *why);
 int seq_stat(struct seq *s, uint32_t layer, struct sparq_msg_seq_stat *ret); /* SPARQ_LAYER_ALL */
 
+/* Rows of a layer: of one that is spilled, those that it has in its file. */
+uint32_t seq_told(const struct seq *s, uint32_t layer);
 /* Its client gave it up, and it is kept for others to begin with. */
 bool seq_is_prefix(const struct seq *s);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/census.h"
 #include "daemon/evict.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
@@ -244,6 +245,7 @@ static void record_out(struct spill *sp, struct spill_job *j)
 	store_release(&record_of(s)->spilled, spilled_word(sp, j->number));
 	POINT(spill_recorded);
 	empty(s);
+	census_moved(s);
 	POINT(spill_emptied);
 	sp->stat.sequences++;
 	sp->stat.spilled++;
@@ -352,6 +354,7 @@ static void record_in(struct spill *sp, struct spill_job *j)
 	/* All its rows are in the pool before the word that says so. */
 	store_release(&record_of(s)->spilled, 0);
 	POINT(spill_forgotten);
+	census_moved(s);
 	/* Else it would be the first to go again. */
 	store_relaxed(&record_of(s)->used_s, (uint64_t)time(NULL));
 	refund(sp, s);

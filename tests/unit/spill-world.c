@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/census.h"
 #include "daemon/log.h"
 #include "daemon/store.h"
 #include "shm/atomic.h"
@@ -110,7 +111,7 @@ void world_settle(struct world *w)
 
 static void park(struct seq *s)
 {
-	store_relaxed(&s->session, 0);
+	census_attach(s, 0);
 }
 
 struct seq *world_fill(struct world *w, const char *name, uint32_t rows, uint32_t tag)

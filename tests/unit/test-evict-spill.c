@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/census.h"
 #include "daemon/evict.h"
 #include "daemon/session.h"
 #include "shm/atomic.h"
@@ -215,7 +216,7 @@ static void takes_turns(void **state)
 		world_check(&m[i % 3]);
 		name[0] = (char)('a' + i % 3);
 		world_take(w, m[i % 3].seq);
-		store_relaxed(&m[i % 3].seq->session, 0);
+		census_attach(m[i % 3].seq, 0);
 		evict_offer(m[i % 3].seq);
 		assert_true(seq_is_here(m[(i + 2) % 3].seq));
 	}

@@ -4,6 +4,7 @@
  * the order that his cache names, on pins, and on nobody else's want touching what is his;
  * everybody relies on sums that are right to the byte afterwards.
  */
+#include "daemon/census.h"
 #include "daemon/evict.h"
 
 #include <errno.h>
@@ -357,7 +358,7 @@ static void in_use_when_the_daemon_died(void **state)
 	struct seq *used = begin(c, "used", 7);
 
 	assert_int_equal(grow(used, 300), 0);
-	used->session = 0; /* as recovery finds it */
+	census_attach(used, 0); /* as recovery finds it */
 	park(x, c, "parked", 300);
 	x->f.store.reattaching = true;
 	c->budget_bytes = c->charged_bytes;

@@ -4,6 +4,7 @@
  * and after a restart; charges stay to the byte; and no page is given back that a step could still
  * read. Users rely on the first, administrators on the second, the third is what both rest on.
  */
+#include "daemon/census.h"
 #include "daemon/move.h"
 
 #include <errno.h>
@@ -187,9 +188,9 @@ static uint32_t move_parked(struct world *w, struct seq *s)
 {
 	uint32_t n;
 
-	store_relaxed(&s->session, 0);
+	census_attach(s, 0);
 	n = move_all(w, s);
-	store_relaxed(&s->session, FIXTURE_SESSION);
+	census_attach(s, FIXTURE_SESSION);
 	return n;
 }
 
