@@ -127,10 +127,9 @@ static void adopt_item(struct device *d, struct device_request *r, uint32_t i)
 /* It has its answer, or waits for the next batch with what is left of it. */
 static void finish(struct device *d, struct device_request *r, int error)
 {
-	uint32_t to = !error && r->first < r->n ? request_queued(d) : REQUEST_DONE;
+	uint32_t to = error == 0 && r->first < r->n ? request_queued(d) : REQUEST_DONE;
 	uint32_t state = REQUEST_SUBMITTED;
 
-	r->error = error;
 	/* What was written to the worker's memory is there before it is DONE. */
 	if (load_relaxed(&r->state) == REQUEST_TAKEN)
 		store_release(&r->state, to);
@@ -167,7 +166,7 @@ static int add_items(struct device *d, struct device_request *r)
 	for (; error == 0 && r->first < r->n; r->first++) {
 		error = add_item(d, r, r->first);
 		if (error == -ENOMEM) {
-			r->item_error[r->first] = error;
+			r->error[r->first] = error;
 			error = 0;
 		}
 		if (error)
@@ -190,7 +189,6 @@ static bool take_request(struct device *d, struct device_request *r)
 		finish(d, r, -EIO);
 		return true;
 	}
-	r->error = 0;
 	if (d->n_items > items)
 		d->taken[d->n_taken++] = r;
 	else
@@ -240,19 +238,25 @@ static void copy_result(const struct kv_gpu_item *from, const struct kv_gpu_item
 	}
 }
 
+static void answer(struct device *d, uint32_t k)
+{
+	copy_result(&d->item[k], &d->of[k]->item[d->at[k]]);
+	d->of[k]->error[d->at[k]] = 0;
+}
+
 static void deliver(struct device *d, uint32_t k)
 {
 	struct device_request *r = d->of[k];
 	uint32_t state = load_relaxed(&r->state);
 
 	if (state == REQUEST_TAKEN) {
-		copy_result(&d->item[k], &r->item[d->at[k]]);
+		answer(d, k);
 		return;
 	}
 	state = REQUEST_SUBMITTED;
 	if (!compare_exchange(&r->state, &state, REQUEST_WRITING))
 		return; /* nobody waits for it */
-	copy_result(&d->item[k], &r->item[d->at[k]]);
+	answer(d, k);
 	store_release(&r->state, REQUEST_SUBMITTED);
 }
 
@@ -289,7 +293,7 @@ static int run_items(struct device *d, uint32_t first, uint32_t n, bool last)
 	if (last)
 		let_go(d);
 	if (r < 0 && r != -EIO) {
-		d->of[first]->item_error[d->at[first]] = -ENOMEM;
+		d->of[first]->error[d->at[first]] = -ENOMEM;
 		return 0;
 	}
 	if (r == 0)
@@ -315,7 +319,7 @@ static void run_batch(struct device *d)
 	if (r < 0)
 		lose(d, "it failed");
 	for (uint32_t i = 0; i < d->n_taken; i++)
-		finish(d, d->taken[i], r < 0 ? r : d->taken[i]->error);
+		finish(d, d->taken[i], r);
 }
 
 /* ---- the thread --------------------------------------------------------------------------- */

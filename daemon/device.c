@@ -336,7 +336,8 @@ bool device_post(struct device *d, struct device_request *r)
 	if (!device_is_open(d))
 		return false;
 	r->first = 0;
-	memset(r->item_error, 0, r->n * sizeof(*r->item_error));
+	for (uint32_t i = 0; i < r->n; i++)
+		r->error[i] = -EIO; /* until it has an answer */
 	/* What it points at is there before the thread sees it. */
 	store_release(&r->state, request_queued(d));
 	fence_seq_cst();
@@ -345,11 +346,10 @@ bool device_post(struct device *d, struct device_request *r)
 	return true;
 }
 
-bool device_done(struct device_request *r, int *ret_error)
+bool device_done(struct device_request *r)
 {
 	if (load_acquire(&r->state) != REQUEST_DONE)
 		return false;
-	*ret_error = r->error;
 	store_relaxed(&r->state, REQUEST_FREE);
 	return true;
 }

@@ -60,8 +60,8 @@ struct device_request {
 	uint32_t state; /* atomic: enum request_state; of a QUEUED one, and the device's index */
 	uint32_t n;
 	uint32_t first; /* the thread's: those below are answered, or in its batch */
-	int error;      /* of a DONE one: 0, -EIO */
-	int item_error[KV_GPU_MAX_ITEMS]; /* 0, -ENOMEM: it does not fit by itself */
+	/* Of a DONE one: 0; -ENOMEM: it does not fit by itself; -EIO: the device failed. */
+	int error[KV_GPU_MAX_ITEMS];
 	struct kv_gpu_item item[KV_GPU_MAX_ITEMS];
 };
 
@@ -159,8 +159,8 @@ void device_beside(struct device *d, enum device_beside why, const uint64_t byte
 
 /* `r` was enrolled, is FREE and filled. False: it is not open any more. */
 bool device_post(struct device *d, struct device_request *r);
-/* Is it DONE? Then it is FREE again, and `ret_error` is its error. */
-bool device_done(struct device_request *r, int *ret_error);
+/* Is it DONE? Then it is FREE again. */
+bool device_done(struct device_request *r);
 /* Gives up. False: not at this moment, try again; true: nothing of the worker's is read or written
  * any more. */
 bool device_leave(struct device_request *r);

@@ -117,17 +117,17 @@ static bool wait_until_free(struct stepper *s)
 	return true;
 }
 
+/* 0: its items say what became of them. */
 static int wait_for_answer(struct stepper *s)
 {
 	struct device_request *r = &s->device.request;
-	int error;
 
-	for (unsigned i = 1; !device_done(r, &error); i++) {
+	for (unsigned i = 1; !device_done(r); i++) {
 		if (step_is_over(s) && device_leave(r))
 			return -ETIME;
 		pass_time(s, i);
 	}
-	return error;
+	return 0;
 }
 
 /* ---- results ----------------------------------------------------------------------- */
@@ -155,7 +155,7 @@ static void gather(struct step_device *d, uint32_t n, int error)
 	const struct kv_gpu_item *item = &d->request.item[n];
 
 	if (!error)
-		error = d->request.item_error[n];
+		error = d->request.error[n];
 	if (error && error != -ETIME) {
 		take_back(d, d->item[n], error);
 		return;

@@ -13,6 +13,8 @@
  *   none           there is no driver, as far as a probe tells
  *   refuse         it has no kernels for anything
  *   lost           every call fails
+ *   lost_at=N      so do all from the Nth on
+ *   oom_at=N       the Nth that maps memory finds none
  *   full=N         memory for N granules
  *   queries=N      it has kernels for so many, 16 without the word
  *   slow_us=N      a step takes so long
@@ -39,6 +41,8 @@ struct kv_gpu {
 	struct kv_gpu_mirror *mirror[MIRRORS];
 	unsigned n_mirrors;
 	uint64_t mapped, runs;
+	_Atomic long calls;
+	long maps;
 	_Atomic bool lost;
 };
 
@@ -91,7 +95,9 @@ static long knob(const char *name)
 
 static int look(struct kv_gpu *g)
 {
-	if (knob("lost") >= 0)
+	long lost_at = knob("lost_at");
+
+	if (knob("lost") >= 0 || (++g->calls >= lost_at && lost_at >= 0))
 		atomic_store(&g->lost, true);
 	return atomic_load(&g->lost) ? -EIO : 0;
 }
@@ -209,6 +215,8 @@ static int fake_map(struct kv_gpu_mirror *m, size_t at, size_t bytes)
 
 	if (look(m->gpu) < 0)
 		return -EIO;
+	if (++m->gpu->maps == knob("oom_at"))
+		return -ENOMEM;
 	if (full >= 0 && m->gpu->mapped + bytes / GRANULE > (uint64_t)full)
 		return -ENOMEM;
 	m->gpu->mapped += bytes / GRANULE;

@@ -46,19 +46,22 @@ static void set_up_store(struct world *w, const struct world_params *p)
 		[USER_BYTES] = 1ull << 30,        [USER_SESSIONS] = 4, [USER_QUEUES] = 4,
 		[USER_DEVICE_BYTES] = 1ull << 30, [USER_CACHES] = 4,   [USER_SEQUENCES] = 32,
 	};
-	const struct arena_params memory = { .name = "test", .bytes = 128 << 20, .node = -1 };
+	const struct arena_params memory = { .name = "test",
+					     .bytes = p->pool_bytes ? p->pool_bytes : 128 * MIB,
+					     .node = -1 };
 	const struct catalogue_params catalogue = { .bytes = 4 << 20,
 						    .max_caches = 8,
 						    .max_sequences = 32 };
 	struct devices_params devices = { .pool = &w->pool,
-					  .arena = &w->arena,
-					  .n_arenas = 1,
+					  .arena = w->arena,
+					  .n_arenas = p->parts ? p->parts : 1,
 					  .module = p->module,
 					  .memory_bytes = p->device_bytes,
 					  .event_fd = -1 };
 
-	assert_int_equal(arena_create(&memory, &w->arena, NULL), 0);
-	assert_int_equal(pool_init(&w->pool, &w->arena, 1, NULL, false), 0);
+	for (w->parts = 0; w->parts < devices.n_arenas; w->parts++)
+		assert_int_equal(arena_create(&memory, &w->arena[w->parts], NULL), 0);
+	assert_int_equal(pool_init(&w->pool, w->arena, w->parts, NULL, false), 0);
 	assert_int_equal(catalogue_create(&catalogue, &w->catalogue), 0);
 	users_limit(&w->users, limits);
 	assert_int_equal(users_get(&w->users, 1000, &w->user), 0);
@@ -143,7 +146,8 @@ void world_close(struct world *w)
 	users_deinit(&w->users);
 	catalogue_free(w->catalogue);
 	pool_deinit(&w->pool);
-	arena_deinit(&w->arena);
+	while (w->parts)
+		arena_deinit(&w->arena[--w->parts]);
 	segment_deinit(&w->session->segment);
 	free(w->session);
 	unlink(w->knobs);

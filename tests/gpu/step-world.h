@@ -18,6 +18,7 @@
 #define WORLD_Q_FLOATS (WORLD_HEADS * WORLD_DIM)
 #define WORLD_KV_FLOATS (2 * WORLD_KV_HEADS * WORLD_DIM)
 #define WORLD_MOST_Q 20u
+#define WORLD_PARTS 2u
 
 struct world_params {
 	const char *module;    /* the back end */
@@ -26,10 +27,13 @@ struct world_params {
 	const char *policy;    /* NULL: "dense" */
 	const char *options;   /* of the policy; NULL: "" */
 	uint64_t device_bytes; /* 0: as much as there is */
+	uint64_t pool_bytes;   /* of each part; 0: 128 MiB */
+	unsigned parts;        /* arenas, as if each were a node; 0: one */
 };
 
 struct world {
-	struct arena arena;
+	struct arena arena[WORLD_PARTS];
+	unsigned parts;
 	struct pool pool;
 	struct catalogue *catalogue;
 	struct users users;
