@@ -162,6 +162,7 @@ static int build(struct store *s, uid_t uid, const struct cache_record *params, 
 	c->on_disconnect = (enum on_disconnect)params->on_disconnect;
 	c->evict = (enum evict_policy)params->evict;
 	c->n_sessions = 1;
+	evict_queues_init(&c->queues);
 	c->policy_slot = policy_slot(cache_shape(c)->policy);
 	c->format_slot = format_slot(params);
 	r = users_get(s->users, uid, &c->user);

@@ -13,6 +13,7 @@
 #include "daemon/catalogue.h"
 #include "daemon/channels.h"
 #include "daemon/device.h"
+#include "daemon/evict-order.h"
 #include "daemon/prefix.h"
 #include "daemon/shortage.h"
 #include "daemon/spread.h"
@@ -59,6 +60,7 @@ struct cache {
 	uint32_t device_rows;  /* device_use.rows: DEVICE_ROWS_ALL, or its steps are split */
 	const struct kv_parts *parts; /* of striped pages; NULL: it has none */
 	struct pressure pressure; /* on its budget */
+	struct evict_queues queues; /* who goes first (evict-order.h) */
 	uint64_t evicted_sequences, evicted_bytes; /* control thread */
 	uint32_t audits; /* atomic: under way; it stays until they are over */
 	uint32_t dense_s; /* control thread: how long its last spell of dense attention was */

@@ -231,12 +231,14 @@ void census_enter(struct seq *s)
 	name_in(s);
 	c->pinned += evict_is_pinned(s);
 	count_session(s, load_relaxed(&s->session));
+	evict_place(s);
 }
 
 void census_leave(struct seq *s)
 {
 	struct cache *c = s->cache;
 
+	evict_displace(s);
 	uncount_session(s);
 	c->pinned -= evict_is_pinned(s);
 	name_out(s);
@@ -255,6 +257,7 @@ void census_attach(struct seq *s, uint64_t session)
 	uncount_session(s);
 	store_release(&s->session, session);
 	count_session(s, session);
+	evict_place(s);
 }
 
 void census_pin(struct seq *s, bool pinned)

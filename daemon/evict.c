@@ -19,8 +19,7 @@
 #include "shm/base.h"
 #include "shm/probe.h"
 
-/* So many in one look at all of them; a control loop that evicted more at once would keep its
- * clients waiting. */
+/* A control loop that evicted more at once would keep its clients waiting. */
 #define EVICT_AT_ONCE 32u
 
 /* Until `counter` is at most `most`. */
@@ -32,12 +31,6 @@ struct goal {
 	bool spills;      /* may wait for a file to be written */
 	const uint64_t *counter;
 	uint64_t most;
-};
-
-struct candidates { /* first to go first */
-	struct seq *seq[EVICT_AT_ONCE];
-	uint32_t n;
-	uint64_t leaving; /* bytes on their way to files */
 };
 
 static struct sequence_record *record_of(const struct seq *s)
@@ -67,11 +60,13 @@ void evict_touch(struct seq *s)
 {
 	uint32_t uses = load_relaxed(&record_of(s)->uses);
 
+	evict_displace(s);
 	store_relaxed(&record_of(s)->uses, uses + (uses < UINT32_MAX));
 	if (load_relaxed(&s->session))
 		set_flag(s, SEQUENCE_IN_USE, true);
 	stamp(s);
 	s->use = ++s->cache->store->uses;
+	evict_place(s);
 }
 
 void evict_allow(struct cache *c)
@@ -83,8 +78,10 @@ void evict_allow(struct cache *c)
 
 void evict_offer(struct seq *s)
 {
+	evict_displace(s);
 	set_flag(s, SEQUENCE_IN_USE, false);
 	stamp(s); /* it was in use until now; of those that one session leaves, the order stays */
+	evict_place(s);
 	evict_allow(s->cache);
 }
 
@@ -97,20 +94,10 @@ void evict_pin(struct seq *s, bool pinned)
 {
 	census_pin(s, pinned);
 	set_flag(s, SEQUENCE_PINNED, pinned);
+	evict_place(s);
 }
 
 /* ---- choosing ----------------------------------------------------------------------- */
-
-/* Nobody is attached to it, or is about to be. */
-static bool is_idle(const struct seq *s)
-{
-	uint32_t flags = load_relaxed(&record_of(s)->flags);
-
-	if (load_relaxed(&s->session) || s->spilling || flags & SEQUENCE_PINNED)
-		return false;
-	/* Only a restart has ended its session. */
-	return !(flags & SEQUENCE_IN_USE && s->cache->store->reattaching);
-}
 
 static bool may_drop(const struct seq *s)
 {
@@ -134,55 +121,38 @@ static bool is_of_memory(enum limit limit)
 	       limit == LIMIT_POOL;
 }
 
-static bool may_go(const struct goal *g, const struct seq *s)
+/* Of a kind all may, or none; whose cache that is. */
+static bool may_go(const struct goal *g, const struct cache *c, enum evict_kind kind)
 {
+	bool drops = kind == KIND_PREFIX || c->evict != EVICT_NONE;
+	bool spills = g->spills && kind == KIND_HERE && c->store->spill &&
+		      c->on_disconnect == ON_DISCONNECT_PARK;
+
 	/* What is in a file already has no memory to give. */
-	if (!is_idle(s) || (is_of_memory(g->limit) && seq_is_spilled(s)))
+	if (kind == KIND_SPILLED && is_of_memory(g->limit))
 		return false;
-	return may_drop(s) || (g->spills && may_spill(s));
+	return drops || spills;
 }
 
-static bool is_leaving(const struct seq *s)
+static struct seq *earlier(enum evict_by by, struct seq *a, struct seq *b)
 {
-	return s->spilling && !seq_is_spilled(s);
+	return !a || (b && evict_goes_before(by, b, a)) ? b : a;
 }
 
-/* a goes before b. */
-static bool goes_before(enum evict_policy order, const struct seq *a, const struct seq *b)
+/* NULL: nobody may. */
+static struct seq *choose(const struct store *st, const struct goal *g)
 {
-	const struct sequence_record *x = record_of(a), *y = record_of(b);
+	enum evict_by by = g->order == EVICT_LFU ? BY_LFU : BY_LRU;
+	struct seq *s = NULL;
 
-	if (order == EVICT_LFU && x->uses != y->uses)
-		return x->uses < y->uses;
-	if (x->used_s != y->used_s)
-		return x->used_s < y->used_s;
-	return a->use < b->use;
-}
-
-static void consider(struct candidates *c, enum evict_policy order, struct seq *s)
-{
-	uint32_t at = c->n;
-
-	while (at > 0 && goes_before(order, s, c->seq[at - 1]))
-		at--;
-	if (at == EVICT_AT_ONCE)
-		return;
-	c->n = MIN(c->n + 1, EVICT_AT_ONCE);
-	memmove(&c->seq[at + 1], &c->seq[at], (c->n - 1 - at) * sizeof(c->seq[0]));
-	c->seq[at] = s;
-}
-
-static void collect(const struct store *st, const struct goal *g, struct candidates *ret)
-{
 	for (const struct cache *c = st->caches; c; c = c->next) {
 		if (g->cache ? c != g->cache : c->user != g->user)
 			continue;
-		for (struct seq *s = c->first; s; s = s->next)
-			if (may_go(g, s))
-				consider(ret, g->order, s);
-			else if (g->spills && is_leaving(s))
-				ret->leaving += load_relaxed(&s->bytes);
+		for (unsigned kind = 0; kind < EVICT_KINDS; kind++)
+			if (may_go(g, c, kind))
+				s = earlier(by, s, evict_first(c, kind, by));
 	}
+	return s;
 }
 
 /* ---- letting go --------------------------------------------------------------------- */
@@ -252,27 +222,47 @@ static bool is_reached(const struct goal *g, uint64_t leaving)
 	return now - MIN(leaving, now) <= g->most;
 }
 
+/* As many as it takes; those that stay after all are put aside until it is over. */
+static enum evicted let_some_go(struct evictor *e, const struct goal *g, uint64_t *leaving,
+				bool *ret_enough)
+{
+	struct seq *s, *aside[EVICT_AT_ONCE];
+	enum evicted got = EVICTED_NOTHING;
+	unsigned n_aside = 0, n = 0;
+
+	while (n < EVICT_AT_ONCE && !is_reached(g, *leaving) && (s = choose(e->store, g))) {
+		uint64_t bytes = load_relaxed(&s->bytes);
+		enum evicted one = let_go(e, g, s);
+
+		*leaving += one == EVICTED_LATER ? bytes : 0;
+		got = one == EVICTED_SOME ? one : got;
+		n++;
+		if (!evict_is_placed(s))
+			continue;
+		evict_displace(s);
+		aside[n_aside++] = s;
+	}
+	while (n_aside)
+		evict_place(aside[--n_aside]);
+	*ret_enough = is_reached(g, *leaving) && n < EVICT_AT_ONCE && choose(e->store, g);
+	return got;
+}
+
 static enum evicted reach(struct evictor *e, const struct goal *g)
 {
 	struct pressure *p = g->cache ? &g->cache->pressure : &g->user->pressure;
-	struct candidates c = { .n = 0 };
-	enum evicted got = EVICTED_NOTHING;
-	uint32_t i;
+	uint64_t leaving;
+	enum evicted got;
+	bool enough;
 
 	if (is_reached(g, 0))
 		return EVICTED_SOME;
-	collect(e->store, g, &c);
-	for (i = 0; i < c.n && !is_reached(g, c.leaving); i++) {
-		uint64_t bytes = load_relaxed(&c.seq[i]->bytes);
-		enum evicted one = let_go(e, g, c.seq[i]);
-
-		c.leaving += one == EVICTED_LATER ? bytes : 0;
-		got = one == EVICTED_SOME ? one : got;
-	}
-	if (got == EVICTED_NOTHING && c.leaving)
+	leaving = g->spills ? spill_leaving(e->store->spill, g->user, g->cache) : 0;
+	got = let_some_go(e, g, &leaving, &enough);
+	if (got == EVICTED_NOTHING && leaving)
 		return EVICTED_LATER;
 	/* A worker gave back what it had taken, and those who could go stayed. */
-	if (got == EVICTED_NOTHING && i < c.n)
+	if (got == EVICTED_NOTHING && enough)
 		return EVICTED_SOME;
 	if (got == EVICTED_NOTHING)
 		store_relaxed(&p->may_evict, 0);

@@ -152,12 +152,13 @@ int recover_store(struct store *st, struct recovered *ret)
 
 	if (!caches || !tables)
 		return -ENOMEM;
+	/* Before the first is found, which is in use until its client had time to come back. */
+	st->reattaching = true;
 	r = find_all(&rc);
 	if (r < 0)
 		return r;
 	count.bytes = load_relaxed(&st->pool->used_bytes);
 	count.ns = (uint64_t)(clock_now_ns() - from);
-	st->reattaching = true;
 	*ret = count;
 	return 0;
 }
@@ -176,7 +177,10 @@ uint32_t recover_expire(struct store *st)
 		c->n_sessions++; /* lives as long as this looks at it */
 		for (s = c->first; s; s = next) {
 			next = s->next;
-			n += (drop || !seq_is_known(s)) && seq_expire(s);
+			if ((drop || !seq_is_known(s)) && seq_expire(s))
+				n++;
+			else
+				evict_place(s);
 		}
 		evict_allow(c);
 		cache_leave(c);

@@ -211,6 +211,7 @@ void seq_unname(struct seq *s, uint32_t flags)
 	memset(r->name, 0, sizeof(r->name));
 	r->flags = flags;
 	catalogue_publish_sequence(s->cache->store->catalogue, slot_of(s));
+	evict_place(s);
 }
 
 int seq_check_new(struct cache *c, const char *name, char *why)

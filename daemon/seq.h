@@ -56,6 +56,7 @@ struct seq {
 	struct seq *next, **link;                   /* of its cache; control thread */
 	struct seq *next_attached, **link_attached; /* of its cache, while it has a session */
 	struct seq *next_named;                     /* whose names share a bucket */
+	struct order_node order[EVICT_BYS];         /* while it may be evicted: evict-order.h */
 	uint32_t least, n_least;                    /* its holder's: see census.h */
 	bool rows_count;                            /* it is in the census, and here */
 };

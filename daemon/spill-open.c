@@ -99,8 +99,10 @@ struct spill *spill_close(struct spill *sp)
 		if (s)
 			s->spilling = NULL;
 		spill_job_free(sp->jobs);
-		if (s)
+		if (s) {
+			evict_place(s);
 			seq_end_control(s);
+		}
 	}
 	spill_dir_close(&sp->dir);
 	free(sp->adopted);

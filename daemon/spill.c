@@ -209,6 +209,7 @@ static int begin_out(struct spill *sp, struct seq *s)
 	}
 	sp->dir.next++;
 	s->spilling = j;
+	evict_displace(s);
 	j->disk.op = DISK_WRITE;
 	j->disk.group = s->cache->user->uid;
 	j->disk.bytes = j->file.head.file_bytes;
@@ -276,6 +277,7 @@ static void end_out(struct spill *sp, struct spill_job *j)
 		}
 	}
 	s->spilling = NULL;
+	evict_place(s);
 	spill_job_free(j);
 	seq_end_control(s);
 	if (!waiting)
@@ -328,6 +330,7 @@ static int begin_in(struct spill *sp, struct seq *s, struct spill_wait *waiting,
 	while (!seq_try_control(s))
 		sched_yield();
 	s->spilling = j;
+	evict_displace(s);
 	j->waiting = waiting;
 	submit_in(j);
 	tell_changed(sp);
@@ -423,6 +426,7 @@ static void end_in(struct spill *sp, struct spill_job *j)
 	else
 		error = fail_in(sp, j, why);
 	s->spilling = NULL;
+	evict_place(s);
 	spill_job_free(j);
 	seq_end_control(s);
 	wake(sp, waiting, error, why);
@@ -474,6 +478,19 @@ void spill_leave(struct spill_wait *w)
 		unlink_wait(&sp->waking, w);
 	w->seq = NULL;
 	w->next = NULL;
+}
+
+uint64_t spill_leaving(const struct spill *sp, const struct user *u, const struct cache *c)
+{
+	uint64_t bytes = 0;
+
+	for (const struct spill_job *j = sp ? sp->jobs : NULL; j; j = j->next) {
+		const struct seq *s = j->file.seq;
+
+		if (j->way == SPILL_OUT && (c ? s->cache == c : s->cache->user == u))
+			bytes += load_relaxed(&s->bytes);
+	}
+	return bytes;
 }
 
 void spill_forget(struct spill *sp, struct seq *s)

@@ -91,6 +91,8 @@ int spill_load(struct spill *sp, struct seq *s, char *why);
 /* The same for who has to wait for it. */
 int spill_await(struct spill *sp, struct seq *s, struct spill_wait *w, char *why);
 void spill_leave(struct spill_wait *w);
+/* Bytes in memory of sequences that are on their way to a file: of the cache; NULL: of the user. */
+uint64_t spill_leaving(const struct spill *sp, const struct user *u, const struct cache *c);
 /* A spilled sequence is dropped: so is its file. */
 void spill_forget(struct spill *sp, struct seq *s);
 /* Of what is under way: bytes of the file, and how many have passed. */

@@ -45,6 +45,24 @@ static bool is_listed(const struct seq *first, const struct seq *s)
 	return false;
 }
 
+/* Eviction finds those that it may choose, and no other. */
+static void check_placed(const struct cache *c, const struct seq *s)
+{
+	const struct sequence_record *r = s->record;
+	bool in_use = r->flags & SEQUENCE_IN_USE && c->store->reattaching;
+	bool idle = !load_relaxed(&s->session) && !s->spilling && !evict_is_pinned(s) && !in_use;
+	enum evict_kind kind = seq_is_prefix(s)	   ? KIND_PREFIX
+			       : seq_is_spilled(s) ? KIND_SPILLED
+						   : KIND_HERE;
+
+	assert_int_equal(evict_is_placed(s), idle);
+	for (unsigned by = 0; by < EVICT_BYS; by++) {
+		assert_ptr_equal(s->order[by].in, idle ? &c->queues.by[kind][by] : NULL);
+		if (idle)
+			assert_false(evict_goes_before(by, s, evict_first(c, kind, by)));
+	}
+}
+
 static void check_seq(struct cache *c, struct seq *s)
 {
 	const struct sequence_record *r = s->record;
@@ -52,6 +70,7 @@ static void check_seq(struct cache *c, struct seq *s)
 
 	assert_ptr_equal(*s->link, s);
 	assert_int_equal(is_listed(c->attached, s), !!load_relaxed(&s->session));
+	check_placed(c, s);
 	memcpy(name, r->name, sizeof(name));
 	if (*name)
 		assert_ptr_equal(names_find(c, name), s);
@@ -234,6 +253,9 @@ static void whatever_happens(void **state)
 		spilled += spill_stat(w->spill).sequences > 0;
 		if (roll(400) == 0) {
 			world_restart(w);
+			check_all(w);
+			/* Clients had time to come back: what was in use is not any more. */
+			recover_expire(&w->f.store);
 			check_all(w);
 			restarts++;
 		}

@@ -184,9 +184,12 @@ static void oldest_goes(void **state)
 	assert_true(is_there(c, "one"));
 	/* What a restart finds has no order but the seconds in its record. */
 	park(x, c, "four", 10);
-	for (struct seq *s = c->first; s; s = s->next)
+	for (struct seq *s = c->first; s; s = s->next) {
+		evict_displace(s);
 		s->use = 0;
-	((struct sequence_record *)c->first->record)->used_s -= 5;
+		((struct sequence_record *)s->record)->used_s -= s == c->first ? 5 : 0;
+		evict_place(s);
+	}
 	c->budget_bytes = c->charged_bytes;
 	assert_true(want(x, c, LIMIT_BUDGET, 1));
 	assert_false(is_there(c, "four"));
@@ -358,9 +361,9 @@ static void in_use_when_the_daemon_died(void **state)
 	struct seq *used = begin(c, "used", 7);
 
 	assert_int_equal(grow(used, 300), 0);
+	x->f.store.reattaching = true;
 	census_attach(used, 0); /* as recovery finds it */
 	park(x, c, "parked", 300);
-	x->f.store.reattaching = true;
 	c->budget_bytes = c->charged_bytes;
 	assert_true(want(x, c, LIMIT_BUDGET, 1));
 	assert_true(is_there(c, "used"));
@@ -368,6 +371,7 @@ static void in_use_when_the_daemon_died(void **state)
 	c->budget_bytes = c->charged_bytes;
 	assert_false(want(x, c, LIMIT_BUDGET, 1));
 	x->f.store.reattaching = false;
+	evict_place(used);
 	assert_true(want(x, c, LIMIT_BUDGET, 1));
 	assert_false(is_there(c, "used"));
 }
@@ -378,13 +382,17 @@ static void parked_stay_by_default(void **state)
 	struct fixture *x = *state;
 	struct cache *c = make_cache(x, "a", "on_disconnect=park", 0);
 	struct sequence_record *r;
+	struct seq *two;
 
 	park(x, c, "one", 300);
-	r = park(x, c, "two", 300)->record;
+	two = park(x, c, "two", 300);
+	r = two->record;
 	c->budget_bytes = c->charged_bytes;
 	assert_false(want(x, c, LIMIT_BUDGET, 1));
 	assert_int_equal(c->n_sequences, 2);
+	evict_displace(two);
 	r->flags |= SEQUENCE_PREFIX;
+	evict_place(two);
 	assert_true(want(x, c, LIMIT_BUDGET, 1));
 	assert_int_equal(c->n_sequences, 1);
 	assert_true(is_there(c, "one"));
