@@ -31,6 +31,8 @@
 #define KV_GPU_WHY 240   /* bytes of a sentence that says what is wrong */
 #define KV_GPU_DRIVER 64 /* of what a driver supports */
 #define KV_GPU_MAX_ITEMS 256u
+/* Queries of one item, in f32: a lane of twice that holds them, and their results. */
+#define KV_GPU_QUERY_BYTES ((size_t)16 << 20)
 
 struct kv_gpu;        /* an open device: its context, its kernels */
 struct kv_gpu_lane;   /* a stream of work and its pinned memory */

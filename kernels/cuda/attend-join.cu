@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All shares of a KV head's attention, merged by the block that comes last: a warp
+ * All shares of some heads' attention, merged by the block that comes last: a warp
  * has a head, the mean of V gets the mass that was not attended to, and channels go back
  * to the client's order.
  */
@@ -118,13 +118,13 @@ static __device__ void join_head(const struct attend *a, uint32_t h, float *by, 
 	__syncwarp();
 }
 
-static __device__ void join_shares(const struct attend *a)
+static __device__ void join_shares(const struct attend *a, uint32_t first, uint32_t end)
 {
 	const struct kv_cuda_item *x = a->w.x;
 	uint8_t *out = (uint8_t *)(a->w.p->output + x->output + a->w.head * x->output_bytes);
 	uint32_t warp = threadIdx.x / 32;
 	float *by = (float *)(a->shared + a->stage.stages_at) + warp * KV_CUDA_MAX_SHARES;
 
-	for (uint32_t h = warp; h < x->heads; h += KV_CUDA_WARPS)
+	for (uint32_t h = first + warp; h < end; h += KV_CUDA_WARPS)
 		join_head(a, h, by, out);
 }

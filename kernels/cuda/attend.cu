@@ -33,6 +33,7 @@ struct attend {
 	struct cuda_work w;
 	struct kv_cuda_stage stage;
 	uint32_t share, first, n; /* heads of this block: of heads + sums */
+	uint32_t limit;           /* rows that any of them sees */
 	uint8_t *shared;
 	uint32_t outliers;
 };
@@ -44,9 +45,18 @@ struct cursor {
 	uint32_t n[2];          /* of a list: rows as sent, of tiles */
 };
 
+/* Where the rows of a unit end that are attended to by this block. */
+static __device__ uint32_t unit_end(const struct attend *a, uint32_t unit)
+{
+	const struct kv_cuda_unit *u = &a->w.unit[unit];
+	uint32_t seen = a->limit > u->first_row ? a->limit - u->first_row : 0;
+
+	return u->to < seen ? u->to : seen;
+}
+
 static __device__ void cursor_settle(const struct attend *a, struct cursor *c)
 {
-	while (c->unit < c->end && c->at >= a->w.unit[c->unit].to) {
+	while (c->unit < c->end && c->at >= unit_end(a, c->unit)) {
 		c->unit++;
 		c->at = 0;
 		if (c->unit < c->end)
@@ -75,6 +85,8 @@ static __device__ struct cursor cursor_begin(const struct attend *a)
 		return c;
 	}
 	c.end = c.end < x->n_units ? c.end : x->n_units;
+	while (c.end > c.unit && a->w.unit[c.end - 1].first_row >= a->limit)
+		c.end--;
 	if (c.unit < c.end)
 		c.at = a->w.unit[c.unit].from / a->stage.rows * a->stage.rows;
 	cursor_settle(a, &c);
@@ -120,7 +132,7 @@ static __device__ void resolve(const struct attend *a, struct cursor *c, struct 
 			cuda_array<const struct kv_cuda_block>(a->w.p, a->w.p->blocks) + u->block;
 
 		ret[t].row = KV_CUDA_NONE;
-		if (c->at + t >= u->from && c->at + t < u->to)
+		if (c->at + t >= u->from && c->at + t < unit_end(a, c->unit))
 			cuda_row_at(&a->w, c->unit, c->at + t, &ret[t]);
 		ret[t].rsv = b->sent;
 	}
@@ -403,6 +415,23 @@ template <int L> static __device__ void attend_share(struct attend *a, struct fo
 
 #include "kernels/cuda/attend-join.cu"
 
+/* Who comes last of a block of heads joins it; where sums are wanted, which are in the last one,
+ * who comes last of all. */
+static __device__ void join(const struct attend *a, uint32_t blocks)
+{
+	uint32_t *counter = cuda_array<uint32_t>(a->w.p, a->w.p->counters) + a->w.x->counters +
+			    a->w.head * kv_cuda_counters(a->w.x) + KV_CUDA_COUNT_ATTEND;
+	bool sums = a->w.x->sums, last;
+
+	last = comes_last(counter + (sums ? 0 : a->first / KV_CUDA_HEADS),
+			  a->w.x->shares * (sums ? blocks : 1),
+			  (uint32_t *)(a->shared + a->stage.p_at));
+	if (last && sums)
+		join_shares(a, 0, a->w.x->heads);
+	else if (last)
+		join_shares(a, a->first, a->first + a->n);
+}
+
 template <int L> static __device__ void attend(const struct kv_cuda_params *p)
 {
 	uint32_t per_share, per_head, at = blockIdx.x;
@@ -411,7 +440,7 @@ template <int L> static __device__ void attend(const struct kv_cuda_params *p)
 	float *parts;
 
 	a.w = cuda_work_of(p, blockIdx.y, 0);
-	per_share = (a.w.x->heads + a.w.x->sums + KV_CUDA_HEADS - 1) / KV_CUDA_HEADS;
+	per_share = kv_cuda_head_blocks(a.w.x);
 	per_head = per_share * a.w.x->shares;
 	if (at >= per_head * a.w.s->kv_heads || kv_cuda_lanes(a.w.s->dim) != L)
 		return;
@@ -420,6 +449,9 @@ template <int L> static __device__ void attend(const struct kv_cuda_params *p)
 	a.first = at % per_share * KV_CUDA_HEADS;
 	a.n = a.w.x->heads + a.w.x->sums - a.first;
 	a.n = a.n < KV_CUDA_HEADS ? a.n : KV_CUDA_HEADS;
+	a.limit = a.w.x->visible;
+	if (a.first + a.n <= a.w.x->heads)
+		a.limit = cuda_limit(a.w.x, (a.first + a.n - 1) / a.w.s->group);
 	a.stage = kv_cuda_stage_of(a.w.s, a.w.x->by_list, KV_CUDA_SHARED);
 	a.shared = (uint8_t *)cuda_shared();
 	a.outliers = cuda_outliers(&a.w);
@@ -431,9 +463,7 @@ template <int L> static __device__ void attend(const struct kv_cuda_params *p)
 	four_end<L>(&a, &f, parts + threadIdx.x / 32 * 4 * (a.w.s->dim + 2));
 	__syncthreads();
 	join_warps(&a, parts);
-	if (comes_last(cuda_array<uint32_t>(p, p->counters) + a.w.x->counters + a.w.head * 2 + 1,
-		       per_head, (uint32_t *)(a.shared + a.stage.p_at)))
-		join_shares(&a);
+	join(&a, per_share);
 }
 
 extern "C" __global__ void __launch_bounds__(KV_CUDA_THREADS, 3)

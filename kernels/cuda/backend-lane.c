@@ -21,7 +21,7 @@
 #define LANE_ALIGN 256u
 #define LANE_MAX_RUNS 16384u
 /* Scores of all rows of a batch: 4 bytes for each of a query's heads. */
-#define LEAST_SCRATCH (16 * MIB)
+#define LEAST_SCRATCH (64 * MIB)
 #define MOST_SCRATCH GIB
 
 struct kv_gpu_lane {

@@ -15,6 +15,7 @@ const char *const cuda_kernel_names[CUDA_KERNELS] = {
 	[CUDA_KERNEL_ATTEND_16] = "kv_cuda_attend_16",
 	[CUDA_KERNEL_ATTEND_32] = "kv_cuda_attend_32",
 	[CUDA_KERNEL_SCORE] = "kv_cuda_score",
+	[CUDA_KERNEL_CHOOSE] = "kv_cuda_choose",
 };
 
 /* ---- errors --------------------------------------------------------------------- */

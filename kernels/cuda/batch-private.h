@@ -17,7 +17,9 @@ struct writer {
 	const struct kv_cuda_where *where;
 	int error;
 	uint64_t scratch, output;
-	uint32_t score_x, score_shared;         /* of the launches: the largest of each */
+	uint32_t choices;               /* KV heads of all items that choose rows */
+	uint32_t score_x, score_shared; /* of the launches: the largest of each */
+	uint32_t choose_x;
 	uint32_t attend_x[3], attend_shared[3]; /* by lanes of a row: 8, 16, 32 */
 	const struct kv_space *space[KV_GPU_MAX_ITEMS];
 	struct layout_key {

@@ -13,6 +13,7 @@
 
 struct count {
 	uint64_t sealed, tiles, recent; /* rows, different tiles of them, rows as sent */
+	uint64_t last;                  /* block and tile that was counted last */
 };
 
 struct reader {
@@ -22,6 +23,8 @@ struct reader {
 	const struct kv_cuda_unit *unit;
 	const struct kv_cuda_block *block;
 	struct choice c;
+	/* without scores: of a KV head */
+	uint64_t planes[KV_PLANES], sealed;
 };
 
 static const void *array_of(const struct kv_cuda_params *p, uint32_t at)
@@ -33,26 +36,32 @@ static const void *array_of(const struct kv_cuda_params *p, uint32_t at)
 static void count_unit(const struct reader *r, const struct kv_cuda_unit *u, uint32_t from,
 		       uint32_t to, struct count *c)
 {
+	uint64_t base = (uint64_t)r->block[u->block].address << 32, first, last;
+
 	if (from >= to)
 		return;
 	if (r->block[u->block].sent) {
 		c->recent += to - from;
 		return;
 	}
+	first = base + (u->at + from) / KV_TILE_ROWS + 1;
+	last = base + (u->at + to - 1) / KV_TILE_ROWS + 1;
 	c->sealed += to - from;
-	c->tiles += (to - 1) / KV_TILE_ROWS - from / KV_TILE_ROWS + 1;
+	c->tiles += last - first + (first != c->last);
+	c->last = last;
 }
 
-/* Rows of the item's units from `first` on: all, or those that are attended to. */
-static struct count count_rows(const struct reader *r, uint32_t first, bool attended)
+/* Rows [first, end) of the item's units: all, or those that are attended to. */
+static struct count count_rows(const struct reader *r, uint32_t first, uint32_t end)
 {
 	struct count c = { 0 };
 
-	for (uint32_t i = 0; i < r->x->n_units; i++) {
+	for (uint32_t i = 0; i < r->x->n_units && r->unit[i].first_row < end; i++) {
 		const struct kv_cuda_unit *u = &r->unit[i];
 		uint32_t from = first > u->first_row ? first - u->first_row : 0;
+		uint32_t to = MIN(end - u->first_row, r->x->by_list ? u->rows : u->to);
 
-		count_unit(r, u, attended ? u->from : from, attended ? u->to : u->rows, &c);
+		count_unit(r, u, MAX(from, r->x->by_list ? 0 : u->from), to, &c);
 	}
 	return c;
 }
@@ -90,21 +99,42 @@ static void scored(const struct reader *r, const struct kv_cuda_said *said, uint
 {
 	const struct kv_space *s = r->item->space;
 	size_t e = kv_dtype_bytes(s->dtype);
-	struct count all = count_rows(r, 0, false), c;
+	struct count all = count_rows(r, 0, UINT32_MAX), c;
 	uint64_t unread = all.recent - (said->n_selected - said->sealed);
 	uint32_t from;
 
-	s->k->bytes_score(s->k_dim, all.sealed, all.tiles, r->x->r, planes);
+	if (r->x->exact)
+		s->k->bytes_k(s->k_dim, all.sealed, all.tiles, 0, planes);
+	else
+		s->k->bytes_score(s->k_dim, all.sealed, all.tiles, r->x->r, planes);
 	planes[KV_PLANE_K] += all.sealed * outliers * sizeof(uint16_t);
 	planes[KV_PLANE_RECENT] += unread * r->x->r * e;
 	if (!r->x->sums)
 		return;
 	from = sum_from(r);
-	c = count_rows(r, from, false);
+	c = count_rows(r, from, UINT32_MAX);
 	if (from)
 		planes[KV_PLANE_STATE] += s->v_dim * sizeof(float);
 	s->v->bytes_v(s->v_dim, c.sealed, c.tiles, 0, planes);
 	planes[KV_PLANE_RECENT] += MIN(unread, c.recent) * s->v_dim * e;
+}
+
+/* Each block of heads reads the rows that its last one sees; what all KV heads do alike. */
+static void count_blocks(const struct reader *r, uint64_t planes[], uint64_t *ret_sealed)
+{
+	uint32_t group = r->item->space->group;
+	uint64_t sealed = 0;
+
+	for (uint32_t h = 0; h < r->x->heads; h += KV_CUDA_HEADS) {
+		uint32_t last = (MIN(h + KV_CUDA_HEADS, r->x->heads) - 1) / group;
+		uint64_t limit = (uint64_t)r->x->first_limit + last;
+		struct count c;
+
+		c = count_rows(r, 0, r->x->full ? r->x->rows : (uint32_t)MIN(limit, r->x->rows));
+		attended(r, c, 0, planes);
+		sealed += c.sealed;
+	}
+	*ret_sealed = sealed;
 }
 
 static void read_head(const struct reader *r, uint32_t head, char *out, struct kv_result *ret)
@@ -120,8 +150,9 @@ static void read_head(const struct reader *r, uint32_t head, char *out, struct k
 			       .alpha_sum = r->x->heads };
 
 	if (r->x->by_list) {
-		struct count chosen = { said->sealed, said->tiles,
-					said->n_selected - said->sealed };
+		struct count chosen = { .sealed = said->sealed,
+					.tiles = said->tiles,
+					.recent = said->n_selected - said->sealed };
 
 		x.n_selected = said->n_selected;
 		x.n_scored = r->x->visible;
@@ -130,9 +161,8 @@ static void read_head(const struct reader *r, uint32_t head, char *out, struct k
 		attended(r, chosen, outliers, x.bytes);
 		scored(r, said, said->outliers, x.bytes);
 	} else {
-		/* Each block of heads reads its rows. */
-		for (uint32_t h = 0; h < r->x->heads; h += KV_CUDA_HEADS)
-			attended(r, count_rows(r, 0, true), outliers, x.bytes);
+		memcpy(x.bytes, r->planes, sizeof(x.bytes));
+		x.bytes[KV_PLANE_K] += r->sealed * outliers * sizeof(uint16_t);
 	}
 	*ret = x;
 }
@@ -150,6 +180,8 @@ void kv_cuda_collect(const struct kv_gpu_item *item, uint32_t n, const void *par
 		r.unit = (const struct kv_cuda_unit *)array_of(p, p->units) + x[i].units;
 		r.block = array_of(p, p->blocks);
 		choice_make(&item[i], &r.c, why);
+		if (!x[i].by_list)
+			count_blocks(&r, r.planes, &r.sealed);
 		for (uint32_t h = 0; h < item[i].space->kv_heads; h++)
 			read_head(&r, h, out + h * x[i].output_bytes, &item[i].result[h]);
 	}

@@ -14,6 +14,10 @@
 #define LARGE_SHARE 8u /* units */
 #define PART_ROUNDS 4u /* units that a warp scores, at most */
 #define ROUND_UNITS 256u
+#define MANY_CHOICES 128u /* KV heads of all items: as many blocks as the device has processors */
+#define CHOOSE_PARTS 16u  /* of one KV head, at most ... */
+#define CHOOSE_UNITS 8u   /* ... with so many units each */
+#define PARTS_BYTES (32 * MIB) /* of an item's shares */
 
 static const size_t element[KV_CUDA_ARRAYS] = {
 	[KV_CUDA_SPACES] = sizeof(struct kv_cuda_space),
@@ -62,14 +66,6 @@ int kv_cuda_serves(const struct kv_space *s, char *why)
 				 "kv"[i], half[i] -> format);
 			return -EOPNOTSUPP;
 		}
-	if (s->group > KV_CUDA_MAX_HEADS) {
-		snprintf(why, KV_GPU_WHY,
-			 "heads=%u with kv_heads=%u: there are kernels for up to %u heads that "
-			 "share "
-			 "one",
-			 s->heads, s->kv_heads, KV_CUDA_MAX_HEADS);
-		return -EOPNOTSUPP;
-	}
 	return 0;
 }
 
@@ -88,27 +84,32 @@ static uint32_t channels_plane(const struct kv_space *s)
 /* Where no row is in a tile, none has to be by channel. */
 static bool scores_rows(const struct kv_gpu_item *item, const struct choice *c)
 {
-	return c->r && (channels_plane(item->space) != KV_CUDA_NONE || !item->view->n_extents);
+	return c->exact || channels_plane(item->space) != KV_CUDA_NONE || !item->view->n_extents;
+}
+
+static size_t query_bytes(const struct kv_gpu_item *item)
+{
+	return (size_t)item->query->n_q * item->space->heads * item->space->k_dim * sizeof(float);
 }
 
 int kv_cuda_runs(const struct kv_gpu_item *item, char *why)
 {
-	const struct kv_query *q = item->query;
 	struct choice c;
 	int r = kv_cuda_serves(item->space, why);
 
 	if (r < 0)
 		return r;
-	if (q->n_q > KV_MAX_DECODE_Q || q->n_q * item->space->group > KV_CUDA_MAX_HEADS) {
+	if (query_bytes(item) > KV_GPU_QUERY_BYTES) {
 		snprintf(why, KV_GPU_WHY,
-			 "%u queries of %u heads that share one: there are kernels for up to %u "
-			 "queries, and %u of both",
-			 q->n_q, item->space->group, KV_MAX_DECODE_Q, KV_CUDA_MAX_HEADS);
+			 "%u queries of %u heads, %zu bytes: a step has at most %zu",
+			 item->query->n_q, item->space->heads, query_bytes(item),
+			 (size_t)KV_GPU_QUERY_BYTES);
 		return -EOPNOTSUPP;
 	}
 	r = choice_make(item, &c, why);
 	if (r == 0 && c.scored && !scores_rows(item, &c)) {
-		snprintf(why, KV_GPU_WHY, "scores by all channels of K: there is no kernel for it");
+		snprintf(why, KV_GPU_WHY, "scores by %u channels: the cache has no K by channel",
+			 c.r);
 		return -EOPNOTSUPP;
 	}
 	return r;
@@ -198,10 +199,19 @@ static uint32_t put_queries(struct writer *w, const struct kv_gpu_item *item)
 	return at;
 }
 
-static void put_scores(struct kv_cuda_item *x, const struct choice *c)
+/* Few items leave most of the device idle while one block chooses: then more of them do. */
+static uint32_t choose_parts(const struct writer *w, const struct kv_cuda_item *x)
+{
+	if (!x->k || w->choices >= MANY_CHOICES)
+		return 0;
+	return MIN(x->n_units / CHOOSE_UNITS, MIN(CHOOSE_PARTS, MANY_CHOICES / w->choices));
+}
+
+static void put_scores(struct writer *w, struct kv_cuda_item *x, const struct choice *c)
 {
 	uint32_t rounds = MIN(PART_ROUNDS, MAX(1u, DIV_UP(x->n_units, ROUND_UNITS)));
 
+	x->exact = c->exact;
 	x->r = c->r;
 	x->k = c->k;
 	x->rank_first = c->rank_first;
@@ -211,17 +221,28 @@ static void put_scores(struct kv_cuda_item *x, const struct choice *c)
 	x->sums = c->mean ? x->n_q : 0;
 	x->part_units = KV_CUDA_WARPS * rounds;
 	x->score_parts = MAX(1u, DIV_UP(x->n_units, x->part_units));
+	x->choose_parts = choose_parts(w, x);
 	x->n_runs = c->n_runs;
 	x->fixed = c->fixed;
 	x->fixed_sent = c->fixed_sent;
 	memcpy(x->run, c->run, sizeof(x->run));
 }
 
-static void put_shares(struct kv_cuda_item *x, uint32_t dim)
+/* Blocks of heads fill the device as shares do, and each share has a part of every head. */
+static uint32_t most_shares(const struct kv_cuda_item *x, const struct kv_space *s)
 {
-	uint32_t rows = 512 / kv_cuda_lanes(dim);
+	uint64_t part = (uint64_t)(x->heads + x->sums) * (s->v_dim + 2) * sizeof(float);
+	uint64_t most = MIN(KV_CUDA_MAX_SHARES / kv_cuda_head_blocks(x),
+			    PARTS_BYTES / (part * s->kv_heads));
+
+	return MAX(1u, (uint32_t)most);
+}
+
+static void put_shares(struct kv_cuda_item *x, const struct kv_space *s)
+{
+	uint32_t rows = 512 / kv_cuda_lanes(s->k_dim);
 	uint32_t n = x->by_list ? DIV_UP(x->k + x->fixed, rows) + 1 : x->n_units;
-	uint32_t least = DIV_UP(n, KV_CUDA_MAX_SHARES);
+	uint32_t least = DIV_UP(n, most_shares(x, s));
 
 	x->share_units = x->by_list ? 1 : MIN(LARGE_SHARE, DIV_UP(n, FEW_UNITS));
 	x->share_units = MAX(1u, MAX(x->share_units, least));
@@ -251,7 +272,7 @@ static void cover(struct writer *w, const struct kv_cuda_item *x, const struct k
 {
 	struct kv_cuda_space space;
 	uint32_t lanes = kv_cuda_lanes(s->k_dim), i = lanes / 16;
-	uint32_t blocks = DIV_UP(x->heads + x->sums, KV_CUDA_HEADS) * x->shares * s->kv_heads;
+	uint32_t blocks = kv_cuda_head_blocks(x) * x->shares * s->kv_heads;
 
 	put_space(s, &space);
 	w->attend_x[i] = MAX(w->attend_x[i], blocks);
@@ -260,7 +281,18 @@ static void cover(struct writer *w, const struct kv_cuda_item *x, const struct k
 	if (!x->by_list)
 		return;
 	w->score_x = MAX(w->score_x, s->kv_heads * (x->score_parts + (x->sums ? 1 : 0)));
+	w->choose_x = MAX(w->choose_x, s->kv_heads * x->choose_parts);
 	w->score_shared = MAX(w->score_shared, kv_cuda_score_shared(x, s->k_dim));
+}
+
+static void put_counters(struct writer *w, struct kv_cuda_item *x, uint32_t n)
+{
+	uint32_t *to;
+
+	x->counters = w->n[KV_CUDA_COUNTERS];
+	to = batch_push(w, KV_CUDA_COUNTERS, n);
+	if (to)
+		memset(to, 0, n * sizeof(*to));
 }
 
 static void put_item(struct writer *w, const struct kv_gpu_item *item)
@@ -288,12 +320,9 @@ static void put_item(struct writer *w, const struct kv_gpu_item *item)
 	x.table = batch_tables(w, item);
 	batch_pages(w, item, &c, &x);
 	if (c.scored)
-		put_scores(&x, &c);
-	put_shares(&x, s->k_dim);
-	x.counters = w->n[KV_CUDA_COUNTERS];
-	to = batch_push(w, KV_CUDA_COUNTERS, 2 * s->kv_heads);
-	if (to)
-		memset(to, 0, 2 * s->kv_heads * sizeof(uint32_t));
+		put_scores(w, &x, &c);
+	put_shares(&x, s);
+	put_counters(w, &x, s->kv_heads * kv_cuda_counters(&x));
 	put_memory(w, &x, s);
 	cover(w, &x, s);
 	to = batch_push(w, KV_CUDA_ITEMS, 1);
@@ -345,11 +374,23 @@ static void add_launch(struct kv_cuda_batch *b, const char *kernel, uint32_t x, 
 			(struct kv_cuda_launch){ kernel, x, y, KV_CUDA_THREADS, shared };
 }
 
+/* KV heads that choose rows. */
+static uint32_t count_choices(const struct kv_gpu_item *item, uint32_t n)
+{
+	uint32_t choices = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		for (unsigned op = 0; op < item[i].plan->n_ops; op++)
+			if (item[i].plan->op[op].kind == KV_OP_TOPK)
+				choices += item[i].space->kv_heads;
+	return choices;
+}
+
 void kv_cuda_measure(const struct kv_gpu_item *item, uint32_t n, struct kv_cuda_batch *ret)
 {
 	static const char *const attend[] = { "kv_cuda_attend_8", "kv_cuda_attend_16",
 					      "kv_cuda_attend_32" };
-	struct writer w = { 0 };
+	struct writer w = { .choices = count_choices(item, n) };
 	struct kv_cuda_batch b = { 0 };
 
 	for (uint32_t i = 0; i < n; i++)
@@ -359,6 +400,7 @@ void kv_cuda_measure(const struct kv_gpu_item *item, uint32_t n, struct kv_cuda_
 	b.scratch_bytes = w.scratch;
 	b.output_bytes = w.output;
 	add_launch(&b, "kv_cuda_score", w.score_x, n, w.score_shared);
+	add_launch(&b, "kv_cuda_choose", w.choose_x, n, w.score_shared);
 	for (unsigned i = 0; i < ARRAY_SIZE(attend); i++)
 		add_launch(&b, attend[i], w.attend_x[i], n, w.attend_shared[i]);
 	*ret = b;
@@ -367,7 +409,7 @@ void kv_cuda_measure(const struct kv_gpu_item *item, uint32_t n, struct kv_cuda_
 int kv_cuda_fill(const struct kv_gpu_item *item, uint32_t n, const struct kv_cuda_batch *batch,
 		 const struct kv_cuda_where *where, void *params)
 {
-	struct writer w = { .where = where };
+	struct writer w = { .where = where, .choices = count_choices(item, n) };
 	struct kv_cuda_params *p = params;
 
 	batch_place(&w, batch->n, p);

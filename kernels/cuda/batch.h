@@ -7,8 +7,8 @@
  * parameters to it, launches in the order of the list with the parameters'
  * device address as the one argument of each kernel, and copies the output
  * back. The parameters hold counters that kernels use up, so they are copied
- * for every batch. Partitions depend on an item alone, never on what else is in
- * the batch: same input, same bits.
+ * for every batch. What is summed up in which order depends on an item alone, never on
+ * what else is in the batch: same input, same bits.
  */
 #pragma once
 
@@ -18,7 +18,7 @@
 #include "kernels/gpu.h"
 #include "kernels/kernels.h"
 
-#define KV_CUDA_LAUNCHES 4u
+#define KV_CUDA_LAUNCHES 5u
 #define KV_CUDA_ALIGN 256u /* of the parameters', the scratch's and the output's addresses */
 
 struct kv_cuda_launch {
@@ -60,8 +60,8 @@ struct kv_cuda_where {
 
 /* Caches that can be served at all. -EOPNOTSUPP with `why` (KV_GPU_WHY bytes). */
 int kv_cuda_serves(const struct kv_space *s, char *why);
-/* One step of such a cache; -EOPNOTSUPP with `why`: an operation of its plan, or too many queries.
- */
+/* One step of such a cache; -EOPNOTSUPP with `why`: an operation of its plan, or queries of more
+ * bytes than a step may have. */
 int kv_cuda_runs(const struct kv_gpu_item *item, char *why);
 
 /* How much memory the items take and what is launched. All of them passed kv_cuda_runs. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Plans as the GPU runs them: rows that are chosen whatever their scores, in a few
- * runs, and perhaps the k best of a range of rows by r channels. That is what all
+ * runs, and perhaps the k best of a range of rows by r channels or by all. That is what all
  * plans of the policies for decoding come to; what a union has twice counts once.
  */
 #include "kernels/cuda/choice.h"
@@ -124,6 +124,10 @@ static int run_op(const struct state *s, const struct kv_op *op, struct choice *
 	case KV_OP_SCORE_DIMS:
 		c->scored = true;
 		c->r = MIN(op->n[0], s->map.space->k_dim);
+		return 0;
+	case KV_OP_SCORE:
+		c->scored = c->exact = true;
+		c->r = s->map.space->k_dim;
 		return 0;
 	case KV_OP_MEAN_REST:
 		c->mean = op->n[0];

@@ -13,6 +13,7 @@ struct choice {
 	uint32_t n_runs, fixed, fixed_sent;
 	struct kv_cuda_run run[KV_CUDA_RUNS]; /* chosen whatever their scores, ascending */
 	bool scored;                          /* rows are: for the choice below, or alpha */
+	bool exact;                           /* by all channels; r: how many there are */
 	uint32_t r, k, rank_first, rank_end;  /* k of these rows; 0: none */
 	bool softmax;
 	uint32_t mean; /* enum kv_mean */

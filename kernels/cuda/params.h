@@ -23,8 +23,8 @@
 #define KV_CUDA_UNIT_ROWS 256u
 #define KV_CUDA_GROUP_ROWS 64u /* whose best stand for them in a selection */
 #define KV_CUDA_UNIT_GROUPS (KV_CUDA_UNIT_ROWS / KV_CUDA_GROUP_ROWS)
-#define KV_CUDA_HEADS 16u     /* that one block attends for: four a warp */
-#define KV_CUDA_MAX_HEADS 64u /* of one KV head, queries counted */
+#define KV_CUDA_HEADS 16u       /* that one block attends for: four a warp */
+#define KV_CUDA_SCORE_HEADS 64u /* whose coefficients a block has at once */
 #define KV_CUDA_MAX_SHARES 512u
 #define KV_CUDA_RUNS 6u            /* each of one kind of rows */
 #define KV_CUDA_SHARED (96u << 10) /* bytes of shared memory that a block may have */
@@ -105,14 +105,16 @@ struct kv_cuda_item {
 	uint32_t q;     /* the first of [n_q][heads of the space][dim] floats */
 	uint32_t table; /* of KV head 0, or NONE */
 	uint32_t units, n_units;
-	uint32_t counters; /* [kv_heads][2] */
+	uint32_t counters; /* [kv_heads][kv_cuda_counters()] */
 	/* attention */
 	uint32_t by_list;             /* over a list of rows that the scores made */
 	uint32_t shares, share_units; /* or stages of the list */
 	/* scores */
 	uint32_t r, k, rank_first, rank_end;
+	uint32_t exact;         /* by all channels, as attention reads them; r is the dimension */
 	uint32_t softmax, mean; /* rank by the sum of softmax; enum kv_mean */
 	uint32_t score_parts, part_units;
+	uint32_t choose_parts; /* blocks of a launch for the choice; 0: it is the scores' last's */
 	uint32_t n_runs, fixed, fixed_sent; /* rows chosen anyway, in runs; so many as sent */
 	struct kv_cuda_run run[KV_CUDA_RUNS];
 	uint64_t partial, state;             /* of KV head 0, from the scratch's beginning */
@@ -127,6 +129,19 @@ struct kv_cuda_params {
 	/* from the beginning of this, bytes */
 	uint32_t spaces, items, layouts, blocks, addresses, units, tables, q, corrections, counters;
 };
+
+/* Blocks that a share's heads, and the sums beside them, take. */
+KV_CUDA_FN uint32_t kv_cuda_head_blocks(const struct kv_cuda_item *x)
+{
+	return (x->heads + x->sums + KV_CUDA_HEADS - 1) / KV_CUDA_HEADS;
+}
+
+/* Who was there: of the scores, of the choice, and of each block of heads of the attention. */
+enum { KV_CUDA_COUNT_SCORES, KV_CUDA_COUNT_CHOICE, KV_CUDA_COUNT_ATTEND };
+KV_CUDA_FN uint32_t kv_cuda_counters(const struct kv_cuda_item *x)
+{
+	return KV_CUDA_COUNT_ATTEND + kv_cuda_head_blocks(x);
+}
 
 /* What a KV head's output begins with; lse[heads] and y[heads][dim] follow at their places. */
 struct kv_cuda_said {
@@ -204,13 +219,14 @@ struct kv_cuda_scoring { /* bytes from the beginning */
 	uint32_t coef, place, chosen, total, codes, code_bytes, more, bytes;
 };
 
-/* coef[heads][r], place[r], total[dim]; of each warp, of both tiles of its unit, rounded
- * coefficients in fours of channels and heads. */
+/* coef[heads][r], of at most SCORE_HEADS, place[r], total[dim]; of each warp, of both tiles of its
+ * unit, rounded coefficients in fours of channels and heads. */
 KV_CUDA_FN struct kv_cuda_scoring kv_cuda_scoring_of(uint32_t heads, uint32_t r, uint32_t dim)
 {
 	struct kv_cuda_scoring s;
 	uint32_t quads = (r + 3) / 4;
 
+	heads = heads < KV_CUDA_SCORE_HEADS ? heads : KV_CUDA_SCORE_HEADS;
 	s.coef = 0;
 	s.place = s.coef + (heads * r * 4 + 15) / 16 * 16;
 	s.chosen = s.place + (r * 4 + 15) / 16 * 16;
@@ -237,6 +253,8 @@ struct kv_cuda_state {
 	uint64_t rank;  /* float [groups]: the largest sum of scores, where those rank */
 	uint64_t fixed; /* float [heads][fixed]: scores of the rows chosen anyway */
 	uint64_t alpha; /* float [heads] */
+	uint64_t lse;   /* float [heads]: of the scores */
+	uint64_t bound; /* int32_t [2]: the key that k rows reach for sure; near units */
 	uint64_t upper; /* int32_t [groups]: keys of bounds */
 	uint64_t lower;
 	uint64_t
@@ -275,6 +293,8 @@ KV_CUDA_FN struct kv_cuda_state kv_cuda_state_of(const struct kv_cuda_item *x, u
 	s.rank = kv_cuda_take(&used, groups * 4);
 	s.fixed = kv_cuda_take(&used, (uint64_t)x->heads * x->fixed * 4);
 	s.alpha = kv_cuda_take(&used, x->heads * 4);
+	s.lse = kv_cuda_take(&used, x->heads * 4);
+	s.bound = kv_cuda_take(&used, 8);
 	s.upper = kv_cuda_take(&used, groups * 4);
 	s.lower = kv_cuda_take(&used, groups * 4);
 	s.near_at = kv_cuda_take(&used, units * 4);

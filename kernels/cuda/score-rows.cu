@@ -17,9 +17,10 @@ struct scoring {
 	struct cuda_work w;
 	struct kv_cuda_scoring at;
 	uint8_t *shared;
-	const float *coef;     /* [heads][r] */
+	const float *coef;     /* [heads][r] from head `first` on, up to SCORE_HEADS */
 	const uint32_t *place; /* [r] */
-	uint32_t r, outliers;  /* of the places, so many are held apart */
+	uint32_t first;
+	uint32_t r, outliers; /* of the places, so many are held apart */
 };
 
 /* Adds up (or takes the largest of) 8 numbers over the warp: lane l has number l / 4 of them. */
@@ -63,7 +64,7 @@ static __device__ __forceinline__ uint32_t tile_pair(const struct scoring *s,
 
 static __device__ __forceinline__ float coefficient(const struct scoring *s, uint32_t h, uint32_t j)
 {
-	return h < s->w.x->heads && j < s->r ? s->coef[h * s->r + j] : 0;
+	return h < s->w.x->heads && j < s->r ? s->coef[(h - s->first) * s->r + j] : 0;
 }
 
 /* Coefficients of heads [head, head + 4) in both tiles from `tile` on, rounded, to shared memory;
@@ -313,6 +314,68 @@ static __device__ void score_sent(const struct scoring *s, const struct cuda_pag
 		}
 }
 
+/* ---- all channels ------------------------------------------------------------------------ */
+
+/* Channels [c, c + 8) of row `at` of a block's tiles, as attention has them. */
+static __device__ void read_channels(const struct scoring *s, const struct cuda_page *page,
+				     uint32_t at, uint32_t c, float x[8])
+{
+	const struct kv_cuda_half *k = &s->w.s->k;
+	uint32_t tiles = page->layout->tiles, dim = s->w.s->dim, tile = at / 128;
+	bool hier = k->format == KV_CUDA_HIER4, four = k->format == KV_CUDA_INT4;
+	const uint8_t *row =
+		page->base + (uint64_t)tiles * (hier ? k->plane[1] : 0) + (uint64_t)at * k->stride;
+	const uint32_t *pair = (const uint32_t *)(page->base + (uint64_t)tiles * k->plane[1]);
+	float scale, min;
+
+	if (k->format == KV_CUDA_F32)
+		cuda_load_f32(row + c * 4, x);
+	else if (k->format == KV_CUDA_F16)
+		cuda_load_half<false>(row + c * 2, x);
+	else if (k->format == KV_CUDA_BF16)
+		cuda_load_half<true>(row + c * 2, x);
+	else if (four)
+		cuda_load_nibbles<true>(row + c / 2, x);
+	else
+		cuda_load_bytes(row + c, x);
+	if (k->format <= KV_CUDA_BF16)
+		return;
+	if (hier)
+		pair = (const uint32_t *)(page->base + (uint64_t)tiles * k->plane[3]) + tile * dim;
+#pragma unroll
+	for (int e = 0; e < 8; e++) {
+		if (hier)
+			cuda_pair<true>(pair[c + e], &scale, &min);
+		else if (four)
+			cuda_pair<false>(pair[(uint64_t)(c / 64) * tiles * 128 + at], &scale, &min);
+		else
+			cuda_pair<false>(pair[(c + e) * tiles + tile], &scale, &min);
+		x[e] = fmaf(x[e], scale, min);
+	}
+}
+
+/* The product with all of K: what attention will find. A lane reads its rows by itself, 8 channels
+ * at a time: lines come once from the second cache and are used up in the first. */
+static __device__ void score_exact(const struct scoring *s, const struct cuda_page *page,
+				   uint32_t at, uint32_t rows, uint32_t head, float a[4][8])
+{
+	for (uint32_t c = 0; c < s->w.s->dim; c += 8)
+#pragma unroll
+		for (int i = 0; i < 8; i++) {
+			float x[8];
+
+			if ((uint32_t)i >= rows)
+				continue;
+			read_channels(s, page, at + i, c, x);
+#pragma unroll
+			for (int h = 0; h < 4; h++)
+#pragma unroll
+				for (int e = 0; e < 8; e++)
+					a[h][i] = fmaf(x[e], coefficient(s, head + h, c + e),
+						       a[h][i]);
+		}
+}
+
 static __device__ void score_outliers(const struct scoring *s, const struct cuda_page *page,
 				      uint32_t at, uint32_t head, float a[4][8])
 {
@@ -346,7 +409,11 @@ static __device__ void score_four(const struct scoring *s, uint32_t u, uint32_t 
 #pragma unroll
 		for (int i = 0; i < 8; i++)
 			a[h][i] = 0;
-	if (!page.sent && s->w.s->k.format == KV_CUDA_HIER4)
+	if (!page.sent && s->w.x->exact && reads)
+		score_exact(s, &page, at, rows, head, a);
+	else if (!page.sent && s->w.x->exact)
+		;
+	else if (!page.sent && s->w.s->k.format == KV_CUDA_HIER4)
 		score_hier4(s, &page, unit->at, head, reads, a);
 	else if (reads && page.sent)
 		score_sent(s, &page, at, rows, head, a);

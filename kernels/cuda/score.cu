@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SparQ's first launch: channels, scores of all rows by them, and of the block that
- * comes last the choice (choose.cu). Scores make no round trip through memory: of a unit
+ * comes last the choice (choose.cu), or the beginning of it where a launch of its own ends it:
+ * with few KV heads in a batch one block for each is a tail that leaves the device idle, for it
+ * scores a hundred units again. Scores make no round trip through memory: of a unit
  * stays each head's largest score and sum of exponentials, of each 64 rows each
  * head's largest score and the scores of one good row. A mean of V, if one is
  * wanted, is summed up by one more block beside the others.
@@ -36,6 +38,10 @@ static __device__ void choose_channels(const struct scoring *s)
 	uint32_t *chosen = (uint32_t *)(s->shared + s->at.chosen);
 	uint32_t *place = (uint32_t *)(s->shared + s->at.place);
 
+	for (uint32_t i = threadIdx.x; i < dim && s->w.x->exact; i += KV_CUDA_THREADS)
+		place[i] = i;
+	if (s->w.x->exact)
+		return;
 	for (uint32_t i = threadIdx.x; i < dim; i += KV_CUDA_THREADS) {
 		float sum = 0;
 
@@ -74,13 +80,24 @@ static __device__ double warp_sum_double(double x)
 	return x;
 }
 
-/* The temperature is folded in: see exec-score.c. A warp has a head. */
-static __device__ void make_coefficients(const struct scoring *s)
+/* Where the coefficients that a block has end. */
+static __device__ __forceinline__ uint32_t heads_end(const struct scoring *s)
+{
+	uint32_t end = s->first + KV_CUDA_SCORE_HEADS;
+
+	return end < s->w.x->heads ? end : s->w.x->heads;
+}
+
+/* Of as many heads from `first` on as there is room for. The temperature is folded in: see
+ * exec-score.c. A warp has a head. */
+static __device__ void make_coefficients(struct scoring *s, uint32_t first)
 {
 	float *coef = (float *)(s->shared + s->at.coef);
 	uint32_t lane = threadIdx.x % 32;
 
-	for (uint32_t h = threadIdx.x / 32; h < s->w.x->heads; h += KV_CUDA_WARPS) {
+	__syncthreads(); /* whoever used those before */
+	s->first = first;
+	for (uint32_t h = first + threadIdx.x / 32; h < heads_end(s); h += KV_CUDA_WARPS) {
 		double chosen = 0, all = 0;
 		float heat;
 
@@ -90,11 +107,11 @@ static __device__ void make_coefficients(const struct scoring *s)
 			chosen += (double)fabsf(cuda_query(&s->w, h, s->place[j]));
 		all = warp_sum_double(all);
 		chosen = warp_sum_double(chosen);
-		heat = chosen > 0 && chosen <= all && all < (double)INFINITY
+		heat = !s->w.x->exact && chosen > 0 && chosen <= all && all < (double)INFINITY
 			       ? 1 / sqrtf((float)(chosen / all))
 			       : 1;
 		for (uint32_t j = lane; j < s->r; j += 32)
-			coef[h * s->r + j] = cuda_query(&s->w, h, s->place[j]) * heat;
+			coef[(h - first) * s->r + j] = cuda_query(&s->w, h, s->place[j]) * heat;
 	}
 	__syncthreads();
 }
@@ -264,58 +281,110 @@ static __device__ __forceinline__ void add_ranks(const struct scoring *s, uint32
 				c[i] += a[h][i];
 }
 
-static __device__ void score_unit(const struct scoring *s, uint32_t u)
-{
-	float c[8] = { 0 };
-	struct best best = { 0, 0 };
+struct ranking {    /* of a lane's rows of a unit, over all heads */
+	float c[8]; /* sums of scores */
+	struct best best;
+};
 
-	for (uint32_t head = 0; head < s->w.x->heads; head += 4) {
+static __device__ void score_unit(const struct scoring *s, uint32_t u, struct ranking *r)
+{
+	for (uint32_t head = s->first; head < heads_end(s); head += 4) {
 		float a[4][8];
 
 		score_four(s, u, head, 15, a);
-		keep_four(s, u, head, a, &best);
+		keep_four(s, u, head, a, &r->best);
 		if (s->w.x->n_runs)
 			keep_fixed(s, u, head, a);
 		if (!s->w.x->softmax)
-			add_ranks(s, u, head, a, c);
+			add_ranks(s, u, head, a, r->c);
 	}
-	if (!s->w.x->softmax)
-		keep_ranks(s, u, c);
+}
+
+/* A unit a warp, by all heads; `has`: this warp has one. Coefficients that do not all fit are made
+ * again for every round, by all warps. */
+static __device__ void score_round(struct scoring *s, uint32_t u, bool has)
+{
+	struct ranking r = { { 0 }, { 0, 0 } };
+
+	for (uint32_t head = 0; head < s->w.x->heads; head += KV_CUDA_SCORE_HEADS) {
+		if (s->w.x->heads > KV_CUDA_SCORE_HEADS)
+			make_coefficients(s, head);
+		if (has)
+			score_unit(s, u, &r);
+	}
+	if (has && !s->w.x->softmax)
+		keep_ranks(s, u, r.c);
+}
+
+static __device__ void score_part(struct scoring *s, uint32_t part)
+{
+	uint32_t u = part * s->w.x->part_units, end = u + s->w.x->part_units;
+
+	end = end < s->w.x->n_units ? end : s->w.x->n_units;
+	for (; u < end; u += KV_CUDA_WARPS)
+		score_round(s, u + threadIdx.x / 32, u + threadIdx.x / 32 < end);
+}
+
+static __device__ __forceinline__ uint32_t *counter_of(const struct cuda_work *w, uint32_t which)
+{
+	return cuda_array<uint32_t>(w->p, w->p->counters) + w->x->counters +
+	       w->head * kv_cuda_counters(w->x) + which;
 }
 
 #include "kernels/cuda/choose.cu"
 #include "kernels/cuda/sum.cu"
 
-extern "C" __global__ void __launch_bounds__(KV_CUDA_THREADS, 4)
-	kv_cuda_score(const struct kv_cuda_params *p)
+/* What a block that scores rows begins with. */
+static __device__ struct scoring scoring_of(const struct kv_cuda_params *p, uint32_t item,
+					    uint32_t head)
 {
 	struct scoring s;
-	uint32_t parts, part, end;
 
-	s.w = cuda_work_of(p, blockIdx.y, 0);
-	parts = s.w.x->score_parts + (s.w.x->sums ? 1 : 0);
-	if (!s.w.x->by_list || blockIdx.x >= parts * s.w.s->kv_heads)
-		return;
-	s.w = cuda_work_of(p, blockIdx.y, blockIdx.x / parts);
-	part = blockIdx.x % parts;
+	s.w = cuda_work_of(p, item, head);
 	s.shared = (uint8_t *)cuda_shared();
 	s.at = kv_cuda_scoring_of(s.w.x->heads, s.w.x->r, s.w.s->dim);
 	s.coef = (const float *)(s.shared + s.at.coef);
 	s.place = (const uint32_t *)(s.shared + s.at.place);
 	s.r = s.w.x->r;
 	choose_channels(&s);
-	make_coefficients(&s);
+	make_coefficients(&s, 0);
 	s.outliers = 0;
 	while (s.outliers < s.r && s.place[s.outliers] < cuda_outliers(&s.w))
 		s.outliers++;
-	end = (part + 1) * s.w.x->part_units;
-	end = end < s.w.x->n_units ? end : s.w.x->n_units;
-	for (uint32_t u = part * s.w.x->part_units + threadIdx.x / 32; u < end; u += KV_CUDA_WARPS)
-		if (part < s.w.x->score_parts)
-			score_unit(&s, u);
-	if (part == s.w.x->score_parts)
+	return s;
+}
+
+extern "C" __global__ void __launch_bounds__(KV_CUDA_THREADS, 4)
+	kv_cuda_score(const struct kv_cuda_params *p)
+{
+	const struct cuda_work w = cuda_work_of(p, blockIdx.y, 0);
+	uint32_t parts = w.x->score_parts + (w.x->sums ? 1 : 0), part = blockIdx.x % parts;
+	struct scoring s;
+
+	if (!w.x->by_list || blockIdx.x >= parts * w.s->kv_heads)
+		return;
+	s = scoring_of(p, blockIdx.y, blockIdx.x / parts);
+	if (part < s.w.x->score_parts)
+		score_part(&s, part);
+	else
 		sum_rows(&s.w);
-	if (comes_last(cuda_array<uint32_t>(p, p->counters) + s.w.x->counters + s.w.head * 2, parts,
-		       (uint32_t *)(s.shared + s.at.more)))
-		choose(&s);
+	if (!comes_last(counter_of(&s.w, KV_CUDA_COUNT_SCORES), parts,
+			(uint32_t *)(s.shared + s.at.more)))
+		return;
+	find_bound(&s);
+	if (!s.w.x->choose_parts)
+		choose(&s, 0, 1);
+}
+
+extern "C" __global__ void __launch_bounds__(KV_CUDA_THREADS, 4)
+	kv_cuda_choose(const struct kv_cuda_params *p)
+{
+	const struct cuda_work w = cuda_work_of(p, blockIdx.y, 0);
+	uint32_t parts = w.x->choose_parts;
+	struct scoring s;
+
+	if (!w.x->by_list || blockIdx.x >= parts * w.s->kv_heads)
+		return;
+	s = scoring_of(p, blockIdx.y, blockIdx.x / parts);
+	choose(&s, blockIdx.x % parts, parts);
 }

@@ -32,7 +32,7 @@ alike create --device cpu
 stop_daemon
 
 rm "$scratch/lost"
-FAKE_CUDA="memory=117440512"
+FAKE_CUDA="memory=167772160"
 start_daemon "$module"
 alike run --ops 20 --bound 1e-4
 stop_daemon

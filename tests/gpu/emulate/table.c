@@ -6,7 +6,7 @@
 #include "tests/gpu/emulate/emulate.h"
 
 extern emulate_kernel kv_cuda_attend_8, kv_cuda_attend_16, kv_cuda_attend_32, kv_cuda_score,
-	kv_cuda_flush;
+	kv_cuda_choose, kv_cuda_flush;
 
 static const struct {
 	const char *name;
@@ -14,7 +14,7 @@ static const struct {
 } table[] = {
 	{ "kv_cuda_attend_8", kv_cuda_attend_8 },   { "kv_cuda_attend_16", kv_cuda_attend_16 },
 	{ "kv_cuda_attend_32", kv_cuda_attend_32 }, { "kv_cuda_score", kv_cuda_score },
-	{ "kv_cuda_flush", kv_cuda_flush },
+	{ "kv_cuda_choose", kv_cuda_choose },       { "kv_cuda_flush", kv_cuda_flush },
 };
 
 emulate_kernel *emulate_find(const char *name)

@@ -34,12 +34,12 @@ const char *world_name(const struct world *w)
 
 	snprintf(name, sizeof(name),
 		 "K %s V %s dtype %u d %u S %u g %u n_q %u sinks %u outliers %u %s%s%s%s%s%s"
-		 "special %u %s %s(random %llu)",
+		 "special %u exact %u %s %s(random %llu)",
 		 x->k_format, x->v_format, (unsigned)x->dtype, x->dim, x->rows, x->group, x->n_q,
 		 x->sinks, x->outliers, x->cut ? "cut " : "", x->ordered ? "ordered " : "",
 		 x->parted ? "parted " : "", x->corrected ? "corrected " : "",
-		 x->full ? "full " : "", x->draft ? "draft " : "", x->special, x->policy, x->sets,
-		 (unsigned long long)x->random);
+		 x->full ? "full " : "", x->draft ? "draft " : "", x->special, x->exact, x->policy,
+		 x->sets, (unsigned long long)x->random);
 	return name;
 }
 
@@ -133,7 +133,7 @@ static bool make_rows(struct world *w)
 	uint32_t own = x->n_q <= x->rows ? x->n_q : 0, before = x->rows - own;
 	uint64_t random = x->random * 2 + 1;
 
-	if (rig_init(&w->rig, &w->space, x->rows + 2048, x->rollback))
+	if (rig_init(&w->rig, &w->space, 2 * x->rows + 2048, x->rollback))
 		return false;
 	make_tables(w, &random);
 	append(w, before, true, &random);
@@ -165,6 +165,29 @@ static void move_second(struct world *w, void *page, size_t bytes)
 
 static void part_pages(struct world *w);
 
+/* What a policy that looks at all of K would have: no policy that is offered does. */
+static void plan_exact(struct world *w)
+{
+	const enum kv_group_rule rule = w->x.random & 1 ? KV_GROUP_LOGITS : KV_GROUP_SOFTMAX;
+	kv_val score;
+	kv_sel rows;
+	kv_part part;
+
+	kv_plan_init(&w->plan);
+	score = kv_plan_score(&w->plan);
+	rows = kv_plan_topk(&w->plan, score,
+			    (struct kv_topk){ .k = w->x.exact,
+					      .recent = w->x.exact / 8,
+					      .rule = rule,
+					      .sealed_only = w->x.random & 2 });
+	if (w->x.random & 2)
+		rows = kv_plan_union(&w->plan, rows, kv_plan_recent(&w->plan));
+	part = kv_plan_attend(&w->plan, rows);
+	if (w->x.random & 4)
+		part = kv_plan_mean_rest(&w->plan, part, score, KV_MEAN_REST);
+	kv_plan_output(&w->plan, part);
+}
+
 struct world *world_new(const struct shape *x)
 {
 	struct world *w = calloc(1, sizeof(*w));
@@ -173,6 +196,8 @@ struct world *world_new(const struct shape *x)
 	if (!make_space(w) || !make_rows(w) ||
 	    kv_plan_step(&w->space, &w->rig.view, &w->query, 0, 1, false, &w->plan))
 		return world_free(w);
+	if (x->exact)
+		plan_exact(w);
 	part_pages(w);
 	w->scratch_bytes = kv_exec_scratch_bytes(&w->space, &w->plan, &w->rig.view, &w->query);
 	w->scratch = aligned_alloc(64, w->scratch_bytes * WORLD_HEADS + 64);

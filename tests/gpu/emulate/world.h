@@ -23,6 +23,7 @@ struct shape {
 	bool parted;    /* pages in two parts */
 	bool corrected; /* extents lack something in their sums */
 	bool full, draft;
+	uint32_t exact;   /* not 0: so many rows, by all channels of K, whatever the policy */
 	unsigned special; /* some rows of K have what is no number: 1 NaN, 2 infinity, 3 both */
 	uint64_t random;
 };
