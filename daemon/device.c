@@ -247,10 +247,12 @@ void devices_tell(struct devices *all)
 		d->told = state;
 		if (state == DEVICE_OPEN)
 			log_event(EVENT_DEVICE_OPEN, NULL,
-				  "%s is open: %s (%s), %.1f of %.1f GiB for copies of rows",
+				  "%s is open: %s (%s), %.1f of %.1f GiB for copies of rows%s%s",
 				  d->name, d->info.name, d->info.bus_id,
 				  (double)d->limit_bytes / (double)GIB,
-				  (double)d->info.memory_bytes / (double)GIB);
+				  (double)d->info.memory_bytes / (double)GIB,
+				  d->info.plain[0] ? "; kernels are launched one by one: " : "",
+				  d->info.plain);
 		else if (state == DEVICE_FAILED)
 			log_event(EVENT_DEVICE_FAILED, NULL,
 				  "%s cannot be used: %s; processors compute steps of caches "

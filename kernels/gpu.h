@@ -44,6 +44,7 @@ struct kv_gpu_info {
 	uint32_t major, minor;     /* compute capability */
 	uint64_t memory_bytes, l2_bytes;
 	uint64_t free_bytes; /* now; UINT64_MAX: it does not say */
+	char plain[96];      /* why kernels are launched one by one; "": as a graph */
 };
 
 /* One item of a batch: all KV heads of one (sequence, layer). Everything is borrowed until the

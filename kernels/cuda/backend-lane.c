@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/backend-graph.h"
 #include "kernels/cuda/batch.h"
 #include "kernels/cuda/scatter.h"
 
@@ -28,6 +28,7 @@ struct kv_gpu_lane {
 	struct kv_gpu *gpu;
 	CUstream stream;
 	CUevent begun, kernels_done, done;
+	struct cuda_graphs graphs;
 	bool busy;
 	float milliseconds;
 	size_t bytes, used; /* of `in` */
@@ -45,6 +46,7 @@ struct kv_gpu_lane {
 	struct cuda_run run[LANE_MAX_RUNS];
 };
 
+_Static_assert(KV_CUDA_LAUNCHES + 1 <= CUDA_GRAPH_NODES, "a batch is one graph");
 _Static_assert(LANE_ALIGN == KV_CUDA_ALIGN, "the parameters lie in the lane's memory");
 
 /* ---- making ----------------------------------------------------------------------- */
@@ -106,6 +108,7 @@ struct kv_gpu_lane *cuda_lane_close(struct kv_gpu_lane *l)
 		d->stream_wait(l->stream);
 		d->stream_destroy(l->stream);
 	}
+	cuda_graphs_free(l->gpu, &l->graphs);
 	if (l->begun)
 		d->event_destroy(l->begun);
 	if (l->kernels_done)
@@ -184,40 +187,35 @@ bool cuda_runs(const struct kv_gpu_item *item)
 
 /* ---- a batch --------------------------------------------------------------------------- */
 
-static int launch(struct kv_gpu_lane *l, CUfunction kernel, const uint32_t grid[3],
-		  const uint32_t block[3], uint32_t shared, CUdeviceptr argument)
+static enum cuda_kernel find_kernel(const char *name)
 {
-	void *arguments[] = { &argument };
+	enum cuda_kernel i = 0;
 
-	return CUDA_MUST(l->gpu, launch, kernel, grid[0], grid[1], grid[2], block[0], block[1],
-			 block[2], shared, l->stream, arguments, NULL);
-}
-
-static int launch_scatter(struct kv_gpu_lane *l, size_t at)
-{
-	const uint32_t grid[] = { l->n_runs, 1, 1 }, block[] = { CUDA_SCATTER_THREADS, 1, 1 };
-
-	return launch(l, l->gpu->kernel[CUDA_KERNEL_SCATTER], grid, block, 0, l->in_device + at);
-}
-
-static int launch_batch(struct kv_gpu_lane *l, const struct kv_cuda_launch *x)
-{
-	const uint32_t grid[] = { x->grid_x, x->grid_y, 1 }, block[] = { x->threads, 1, 1 };
-
-	for (unsigned i = 0; i < CUDA_KERNELS; i++)
-		if (!strcmp(cuda_kernel_names[i], x->kernel))
-			return launch(l, l->gpu->kernel[i], grid, block, x->shared_bytes,
-				      l->in_device + l->params_at);
-	return -EOPNOTSUPP;
+	while (i + 1 < CUDA_KERNELS && strcmp(cuda_kernel_names[i], name))
+		i++;
+	return i;
 }
 
 static int launch_all(struct kv_gpu_lane *l, size_t runs_at)
 {
-	int r = l->n_runs ? launch_scatter(l, runs_at) : 0;
+	struct cuda_launch launch[KV_CUDA_LAUNCHES + 1];
+	uint32_t n = 0;
 
-	for (uint32_t i = 0; r == 0 && i < l->batch.n_launches; i++)
-		r = launch_batch(l, &l->batch.launch[i]);
-	return r;
+	if (l->n_runs)
+		launch[n++] = (struct cuda_launch){ .kernel = CUDA_KERNEL_SCATTER,
+						    .grid = { l->n_runs, 1 },
+						    .threads = CUDA_SCATTER_THREADS,
+						    .argument = l->in_device + runs_at };
+	for (uint32_t i = 0; i < l->batch.n_launches; i++) {
+		const struct kv_cuda_launch *x = &l->batch.launch[i];
+
+		launch[n++] = (struct cuda_launch){ .kernel = find_kernel(x->kernel),
+						    .grid = { x->grid_x, x->grid_y },
+						    .threads = x->threads,
+						    .shared = x->shared_bytes,
+						    .argument = l->in_device + l->params_at };
+	}
+	return cuda_graphs_launch(l->gpu, &l->graphs, l->stream, launch, n);
 }
 
 static uint64_t device_of(void *arg, const void *host)

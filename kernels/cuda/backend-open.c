@@ -196,6 +196,22 @@ int cuda_probe(char *ret_driver, char *why)
 	return 0;
 }
 
+/* Launches go one by one where a driver has no graphs; all else of it works. */
+static int look_at_graphs(struct kv_gpu *g, char *why)
+{
+	CUgraph graph;
+	CUresult r = g->driver.graph_create(&graph, 0);
+
+	if (r == CUDA_ERROR_NOT_SUPPORTED)
+		snprintf(g->info.plain, sizeof(g->info.plain), "cuGraphCreate: %s",
+			 cuda_driver_error(&g->driver, r));
+	else if (r != CUDA_SUCCESS)
+		return fail_open(g, r, "graphs", why);
+	else
+		g->driver.graph_destroy(graph);
+	return 0;
+}
+
 int cuda_open(uint32_t index, struct kv_gpu **ret, char *why)
 {
 	FREE_MEMORY struct kv_gpu *g = calloc(1, sizeof(*g));
@@ -214,6 +230,8 @@ int cuda_open(uint32_t index, struct kv_gpu **ret, char *why)
 		r = load_kernels(g, why);
 	if (r == 0)
 		r = look_at_memory(g, why);
+	if (r == 0)
+		r = look_at_graphs(g, why);
 	if (r < 0) {
 		cuda_close(STEAL_PTR(g));
 		return r;

@@ -57,7 +57,14 @@
 	X(event_record, cuEventRecord)                                                             \
 	X(event_query, cuEventQuery)                                                               \
 	X(event_elapsed, cuEventElapsedTime)                                                       \
-	X(launch, cuLaunchKernel)
+	X(launch, cuLaunchKernel)                                                                  \
+	X(graph_create, cuGraphCreate)                                                             \
+	X(graph_destroy, cuGraphDestroy)                                                           \
+	X(graph_add_kernel, cuGraphAddKernelNode)                                                  \
+	X(graph_instantiate, cuGraphInstantiate)                                                   \
+	X(graph_set_kernel, cuGraphExecKernelNodeSetParams)                                        \
+	X(graph_launch, cuGraphLaunch)                                                             \
+	X(graph_exec_destroy, cuGraphExecDestroy)
 
 struct cuda_driver {
 	void *library;

@@ -112,6 +112,7 @@ static void read_knobs(struct fake_knobs *k)
 		.memory = (uint64_t)1 << 30,
 		.capability = 90,
 		.vmm = 1,
+		.graphs = 1,
 	};
 	snprintf(text, sizeof(text), "%s", getenv("FAKE_CUDA") ? getenv("FAKE_CUDA") : "");
 	while ((word = strsep(&rest, " "))) {
@@ -129,6 +130,8 @@ static void read_knobs(struct fake_knobs *k)
 			k->capability = (int)n;
 		else if (!strcmp(word, "vmm"))
 			k->vmm = (int)n;
+		else if (!strcmp(word, "graphs"))
+			k->graphs = (int)n;
 		else if (!strcmp(word, "memory"))
 			k->memory = n;
 		else if (!strcmp(word, "oom_at"))
@@ -178,6 +181,9 @@ CUresult cuGetErrorName(CUresult error, const char **ret)
 		return CUDA_SUCCESS;
 	case CUDA_ERROR_OUT_OF_MEMORY:
 		*ret = "CUDA_ERROR_OUT_OF_MEMORY";
+		return CUDA_SUCCESS;
+	case CUDA_ERROR_NOT_SUPPORTED:
+		*ret = "CUDA_ERROR_NOT_SUPPORTED";
 		return CUDA_SUCCESS;
 	case CUDA_ERROR_NO_DEVICE:
 		*ret = "CUDA_ERROR_NO_DEVICE";

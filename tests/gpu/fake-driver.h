@@ -11,6 +11,7 @@
  *   oom_at=N    the Nth call that takes memory finds none
  *   lost_at=N   from the Nth call on, every call fails
  *   lost_file=PATH  so it does while that file exists
+ *   graphs=0    there are none (cuGraphCreate)
  *
  * A program that links or opens the library may look at what is left.
  */

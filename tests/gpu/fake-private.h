@@ -10,7 +10,7 @@
 #include "tests/gpu/fake-driver.h"
 
 struct fake_knobs {
-	int devices, version, capability, vmm;
+	int devices, version, capability, vmm, graphs;
 	uint64_t memory, oom_at, lost_at, slow_us;
 	char lost_file[256];
 };

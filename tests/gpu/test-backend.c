@@ -98,12 +98,18 @@ static void test_what_it_is(void **state)
 	assert_int_equal(info.minor, 0);
 	assert_int_equal(info.memory_bytes, 1 * GIB);
 	assert_int_equal(info.free_bytes, 1 * GIB);
+	assert_string_equal(info.plain, "");
 	assert_null(backend->lost(g));
 	assert_int_equal(backend->dram_busy(g, &busy, why), 0);
 	assert_true(busy > 0.41f && busy < 0.43f);
 	setenv("FAKE_NVML", "fail", 1);
 	assert_int_equal(backend->dram_busy(g, &busy, why), -EOPNOTSUPP);
 	assert_non_null(strstr(why, "error 3"));
+	backend->close(g);
+	knobs("graphs=0");
+	assert_int_equal(backend->open(0, &g, why), 0);
+	backend->info(g, &info);
+	assert_string_equal(info.plain, "cuGraphCreate: CUDA_ERROR_NOT_SUPPORTED");
 	backend->close(g);
 	assert_int_equal(live(), 0);
 }

@@ -36,6 +36,11 @@ FAKE_CUDA="memory=167772160"
 start_daemon "$module"
 alike run --ops 20 --bound 1e-4
 stop_daemon
+FAKE_CUDA="graphs=0"
+start_daemon "$module"
+alike run --ops 20 --bound 1e-4
+logged 'for copies of rows; kernels are launched one by one: cuGraphCreate: CUDA_ERROR_NOT_SUPPORTED'
+stop_daemon
 FAKE_CUDA="version=11080"
 start_daemon "$module"
 unlike create
