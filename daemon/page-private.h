@@ -12,7 +12,7 @@
 #define SLAB_WORDS 8u
 #define SLAB_PAGES (SLAB_WORDS * 64u)
 #define MAX_UNITS 4095u /* of a run: 12 bits */
-#define HINTS 64u
+#define HINTS 1024u     /* a power of two */
 #define RETRIES 64u /* of who met a state between states */
 
 #define CLASS_FREE 0u
@@ -28,9 +28,13 @@
 #define REF_OFFSET_MASK ((1ull << REF_NODE_SHIFT) - 1)
 
 /* Where a class was last seen with room, how many free pages its slabs have, and that there were no
- * units for another one: one more than `released` was before that look. They save a scan. */
+ * units for another one: which class that was, and one more than `released` was before that look.
+ * They save a scan.
+ *
+ * A hint belongs to no class: classes share it that hash alike, so there is nothing to take, give
+ * back or run out of, however many come and go. Where two do share one, `open` counts the free
+ * pages of both, and a scan is made that need not have been; nothing is passed over. */
 struct pool_hint {
-	uint32_t class;
 	uint32_t unit;
 	int64_t open;
 	uint64_t missed;
@@ -156,21 +160,31 @@ uint32_t pool_owner_merge(uint32_t a, uint32_t b);
 
 /* ---- page.c ---------------------------------------------------------------- */
 
-/* NULL: there are more classes than hints. */
-struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class);
 void pool_count_bytes(struct pool *p, struct pool_node *n, uint32_t class, int pages);
 /* A page of that class in a slab of that node (of a striped one the first). */
 bool pool_node_take(struct pool *p, struct pool_node *n, uint32_t class, uint32_t uid, bool *busy,
 		    size_t *ret_at);
 
+static inline struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class)
+{
+	return &n->hint[(uint64_t) class * 2654435761u >> 16 & (HINTS - 1)];
+}
+
 static inline void hint_add(struct pool_hint *h, int64_t open)
 {
-	if (h)
-		fetch_add(&h->open, open);
+	fetch_add(&h->open, open);
+}
+
+/* Both in one word, so that they are of the same look. That one would be taken for another after
+ * 2^32 runs were given back between two takes of the class. */
+static inline uint64_t hint_missed(uint32_t class, uint64_t released)
+{
+	return (uint64_t) class << 32 | (uint32_t)(released + 1);
 }
 
 /* Did a look find no page, and was nothing given back since? */
-static inline bool hint_is_in_vain(const struct pool_hint *h, uint64_t released)
+static inline bool hint_is_in_vain(const struct pool_hint *h, uint32_t class, uint64_t released)
 {
-	return h && load_relaxed(&h->open) <= 0 && load_relaxed(&h->missed) == released + 1;
+	return load_relaxed(&h->open) <= 0 &&
+	       load_relaxed(&h->missed) == hint_missed(class, released);
 }

@@ -152,32 +152,17 @@ static uint32_t slab_pick(struct pool_node *n, uint32_t head, uint32_t pages)
 
 /* ---- pages ----------------------------------------------------------------- */
 
-struct pool_hint *pool_hint_of(struct pool_node *n, uint32_t class)
-{
-	for (uint32_t i = 0; i < HINTS; i++) {
-		struct pool_hint *h = &n->hint[(class * 2654435761u + i) % HINTS];
-		uint32_t found = load_relaxed(&h->class);
-
-		if (!found && compare_exchange(&h->class, &found, class))
-			return h;
-		if (found == class)
-			return h;
-	}
-	return NULL; /* more classes than that: every take that finds its hint missing scans */
-}
-
 static bool slab_find(struct pool_node *n, struct pool_hint *h, uint32_t class, uint32_t *ret_head,
 		      uint32_t *ret_units)
 {
-	uint32_t from = h ? load_relaxed(&h->unit) : 0;
+	uint32_t from = load_relaxed(&h->unit);
 
 	for (uint32_t i = 0; i < n->n_units; i++) {
 		uint32_t u = from + i < n->n_units ? from + i : from + i - n->n_units;
 
 		if (!slab_count(n, u, class, ret_units))
 			continue;
-		if (h)
-			store_relaxed(&h->unit, u);
+		store_relaxed(&h->unit, u);
 		hint_add(h, -1);
 		*ret_head = u;
 		return true;
@@ -193,21 +178,20 @@ static bool node_count(struct pool *p, struct pool_node *n, uint32_t class, bool
 	/* Acquires the units of whoever counted: a look that begins here sees them free. */
 	uint64_t released = load_acquire(&p->released);
 
-	if (hint_is_in_vain(h, released))
+	if (hint_is_in_vain(h, class, released))
 		return false;
-	if ((!h || load_relaxed(&h->open) > 0) && slab_find(n, h, class, ret_head, ret_units))
+	if (load_relaxed(&h->open) > 0 && slab_find(n, h, class, ret_head, ret_units))
 		return true;
 	if (pool_slab_make(p, n, class, busy, ret_head)) {
 		*ret_units = state_unpack(load_relaxed(&n->state[*ret_head])).units;
-		if (h)
-			store_relaxed(&h->unit, *ret_head);
+		store_relaxed(&h->unit, *ret_head);
 		hint_add(h, (int64_t)slab_capacity(class, *ret_units) - 1);
 		return true;
 	}
 	if (slab_find(n, h, class, ret_head, ret_units))
 		return true;
-	if (h && !*busy)
-		store_relaxed(&h->missed, released + 1);
+	if (!*busy)
+		store_relaxed(&h->missed, hint_missed(class, released));
 	return false;
 }
 
@@ -360,8 +344,7 @@ static void slab_uncount(struct pool *p, struct pool_node *n, uint32_t head)
 	} while (!compare_exchange(&n->state[head], &word, state_pack(to)));
 	if (to.used) {
 		hint_add(h, 1);
-		if (h)
-			store_relaxed(&h->unit, head);
+		store_relaxed(&h->unit, head);
 		return;
 	}
 	hint_add(h, 1 - (int64_t)slab_capacity(s.class, s.units));
