@@ -302,23 +302,31 @@ void audit_leave(struct auditor *a, const struct cache *c)
 
 /* ---- token path ------------------------------------------------------------------- */
 
-/* Between 1 and twice `every`, so that no rhythm of layers or clients meets always the same. */
-static uint32_t draw(struct audit_turn *t, uint32_t every)
+static uint64_t next_random(struct audit_turn *t)
 {
 	/* Marsaglia, "Xorshift RNGs", Journal of Statistical Software 8(14), 2003 */
 	t->random = t->random ? t->random : (uintptr_t)t | 1;
 	t->random ^= t->random << 13;
 	t->random ^= t->random >> 7;
 	t->random ^= t->random << 17;
-	return 1 + (uint32_t)(t->random % (2 * (uint64_t)every - 1));
+	return t->random;
 }
 
-bool audit_is_turn(struct auditor *a, struct audit_turn *turn)
+/* Between 1 and twice `every`, so that no rhythm of layers or clients meets always the same. */
+static uint32_t draw(struct audit_turn *t, uint32_t every)
+{
+	return 1 + (uint32_t)(next_random(t) % (2 * (uint64_t)every - 1));
+}
+
+bool audit_is_turn(struct auditor *a, struct audit_turn *turn, uint16_t own)
 {
 	uint32_t every = a ? load_relaxed(&a->every) : 0;
 
-	if (!every)
+	if (!every || own == AUDIT_OFF)
 		return false;
+	/* There are as many such turns as caches: each step draws its own. */
+	if (own)
+		return next_random(turn) % own == 0;
 	/* The first time, or it was made to come more often. */
 	if (!turn->left || turn->left >= 2 * (uint64_t)every)
 		turn->left = draw(turn, every);

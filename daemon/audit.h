@@ -102,7 +102,9 @@ struct audit_turn {
 	uint32_t left;
 	uint64_t random;
 };
-bool audit_is_turn(struct auditor *a, struct audit_turn *turn);
+/* `own`: what the cache of the step says (audit= of sparq_cache_create(3)); 0: nothing. Of a daemon
+ * that audits nothing none is audited. */
+bool audit_is_turn(struct auditor *a, struct audit_turn *turn, uint16_t own);
 /* The job, TAKEN and empty; NULL: it is in use, or the auditor rests. */
 struct audit_job *audit_take(struct auditor *a, uint64_t now_ns);
 /* Gives it back as it was; counted as `why`, STATS_AUDITS: not counted. */

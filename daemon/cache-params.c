@@ -72,6 +72,29 @@ static int parse_bound(const char *key, const char *value, uint16_t *ret, char *
 	return 0;
 }
 
+/* "off", or one step in so many. */
+static int parse_audit(const char *key, const char *value, uint16_t *ret, char *why)
+{
+	char *end = NULL;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (!strcmp(value, "off")) {
+		*ret = AUDIT_OFF;
+		return 0;
+	}
+	if (!*value || *end || value[strspn(value, "0123456789")] || n < 1 || n >= AUDIT_OFF)
+		return why_fail(why, EINVAL, "%s=%.40s: off, or a number from 1 to %u, is allowed",
+				key, value, AUDIT_OFF - 1);
+	*ret = (uint16_t)n;
+	return 0;
+}
+
+static const char *audit_text(uint16_t audit, char ret[24])
+{
+	snprintf(ret, 24, audit == AUDIT_OFF ? "off" : audit ? "%u" : "as the daemon says", audit);
+	return ret;
+}
+
 /* Which of the words of a table; the message lists them: "a, b and c". */
 static int parse_word(const char *key, const char *const *words, uint32_t n, const char *value,
 		      char *why)
@@ -110,11 +133,11 @@ static int fail_unknown(const struct kv_policy *policy, const char *key, char *w
 					"option \"%s\" is not supported by this build", key);
 	for (unsigned i = 0; i < policy->n_params; i++)
 		append(takes, sizeof(takes), policy->params[i].name);
-	return why_fail(
-		why, EINVAL,
-		"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
-		"on_disconnect, evict, share, placement, audit_max_error; policy \"%s\" takes %s",
-		key, policy->name, *takes ? takes : "none");
+	return why_fail(why, EINVAL,
+			"unknown option \"%.32s\": cache options are sinks, rollback, outliers, "
+			"on_disconnect, evict, share, placement, audit, audit_max_error; policy "
+			"\"%s\" takes %s",
+			key, policy->name, *takes ? takes : "none");
 }
 
 int cache_params_set(struct cache_record *r, const char *key, const char *value, char *why)
@@ -151,6 +174,8 @@ static int set_option(struct cache_record *r, const char *key, const char *value
 		return PARSE_WORD(share);
 	if (!strcmp(key, "placement"))
 		return PARSE_WORD(placement);
+	if (!strcmp(key, "audit"))
+		return parse_audit(key, value, &r->audit, why);
 	if (!strcmp(key, "audit_max_error"))
 		return parse_bound(key, value, &r->audit_bound, why);
 	return cache_params_set(r, key, value, why);
@@ -397,6 +422,7 @@ static int compare_formats(const struct cache_record *a, const struct cache_reco
 
 static int compare_words(const struct cache_record *a, const struct cache_record *b, char *why)
 {
+	char has[24], wanted[24];
 	const struct {
 		const char *what, *a, *b;
 	} word[] = {
@@ -408,6 +434,8 @@ static int compare_words(const struct cache_record *a, const struct cache_record
 		{ "evict", evict_names[a->evict], evict_names[b->evict] },
 		{ "share", share_names[a->share], share_names[b->share] },
 		/* Whoever does not ask is content with what it has. */
+		{ "audit", audit_text(a->audit, has),
+		  audit_text(b->audit ? b->audit : a->audit, wanted) },
 		{ "placement", placement_names[a->placement],
 		  placement_names[b->placement == SPREAD_UNASKED ? a->placement : b->placement] },
 		{ "policy", a->policy, b->policy },

@@ -52,6 +52,7 @@ struct catalogue_header {
 	uint32_t generation, rsv2; /* of the daemon: one more at every start */
 };
 
+#define AUDIT_OFF UINT16_MAX
 #define AUDIT_BOUND_STEPS 1e4 /* of a relative error of 1 */
 
 struct cache_record {
@@ -63,7 +64,9 @@ struct cache_record {
 	/* Both of what was one word. audit_bound: so many of AUDIT_BOUND_STEPS; 0: none */
 	uint16_t on_disconnect, audit_bound;
 	uint16_t evict, placement; /* placement: enum spread */
-	uint32_t share;
+	/* Both of what was one word. audit: one step in so many; 0: as the daemon says; AUDIT_OFF
+	 */
+	uint16_t share, audit;
 	float scale;
 	uint32_t outliers, channels; /* most of a table; first block of the tables (channels.h) */
 	uint64_t budget_bytes;

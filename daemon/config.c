@@ -120,7 +120,7 @@ static const struct key keys[] = {
 	    "memory of each device for copies of rows; 0: three quarters of what is free"),
 	KEY(FIELD(user_device_bytes), KEY_BYTES, 0, UINT64_MAX, "0", RELOAD,
 	    "rows of one user in caches on devices; 0: no limit but user_bytes"),
-	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "0", FIXED,
+	KEY(FIELD(timeout_us), KEY_U32, 0, UINT32_MAX, "300000000", FIXED,
 	    "deadline of an entry that names none; 0: none"),
 	KEY(FIELD(reattach_s), KEY_U32, 0, 30 * 86400, "60", FIXED,
 	    "how long after a restart a sequence waits for its client, where its cache drops it"),

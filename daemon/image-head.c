@@ -26,6 +26,10 @@ static void fill_options(const struct cache_record *r, char *ret, size_t n)
 			  r->on_disconnect == ON_DISCONNECT_PARK ? "park" : "drop",
 			  evict_names[r->evict], r->share ? "on" : "off");
 
+	if (r->audit == AUDIT_OFF)
+		at += snprintf(ret + at, n - (size_t)at, " audit=off");
+	else if (r->audit)
+		at += snprintf(ret + at, n - (size_t)at, " audit=%u", r->audit);
 	if (r->audit_bound)
 		at += snprintf(ret + at, n - (size_t)at, " audit_max_error=%.4f",
 			       r->audit_bound / AUDIT_BOUND_STEPS);

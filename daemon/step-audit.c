@@ -38,7 +38,8 @@ void step_audit_choose(struct stepper *s, struct step_item *i)
 	struct auditor *a = s->store->auditor;
 	struct audit_job *j;
 
-	if (!can_audit(i) || likely(!audit_is_turn(a, &s->audit_turn)))
+	if (!can_audit(i) ||
+	    likely(!audit_is_turn(a, &s->audit_turn, i->seq->cache->record->audit)))
 		return;
 	j = audit_take(a, s->began_ns);
 	if (!j)

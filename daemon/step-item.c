@@ -38,6 +38,17 @@ static bool is_late(const struct stepper *s)
 	return s->deadline_ns && (uint64_t)clock_now_ns() > s->deadline_ns;
 }
 
+/* The entry names no deadline, its cache does: of several caches the earliest. One that was put
+ * aside has the deadline of when it came. */
+static void take_deadline(struct stepper *s, const struct cache *c)
+{
+	if (s->entry->timeout_us || !c->timeout_us || s->queue->room.waits ||
+	    (s->cache_timeout_us && s->cache_timeout_us <= c->timeout_us))
+		return;
+	s->cache_timeout_us = c->timeout_us;
+	s->deadline_ns = s->began_ns + c->timeout_us * UINT64_C(1000);
+}
+
 void item_hold(struct stepper *s, struct step_item *i)
 {
 	const struct session *session = s->queue->session;
@@ -53,6 +64,7 @@ void item_hold(struct stepper *s, struct step_item *i)
 		return;
 	}
 	i->seq = seq;
+	take_deadline(s, seq->cache);
 	space = cache_shape(seq->cache);
 	shape = (struct check_shape){
 		.layers = seq->cache->record->layers,

@@ -324,6 +324,7 @@ static bool run_items(struct stepper *s, struct sparq_cqe *cqe)
 	s->read = (struct stats_read){ 0 };
 	s->written_bytes = s->written_rows = 0;
 	s->deadline_ns = deadline_of(s);
+	s->cache_timeout_us = 0;
 	s->lane.used = 0;
 	s->wave_bytes = 0;
 	/* All have their rows before the first attends: until then the entry can be put aside. */

@@ -39,6 +39,7 @@ struct stepper { /* one per worker */
 	const struct sparq_sqe *entry;
 	struct check_limits limits;
 	uint64_t deadline_ns;   /* 0: none */
+	uint32_t cache_timeout_us; /* that it is of; 0: of no cache */
 	struct step_item *item; /* [SPARQ_MAX_ITEMS] */
 	uint32_t n_items;
 	struct step_head **head; /* of the wave, as board tasks */

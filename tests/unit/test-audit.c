@@ -433,6 +433,25 @@ static void test_what_is_not_finite_is_left_out(void **state)
 	close_sequence(f);
 }
 
+/* A cache says for itself, unless nothing is audited at all; and its steps are nobody else's turn.
+ */
+static void test_how_often_of_a_cache(void **state)
+{
+	struct auditor a = { .every = 1u << 30 };
+	struct audit_turn turn = { 0 };
+	uint32_t turns = 0, n = 640000;
+
+	for (uint32_t i = 0; i < n; i++)
+		turns += audit_is_turn(&a, &turn, 64);
+	assert_in_range(turns, n / 64 * 95 / 100, n / 64 * 105 / 100);
+	a.every = 1;
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_false(audit_is_turn(&a, &turn, AUDIT_OFF));
+	a.every = 0;
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_false(audit_is_turn(&a, &turn, 1));
+}
+
 /* One in so many, by no fixed rhythm. */
 static void test_how_often(void **state)
 {
@@ -441,7 +460,7 @@ static void test_how_often(void **state)
 	uint32_t turns = 0, at_a_multiple = 0, n = 640000;
 
 	for (uint32_t i = 0; i < n; i++)
-		if (audit_is_turn(&a, &turn)) {
+		if (audit_is_turn(&a, &turn, 0)) {
 			turns++;
 			at_a_multiple += i % 64 == 0;
 		}
@@ -449,11 +468,11 @@ static void test_how_often(void **state)
 	assert_in_range(at_a_multiple, 1, turns / 16);
 	a.every = 0;
 	for (uint32_t i = 0; i < 1000; i++)
-		assert_false(audit_is_turn(&a, &turn));
+		assert_false(audit_is_turn(&a, &turn, 0));
 	a.every = 1;
 	for (uint32_t i = 0; i < 1000; i++)
-		assert_true(audit_is_turn(&a, &turn));
-	assert_false(audit_is_turn(NULL, &turn));
+		assert_true(audit_is_turn(&a, &turn, 0));
+	assert_false(audit_is_turn(NULL, &turn, 1));
 }
 
 /* With its thread, which reads while the rows' sequence is changed. */
@@ -513,6 +532,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_is_not_finite_is_left_out, by_hand,
 						tear_down),
 		cmocka_unit_test(test_how_often),
+		cmocka_unit_test(test_how_often_of_a_cache),
 		cmocka_unit_test_setup_teardown(test_beside_the_steps, with_thread, tear_down),
 		cmocka_unit_test_setup_teardown(test_its_end, by_hand, tear_down),
 		cmocka_unit_test_setup_teardown(test_its_end, with_thread, tear_down),

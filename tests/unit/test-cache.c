@@ -65,8 +65,9 @@ static void assert_refused(struct store_fixture *f, const struct sparq_msg_cache
 static void created(void **state)
 {
 	struct store_fixture *f = *state;
-	struct cache *c = make(f, "a", "sinks=3 rollback=7 outliers=5  on_disconnect=park "
-				    "audit_max_error=0.0503");
+	struct cache *c = make(f, "a",
+			       "sinks=3 rollback=7 outliers=5  on_disconnect=park "
+			       "audit_max_error=0.0503 audit=100");
 
 	assert_int_not_equal(c->id, 0);
 	assert_int_equal(cache_shape(c)->sinks, 3);
@@ -74,6 +75,8 @@ static void created(void **state)
 	assert_int_equal(cache_shape(c)->outliers, 5);
 	assert_int_equal(c->on_disconnect, ON_DISCONNECT_PARK);
 	assert_int_equal(c->record->audit_bound, 503);
+	assert_int_equal(c->record->audit, 100);
+	assert_int_equal(c->record->share, 1); /* of the same word once */
 	assert_int_equal(c->record->state, RECORD_LIVE);
 	assert_int_equal(c->record->uid, FIXTURE_UID);
 	assert_ptr_equal(cache_shape(c)->args, c->args);
@@ -186,11 +189,16 @@ static void refused_options(void **state)
 		{ "=1", "key=value", EINVAL },
 		{ "rr=3",
 		  "unknown option \"rr\": cache options are sinks, rollback, outliers, "
-		  "on_disconnect, evict, share, placement, audit_max_error; "
+		  "on_disconnect, evict, share, placement, audit, audit_max_error; "
 		  "policy \"sparq\" takes r, k, l",
 		  EINVAL },
 		{ "r=0", "r", EINVAL },
 		{ "r=4096", "r", EINVAL },
+		{ "audit=0", "audit=0: off, or a number from 1 to 65534", EINVAL },
+		{ "audit=65535", "a number from 1 to 65534", EINVAL },
+		{ "audit=-1", "audit=-1", EINVAL },
+		{ "audit=1.5", "audit=1.5", EINVAL },
+		{ "audit=", "audit=:", EINVAL },
 		{ "audit_max_error=", "audit_max_error=: 0 (no bound), or 0.0001 to 6.5", EINVAL },
 		{ "audit_max_error=6.51", "0.0001 to 6.5", EINVAL },
 		{ "audit_max_error=0.00001", "0.0001 to 6.5", EINVAL },
@@ -278,6 +286,8 @@ static void differing(void **state)
 	DIFFERS(strcpy(m.options, "r=16 sinks=0"), "sinks 16, not 0");
 	DIFFERS(strcpy(m.options, "r=16 outliers=1"), "outliers 0, not 1");
 	DIFFERS(strcpy(m.options, "r=16 audit_max_error=0.25"), "audit_max_error 0, not 0.25");
+	DIFFERS(strcpy(m.options, "r=16 audit=7"), "audit as the daemon says, not 7");
+	DIFFERS(strcpy(m.options, "r=16 audit=off"), "audit as the daemon says, not off");
 	DIFFERS(strcpy(m.options, "r=16 on_disconnect=park"), "on_disconnect drop, not park");
 	DIFFERS(strcpy(m.options, "r=16 evict=lfu"), "evict none, not lfu");
 	DIFFERS(strcpy(m.options, "r=16 share=off"), "share on, not off");

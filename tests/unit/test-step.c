@@ -538,6 +538,35 @@ static void a_late_entry_leaves_no_row(void **state)
 	grow(f, 0, 600);
 }
 
+/* An entry that names no deadline has that of its cache, before the daemon's; one that names one
+ * has its own. Engines set it once. */
+static void a_cache_has_a_deadline(void **state)
+{
+	struct fixture *f = *state;
+	struct sparq_sqe e = step_of(f, 0, 400, 200, 200);
+	struct sparq_cqe cqe;
+
+	grow(f, 0, 400);
+	put_rows(f, 0, 400, 200);
+	f->stepper.timeout_us = 60000000;
+	f->cache->timeout_us = 1;
+	cqe = run(f, &e);
+	assert_int_equal(cqe.res, -ETIME);
+	assert_int_equal(cqe.aux >> 16, SPARQ_REASON_DEADLINE);
+	assert_int_equal(seq_rows(f->seq[0], 0), 400);
+	e.timeout_us = 60000000;
+	assert_int_equal(run(f, &e).res, 1);
+	assert_int_equal(seq_rows(f->seq[0], 0), 600);
+	/* Without one of its own it has the daemon's. */
+	f->cache->timeout_us = 0;
+	f->stepper.timeout_us = 1;
+	e = step_of(f, 0, 600, 200, 200);
+	assert_int_equal(run(f, &e).res, -ETIME);
+	f->cache->timeout_us = 60000000;
+	assert_int_equal(run(f, &e).res, 1);
+	f->cache->timeout_us = f->stepper.timeout_us = 0;
+}
+
 /* A session that ends does not keep its worker: the shares of its step are passed over. */
 static void an_ending_session_is_not_computed(void **state)
 {
@@ -714,6 +743,7 @@ int main(void)
 		TEST(links_cancel),
 		TEST(ids_of_others_do_not_exist),
 		TEST(a_late_entry_leaves_no_row),
+		TEST(a_cache_has_a_deadline),
 		TEST(an_ending_session_is_not_computed),
 		TEST(a_small_lane_runs_in_waves),
 		TEST(a_flush_without_room_is_made_up_for),
