@@ -16,8 +16,10 @@
 #include "shm/atomic.h"
 #include "shm/base.h"
 
-#define CALL_NS 5000000000 /* an answer later than this is none */
-#define CLOSE_MS 2000      /* how soon an offender must be out */
+#define CALL_NS 5000000000          /* an answer later than this is none */
+#define CLOSE_MS 2000               /* how soon an offender must be out */
+#define ITEMS 8u                    /* that are planted at a time */
+#define OF_ITEMS 0x6974656d73000000 /* user_data of entries that name them */
 
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format, ...)
 {
@@ -115,17 +117,19 @@ void enter(struct enemy *e)
 	e->bell = fds[2];
 	page = e->page.base;
 	e->doorbell = (struct doorbell){ .poller = &page->poller[e->told.poller],
-					 .ctl = e->map.ctl, .fd = e->bell };
+					 .ctl = e->map.ctl,
+					 .fd = e->bell };
 	message_init(&m, SPARQ_MSG_MAPPED);
 	r = ask(e, &m, NULL, 0, text);
 	if (r < 0)
 		die("mapped: %s: %s", strerror(-r), text);
 }
 
-/* A cache and a sequence, so that some of the garbage hits something. */
+/* A cache and sequences, so that some of the garbage hits something. */
 void own_something(struct enemy *e)
 {
 	union message m;
+	uint64_t cache;
 	int r;
 
 	message_init(&m, SPARQ_MSG_CACHE_CREATE);
@@ -139,7 +143,11 @@ void own_something(struct enemy *e)
 	r = ask(e, &m, NULL, 0, NULL);
 	if (r < 0)
 		die("cache: %s", strerror(-r));
-	own_sequence(e, m.cache.cache);
+	cache = m.cache.cache;
+	for (unsigned i = 0; i < ENEMY_SEQUENCES; i++) {
+		own_sequence(e, cache);
+		e->several[i] = e->sequence;
+	}
 }
 
 void own_sequence(struct enemy *e, uint64_t cache)
@@ -164,6 +172,7 @@ void leave(struct enemy *e)
 	segment_deinit(&e->segment);
 	segment_deinit(&e->page);
 	e->tail = e->head = 0;
+	e->several[0] = e->items = 0;
 }
 
 bool thrown_out(int fd, int ms)
@@ -194,12 +203,82 @@ uint64_t some_address(struct enemy *e)
 	uint64_t r = draw(e), arena = e->told.arena_bytes;
 
 	switch (r % 6) {
-	case 0: return 0;
-	case 1: return arena - (r >> 8) % 256;
-	case 2: return UINT64_MAX - (r >> 8) % 4096;
-	case 3: return draw(e);
-	default: return (r >> 8) % arena & ~15ull;
+	case 0:
+		return 0;
+	case 1:
+		return arena - (r >> 8) % 256;
+	case 2:
+		return UINT64_MAX - (r >> 8) % 4096;
+	case 3:
+		return draw(e);
+	default:
+		return (r >> 8) % arena & ~15ull;
 	}
+}
+
+/* One in eight is wrong, in whatever way. */
+static uint64_t nearly_an_address(struct enemy *e)
+{
+	uint64_t r = draw(e);
+
+	return r % 8 ? (r >> 8) % (e->told.arena_bytes / 2) & ~63ull : some_address(e);
+}
+
+/* What an operation makes no use of is 0, but for one in sixteen. */
+static void leave_out(struct enemy *e, struct sparq_item *t)
+{
+	bool appends = e->items_op != SPARQ_OP_ATTEND && e->items_op != SPARQ_OP_TRUNCATE;
+	bool attends = e->items_op == SPARQ_OP_ATTEND || e->items_op == SPARQ_OP_STEP;
+
+	if (draw(e) % 16 == 0)
+		return;
+	if (!appends) {
+		t->kv = t->n_rows = 0;
+		t->kv_stride = 0;
+	}
+	if (!attends) {
+		t->q = t->o = t->lse = t->report = t->n_q = 0;
+		t->q_stride = t->o_stride = 0;
+	}
+}
+
+/* The i-th of one entry. */
+static void some_item(struct enemy *e, unsigned i, struct sparq_item *ret)
+{
+	uint64_t r = draw(e);
+
+	*ret = (struct sparq_item){
+		.sequence = (r & 15) ? e->several[i % ENEMY_SEQUENCES] : draw(e),
+		.q = nearly_an_address(e),
+		.kv = nearly_an_address(e),
+		.o = nearly_an_address(e),
+		.row = (uint32_t)((r >> 4 & 15) ? draw(e) % 8 : draw(e)),
+		.n_rows = (uint16_t)((r >> 8 & 15) ? 1 + draw(e) % 4 : draw(e)),
+		.n_q = (uint16_t)((r >> 12 & 15) ? 1 + draw(e) % 4 : draw(e)),
+		.lse = (r >> 16 & 1) ? nearly_an_address(e) : 0,
+		.report = (r >> 17 & 1) ? nearly_an_address(e) : 0,
+		.q_stride = (r >> 18 & 15) ? 0 : (uint32_t)draw(e) & ~15u,
+		.kv_stride = (r >> 22 & 15) ? 0 : (uint32_t)draw(e) & ~15u,
+		.o_stride = (r >> 26 & 15) ? 0 : (uint32_t)draw(e) & ~15u,
+	};
+	leave_out(e, ret);
+	if ((r >> 30 & 15) == 0)
+		ret->rsv[(r >> 34) % ARRAY_SIZE(ret->rsv)] = (uint32_t)draw(e);
+}
+
+static void some_entry_of_items(struct enemy *e, struct sparq_sqe *sqe)
+{
+	uint64_t r = draw(e);
+
+	*sqe = (struct sparq_sqe){
+		.op = (r & 15) ? e->items_op : (uint8_t)(r >> 4),
+		.flags = (uint16_t)((r >> 8 & 3) ? 0 : r >> 10 & SPARQ_SQE_FLAGS),
+		.layer = (uint16_t)(r >> 17 & 1),
+		.n_items =
+			(uint16_t)((r >> 18 & 7) ? 1 + (r >> 21) % ENEMY_SEQUENCES : draw(e) % 64),
+		.sequence = e->items,
+		.user_data = OF_ITEMS,
+	};
 }
 
 /* Small values of all fields are plausible, so that the checks behind the first are met too. */
@@ -210,6 +289,10 @@ void some_entry(struct enemy *e, struct sparq_sqe *sqe)
 	if (r % 8 == 0) {
 		for (unsigned i = 0; i < 7; i++)
 			((uint64_t *)sqe)[i] = draw(e);
+		return;
+	}
+	if (r % 8 < 4 && e->items) {
+		some_entry_of_items(e, sqe);
 		return;
 	}
 	*sqe = (struct sparq_sqe){
@@ -242,7 +325,13 @@ unsigned reap(struct enemy *e)
 {
 	unsigned n = 0;
 
-	while (load_acquire(&e->map.cq[e->head & (e->map.cq_entries - 1)].seq) == e->head + 1) {
+	for (;;) {
+		const struct sparq_cqe *c = &e->map.cq[e->head & (e->map.cq_entries - 1)];
+
+		if (load_acquire(&c->seq) != e->head + 1)
+			break;
+		e->items_done += c->user_data == OF_ITEMS && c->res > 0;
+		e->items_refused += c->user_data == OF_ITEMS && c->res < 0;
 		e->head++;
 		n++;
 	}
@@ -263,4 +352,13 @@ void scribble(struct enemy *e)
 
 	for (unsigned i = 0; i < 64; i++)
 		word[draw(e) % (e->layout.arena_bytes / 8)] = draw(e);
+	if (!e->several[0])
+		return;
+	e->items_op = (uint8_t)(1 + draw(e) % (SPARQ_OP_COUNT - 1));
+	/* Beyond what most of them have for tensors. */
+	e->items = e->layout.arena_bytes / 2 +
+		   draw(e) % (e->layout.arena_bytes / 2 - ITEMS * sizeof(struct sparq_item));
+	e->items &= ~63ull;
+	for (unsigned i = 0; i < ITEMS; i++)
+		some_item(e, i, (struct sparq_item *)((char *)word + e->items) + i);
 }

@@ -13,6 +13,8 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 
+#define ENEMY_SEQUENCES 4u
+
 struct enemy {
 	const char *socket_path;
 	double seconds;
@@ -24,6 +26,10 @@ struct enemy {
 	struct ring_map map;
 	struct doorbell doorbell;
 	uint64_t sequence;
+	uint64_t several[ENEMY_SEQUENCES]; /* those of own_something(), the last is sequence */
+	uint64_t items;   /* where scribble() has put some, 0: nowhere yet */
+	uint8_t items_op; /* what they are for */
+	unsigned long items_done, items_refused; /* entries that named them */
 	uint32_t tail, head; /* as an honest client would count */
 };
 #define ENEMY_NULL(path)                                                            \
@@ -39,7 +45,7 @@ int connect_to(const char *path);
 void hello_message(union message *m);
 /* Sends a request and returns its result; `m` becomes the reply, `text` its sentence. */
 int ask(struct enemy *e, union message *m, int *fds, unsigned n_fds, char *text);
-/* An ordinary session with one ring; a cache and a sequence in it; the end of it. */
+/* An ordinary session with one ring; a cache and sequences in it; the end of it. */
 void enter(struct enemy *e);
 void own_something(struct enemy *e);
 void own_sequence(struct enemy *e, uint64_t cache);
@@ -58,7 +64,10 @@ void publish(struct enemy *e, const struct sparq_sqe *sqe);
 /* Reads what completions there are; how many. */
 unsigned reap(struct enemy *e);
 bool fatal(const struct enemy *e);
-/* Random words into the arena, items and tensors alike. */
+/*
+ * Random words into the arena, items and tensors alike; and items that are right in all fields but
+ * one or none, for those of garbage name no sequence, and what comes after that is never reached.
+ */
 void scribble(struct enemy *e);
 
 /* ---- hostile-save.c ---- */
