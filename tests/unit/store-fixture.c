@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <numa.h>
+#include <numaif.h>
 
 #include "daemon/record.h"
 #include "shm/base.h"
@@ -66,6 +68,27 @@ static void map_arenas(struct store_fixture *f, size_t pool_bytes, struct catalo
 			numa_tonode_memory(a->base, a->bytes, a->node);
 		}
 	}
+}
+
+/* Whatever we believe: where the page is. */
+static int kernel_node(const void *memory)
+{
+	void *page = (void *)((uintptr_t)memory & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1));
+	int node = -1;
+
+	assert_int_equal(move_pages(0, 1, &page, NULL, &node, 0), 0);
+	return node;
+}
+
+unsigned fixture_node_at(const struct store_fixture *f, const void *memory)
+{
+	unsigned i = 0;
+
+	while ((uintptr_t)memory - (uintptr_t)f->arena[i].base >= f->arena[i].bytes)
+		assert_true(++i < f->n_arenas);
+	if (f->arena[i].node >= 0)
+		assert_int_equal(kernel_node(memory), f->arena[i].node);
+	return i;
 }
 
 static void open_pool(struct store_fixture *f, bool adopted)

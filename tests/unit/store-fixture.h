@@ -30,6 +30,9 @@ void fixture_open(struct store_fixture *f, size_t pool_bytes, size_t catalogue_b
 /* Asserts that nothing is taken, charged or left in a record. */
 void fixture_assert_empty(struct store_fixture *f);
 void fixture_close(struct store_fixture *f);
+/* The arena that has it. With FIXTURE_BOUND, which binds them to the machine's nodes, the kernel is
+ * asked as well. */
+unsigned fixture_node_at(const struct store_fixture *f, const void *memory);
 /* Another daemon over the same catalogue and pool: the heap's part is gone, `ret` what came back.
  * FIXTURE_UID has its user again. */
 void fixture_restart(struct store_fixture *f, struct recovered *ret);

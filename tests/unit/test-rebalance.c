@@ -15,6 +15,7 @@
 
 #include "daemon/log.h"
 #include "daemon/seq.h"
+#include "kernels/map.h"
 #include "seq-model.h"
 #include "shm/atomic.h"
 #include "shm/base.h"
@@ -23,6 +24,7 @@
 #define POOL_MIB 256u
 #define FULL 80u
 #define PAGES_MOST 256u
+#define EXTENTS_MOST 256u
 
 static char why[SPARQ_ERROR_TEXT];
 
@@ -143,6 +145,30 @@ static void run_until_moved(struct world *w)
 	fail_msg("nothing moved");
 }
 
+/* Of all layers and heads: how many of a sequence's rows kernels read on a node. */
+static uint64_t rows_on(const struct world *w, const struct model *m, unsigned node)
+{
+	struct kv_extent extent[EXTENTS_MOST];
+	struct kv_view view;
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < MODEL_LAYERS * w->cache->record->kv_heads; i++) {
+		uint32_t layer = i % MODEL_LAYERS, rows = m->rows[layer];
+		struct kv_piece p = { 0 };
+		struct kv_map map;
+
+		assert_int_equal(seq_view(m->seq, layer, rows, extent, EXTENTS_MOST, &view), 0);
+		kv_map_init(&map, cache_layer(w->cache, layer), &view, i / MODEL_LAYERS);
+		for (uint32_t row = 0; row < rows; row += p.n) {
+			kv_map_find(&map, row, rows, &p);
+			assert_int_equal(fixture_node_at(&w->f, p.k.base),
+					 fixture_node_at(&w->f, p.v.base));
+			n += fixture_node_at(&w->f, p.k.base) == node ? p.n : 0;
+		}
+	}
+	return n;
+}
+
 /* ---- home ------------------------------------------------------------------------------ */
 
 static void comes_home_when_there_is_room(void **state)
@@ -158,6 +184,7 @@ static void comes_home_when_there_is_room(void **state)
 	fill(&w, node ^ 1, FULL - 8);
 	grow(&w.model[0], 4000);
 	assert_true(pool_node_strayed(&w.f.pool, node) > 0);
+	assert_true(rows_on(&w, &w.model[0], node ^ 1) > 0);
 	rebalance_watch(&w.rebalance, true);
 	/* There is no room: it is known what is away, and it stays there. */
 	run_for(&w, 1300);
@@ -169,6 +196,7 @@ static void comes_home_when_there_is_room(void **state)
 	assert_true(rebalance_away(&w.rebalance, &away));
 	assert_int_equal(away, 0);
 	assert_int_equal(pool_node_used_bytes(&w.f.pool, node ^ 1), 0);
+	assert_int_equal(rows_on(&w, &w.model[0], node ^ 1), 0);
 	close_world(&w);
 }
 
@@ -187,10 +215,12 @@ static void relieves_a_full_node(void **state)
 	park(&w, &w.model[0], true);
 	fill(&w, node, FULL + 2);
 	before = taken_bytes(&w, node);
+	assert_int_equal(rows_on(&w, &w.model[0], node ^ 1), 0);
 	rebalance_watch(&w.rebalance, true);
 	run_until_moved(&w);
 	assert_true(taken_bytes(&w, node) < before);
 	assert_true(taken_bytes(&w, node ^ 1) > 0);
+	assert_true(rows_on(&w, &w.model[0], node ^ 1) > 0);
 
 	/* No page goes to and fro. */
 	run_for(&w, 2500);
@@ -202,6 +232,7 @@ static void relieves_a_full_node(void **state)
 	empty(&w);
 	run_for(&w, 3500);
 	assert_int_equal(taken_bytes(&w, node ^ 1), 0);
+	assert_int_equal(rows_on(&w, &w.model[0], node ^ 1), 0);
 	close_world(&w);
 }
 
@@ -277,7 +308,8 @@ static void idle_has_no_timer(void **state)
 	close_world(&w);
 }
 
-int main(void)
+/* [TESTS], a pattern of their names. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(comes_home_when_there_is_room),
@@ -289,5 +321,7 @@ int main(void)
 	};
 
 	log_open(LOG_DEBUG);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,8 +13,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <numaif.h>
-#include <unistd.h>
 
 #include "grown.h"
 #include "kernels/map.h"
@@ -92,27 +90,6 @@ static void same_bits(void **state)
 
 /* ---- where ---------------------------------------------------------------------------------- */
 
-/* Whatever we believe: where the page is. */
-static int kernel_node(const void *memory)
-{
-	void *page = (void *)((uintptr_t)memory & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1));
-	int node = -1;
-
-	assert_int_equal(move_pages(0, 1, &page, NULL, &node, 0), 0);
-	return node;
-}
-
-static unsigned node_at(const struct grown *w, const void *memory)
-{
-	unsigned i = 0;
-
-	while ((uintptr_t)memory - (uintptr_t)w->f.arena[i].base >= w->f.arena[i].bytes)
-		assert_true(++i < w->f.n_arenas);
-	if (w->f.arena[i].node >= 0)
-		assert_int_equal(kernel_node(memory), w->f.arena[i].node);
-	return i;
-}
-
 /* Of each row what kernels read, against the rule; how many nodes have a part of it. */
 static unsigned check_nodes(struct grown *w)
 {
@@ -133,8 +110,8 @@ static unsigned check_nodes(struct grown *w)
 			kv_map_find(&map, row, w->rows, &p);
 			recent = kv_piece_is_recent(&p) && !w->cache->parts;
 			node = recent ? w->seq->node : seq_row_node(w->seq, h, row);
-			assert_int_equal(node_at(w, p.k.base), node);
-			assert_int_equal(node_at(w, p.v.base), node);
+			assert_int_equal(fixture_node_at(&w->f, p.k.base), node);
+			assert_int_equal(fixture_node_at(&w->f, p.v.base), node);
 			seen |= 1u << node;
 		}
 	}
@@ -212,7 +189,7 @@ static void shares_on_one_node(void **state)
 		assert_int_equal(e.shares, DIV_UP(w.rows - 16, each));
 		for (uint32_t s = 0; s < e.shares; s++) {
 			uint32_t row = 16 + s * each;
-			unsigned node = node_at(&w, kv_exec_share_at(&e, s));
+			unsigned node = fixture_node_at(&w.f, kv_exec_share_at(&e, s));
 
 			assert_int_equal(node, seq_row_node(w.seq, 0, row));
 			assert_int_equal(node, seq_row_node(w.seq, 0, row + each - 1));
