@@ -28,7 +28,7 @@ stage_libraries() {
 	local program
 	for program in "$@"; do
 		LD_LIBRARY_PATH=$build/client ldd "$program" |
-			awk '$1 ~ /^lib(cmocka|uring|numa|json-c|xxhash|sparq|microhttpd|ncurses|tinfo)/ && $3 { print $3 }'
+			awk '$1 ~ /^lib(asan|ubsan|tsan|cmocka|uring|numa|json-c|xxhash|sparq|microhttpd|ncurses|tinfo)/ && $3 { print $3 }'
 	done | sort -u | xargs -r cp -t "$stage/lib"
 }
 

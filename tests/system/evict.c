@@ -29,6 +29,7 @@
 #define KV_HEADS 2u
 #define DIM 64u
 #define ROWS 1000u
+#define FORKS 3u
 #define BATCH 50u
 #define ROW_BYTES (2 * KV_HEADS * DIM * sizeof(float))
 #define WAIT_NS 20000000000
@@ -210,6 +211,7 @@ static void set_budget(unsigned n)
 
 static void run_lru(void)
 {
+	sparq_seq *fork[FORKS];
 	struct party p;
 
 	set_budget(4);
@@ -226,12 +228,11 @@ static void run_lru(void)
 	come(&p, "lru");
 	make(&p, "f");
 	expect("lru", "d", false);
-	for (unsigned i = 0; i < 3; i++) {
-		sparq_seq *fork;
-
-		if (sparq_seq_fork(p.seq, ROWS, &fork) < 0)
+	for (unsigned i = 0; i < FORKS; i++)
+		if (sparq_seq_fork(p.seq, ROWS, &fork[i]) < 0)
 			die(&p, "fork %u", i);
-	}
+	for (unsigned i = 0; i < FORKS; i++)
+		sparq_seq_unref(fork[i]);
 	go(&p);
 }
 
