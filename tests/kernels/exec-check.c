@@ -430,7 +430,7 @@ static void check_kv_head(struct run_of *t, uint32_t head)
 	t->apart = (struct bytes_apart){ 0 };
 	if (t->table[head] && t->rig.view.channels && !t->space.k->plain)
 		t->apart.all = t->table[head]->n_outliers;
-	ref_decode(&t->rig, head, t->query.level, t->sent, &rows);
+	ref_decode(&t->rig, head, t->query.level, limit_of(t, 0), t->sent, &rows);
 	mark_selected(t, head, chosen);
 	if (scored && n) {
 		make_scores(t, head, &rows, &s);

@@ -76,12 +76,42 @@ static bool is_cut(const struct kv_view *v, uint32_t row)
 	return false;
 }
 
-void ref_decode(const struct rig *r, uint32_t head, unsigned level, const float *sent,
-		struct ref_rows *ret)
+/* Where the sums end that the first query of a step starts from: a step that begins inside a tile
+ * takes the rows behind that, for all its queries, from their planes. */
+static uint32_t sums_end(const struct kv_view *v, uint32_t limit)
+{
+	uint32_t end = 0;
+
+	for (uint32_t i = 0; i < v->n_extents; i++) {
+		const struct kv_extent *x = &v->extent[i];
+		uint32_t whole = x->used - (x->used && x->last_rows < KV_TILE_ROWS);
+
+		if (limit > x->first_row)
+			whole = MIN(whole, (limit - x->first_row) / KV_TILE_ROWS);
+		if (limit > x->first_row && whole)
+			end = x->first_row + whole * KV_TILE_ROWS;
+	}
+	return end;
+}
+
+/* V as it counts in the sum: all levels of it, whatever attention reads. */
+static void decode_counted(const struct kv_piece *p, const struct kv_channels *t, double *ret)
+{
+	float x[KV_MAX_DIM];
+
+	p->kv->v_read(&p->v, p->at, 1, x);
+	widen(x, p->v.dim, ret);
+	if (t)
+		order(t->v, p->v.dim, ret);
+}
+
+void ref_decode(const struct rig *r, uint32_t head, unsigned level, uint32_t limit,
+		const float *sent, struct ref_rows *ret)
 {
 	const struct kv_space *s = r->space;
 	size_t n = r->view.rows, dim = s->k_dim, bytes = (n * dim + 1) * sizeof(double);
 	const struct kv_channels *t = kv_channels_of(&r->view, head);
+	uint32_t summed = sums_end(&r->view, limit);
 	struct kv_piece p = { 0 };
 	struct kv_map map;
 
@@ -99,8 +129,8 @@ void ref_decode(const struct rig *r, uint32_t head, unsigned level, const float 
 			order(t->k, (uint32_t)dim, ret->score + row * dim);
 			order(t->v, (uint32_t)dim, ret->v + row * dim);
 		}
-		if (is_cut(&r->view, row))
-			memcpy(ret->sent + row * dim, ret->v + row * dim, dim * sizeof(double));
+		if (row >= summed || is_cut(&r->view, row))
+			decode_counted(&p, t, ret->sent + row * dim);
 		else
 			widen(v, dim, ret->sent + row * dim);
 	}

@@ -23,9 +23,10 @@ struct ref_query {
 	uint32_t limit; /* rows it sees */
 };
 
-/* Rows as stored: at level 1 from the upper planes. `sent` is packed as for kv_write, in f32. */
-void ref_decode(const struct rig *r, uint32_t head, unsigned level, const float *sent,
-		struct ref_rows *ret);
+/* Rows as stored: at level 1 from the upper planes. `sent` is packed as for kv_write, in f32;
+ * `limit` is what the first query sees. */
+void ref_decode(const struct rig *r, uint32_t head, unsigned level, uint32_t limit,
+		const float *sent, struct ref_rows *ret);
 void ref_free(struct ref_rows *r);
 
 /* r channels with the largest sums, ties to the lower; ascending. */
