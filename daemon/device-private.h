@@ -90,6 +90,8 @@ struct device {
 struct devices {
 	struct devices_params params;
 	struct device *device[DEVICES_MAX]; /* by index; NULL: never asked for */
+	bool is_stuck;         /* a thread that does not end looks at this for ever */
+	pthread_mutex_t mutex; /* of what follows; no worker takes it but at its ends */
 	struct device_request *request[DEVICE_REQUESTS];
 	uint32_t n_requests;
 };

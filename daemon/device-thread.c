@@ -196,25 +196,39 @@ static bool take_request(struct device *d, struct device_request *r)
 	return error == 0;
 }
 
+/* Takes the next one from place d->first + *at on, in turn; NULL: there is none. */
+static struct device_request *next_request(struct device *d, uint32_t *at)
+{
+	struct devices *all = d->all;
+	struct device_request *taken = NULL;
+
+	pthread_mutex_lock(&all->mutex);
+	for (; !taken && *at < all->n_requests; ++*at) {
+		uint32_t queued = request_queued(d);
+		struct device_request *r = all->request[(d->first + *at) % all->n_requests];
+
+		if (load_relaxed(&r->state) == queued &&
+		    compare_exchange(&r->state, &queued, REQUEST_TAKEN))
+			taken = r;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return taken;
+}
+
 /* True: there is something, or was. Who found no room in a batch is the first of the next. */
 static bool take_requests(struct device *d)
 {
-	uint32_t n = load_acquire(&d->all->n_requests);
+	uint32_t at = 0;
+	struct device_request *r;
 	bool found = false;
 
 	d->n_items = d->n_taken = d->n_extents = 0;
 	if (begin_anew(d) < 0)
 		lose(d, "it failed");
-	for (uint32_t k = 0; k < n; k++) {
-		uint32_t i = (d->first + k) % n, queued = request_queued(d);
-		struct device_request *r = d->all->request[i];
-
-		if (load_relaxed(&r->state) != queued ||
-		    !compare_exchange(&r->state, &queued, REQUEST_TAKEN))
-			continue;
+	while ((r = next_request(d, &at))) {
 		found = true;
 		if (!take_request(d, r)) {
-			d->first = i;
+			d->first += at - 1;
 			break;
 		}
 	}
@@ -324,12 +338,15 @@ static void run_batch(struct device *d)
 
 /* ---- the thread --------------------------------------------------------------------------- */
 
-static bool is_asked(const struct device *d)
+static bool is_asked(struct device *d)
 {
-	for (uint32_t i = 0; i < load_acquire(&d->all->n_requests); i++)
-		if (load_relaxed(&d->all->request[i]->state) == request_queued(d))
-			return true;
-	return load_relaxed(&d->stopping);
+	bool found = load_relaxed(&d->stopping);
+
+	pthread_mutex_lock(&d->all->mutex);
+	for (uint32_t i = 0; !found && i < d->all->n_requests; i++)
+		found = load_relaxed(&d->all->request[i]->state) == request_queued(d);
+	pthread_mutex_unlock(&d->all->mutex);
+	return found;
 }
 
 static void rest(struct device *d)

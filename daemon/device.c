@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ int devices_new(const struct devices_params *p, struct devices **ret)
 	if (!d)
 		return -ENOMEM;
 	d->params = *p;
+	pthread_mutex_init(&d->mutex, NULL);
 	*ret = d;
 	return 0;
 }
@@ -61,8 +63,10 @@ static struct device *free_device(struct device *d)
 {
 	if (!d)
 		return NULL;
-	if (!end_thread(d))
+	if (!end_thread(d)) {
+		d->all->is_stuck = true;
 		return NULL;
+	}
 	for (unsigned i = 0; i < d->all->params.n_arenas; i++)
 		present_deinit(&d->arena[i].present);
 	close_fd(&d->wake);
@@ -75,19 +79,38 @@ struct devices *devices_free(struct devices *d)
 {
 	for (unsigned i = 0; d && i < DEVICES_MAX; i++)
 		d->device[i] = free_device(d->device[i]);
-	free(d);
+	if (d && !d->is_stuck)
+		free(d);
 	return NULL;
 }
 
 int devices_enroll(struct devices *d, struct device_request *r)
 {
-	if (d->n_requests == DEVICE_REQUESTS)
-		return -ENOSPC;
+	int error = -ENOSPC;
+
 	store_relaxed(&r->state, REQUEST_FREE);
-	d->request[d->n_requests] = r;
-	/* It is there before it is counted. */
-	store_release(&d->n_requests, d->n_requests + 1);
-	return 0;
+	pthread_mutex_lock(&d->mutex);
+	if (d->n_requests < DEVICE_REQUESTS) {
+		d->request[d->n_requests++] = r;
+		error = 0;
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return error;
+}
+
+void devices_withdraw(struct devices *d, struct device_request *r)
+{
+	int64_t until = clock_now_ns() + END_S * NS_PER_S;
+
+	/* One that was left is a thread's until it has looked at it. A device that is stuck in its
+	 * driver does not, and neither does it look at anything else. */
+	while (load_acquire(&r->state) != REQUEST_FREE && clock_now_ns() < until)
+		sched_yield();
+	pthread_mutex_lock(&d->mutex);
+	for (uint32_t i = 0; i < d->n_requests; i++)
+		if (d->request[i] == r)
+			d->request[i--] = d->request[--d->n_requests];
+	pthread_mutex_unlock(&d->mutex);
 }
 
 /* ---- one ----------------------------------------------------------------------------- */

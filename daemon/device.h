@@ -84,10 +84,12 @@ struct devices_params {
 };
 /* Takes nothing yet. -ENOMEM. */
 int devices_new(const struct devices_params *p, struct devices **ret);
-struct devices *devices_free(struct devices *d); /* no worker has a request there */
+struct devices *devices_free(struct devices *d); /* no worker has one in flight */
 
 /* Before any is posted; it stays where it is. -ENOSPC: there are too many. */
 int devices_enroll(struct devices *d, struct device_request *r);
+/* Its memory is about to go: no device's thread looks at it any more. */
+void devices_withdraw(struct devices *d, struct device_request *r);
 
 /* ---- control thread -------------------------------------------------------------- */
 

@@ -44,6 +44,8 @@ int stepper_init(struct stepper *s, struct store *store, size_t lane_bytes)
 
 void stepper_deinit(struct stepper *s)
 {
+	if (s->store && s->store->devices)
+		devices_withdraw(s->store->devices, &s->device.request);
 	lane_deinit(&s->lane);
 	board_deinit(&s->board);
 	free(s->item);

@@ -136,8 +136,10 @@ void world_close(struct world *w)
 	seq_release_session(&w->store, 1);
 	for (unsigned which = 0; which < 2; which++)
 		cache_unref(w->cache[which]);
-	w->store.devices = devices_free(w->store.devices);
+	/* The daemon's order: the device's thread goes on when the worker's memory is gone. */
 	stepper_deinit(&w->stepper);
+	memset(&w->stepper, 0xff, sizeof(w->stepper));
+	w->store.devices = devices_free(w->store.devices);
 	store_deinit(&w->store);
 	assert_int_equal(w->user->charged[USER_BYTES], 0);
 	assert_int_equal(w->user->charged[USER_DEVICE_BYTES], 0);
