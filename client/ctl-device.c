@@ -55,6 +55,26 @@ static void print_open(json_object *device)
 		       (long long)json_object_get_int64(get(device, "failed_steps")));
 }
 
+/* What others had to do for it: not of a device that does all itself. */
+static void print_beside(json_object *device)
+{
+	static const struct {
+		const char *key, *words;
+	} why[] = {
+		{ "kernel", "without a kernel there" },
+		{ "memory", "without room there" },
+		{ "lost", "without it" },
+	};
+	json_object *steps = get(device, "beside_steps");
+
+	for (size_t i = 0; steps && i < ARRAY_SIZE(why); i++) {
+		int64_t n = json_object_get_int64(get(steps, why[i].key));
+
+		if (n)
+			printf(", %lld steps by processors %s", (long long)n, why[i].words);
+	}
+}
+
 void ctl_print_devices(json_object *status)
 {
 	json_object *devices = get(status, "devices");
@@ -70,6 +90,7 @@ void ctl_print_devices(json_object *status)
 			printf(": %s", reason);
 		else if (get(device, "product"))
 			print_open(device);
+		print_beside(device);
 		puts("");
 	}
 }

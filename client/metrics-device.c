@@ -129,6 +129,32 @@ void metrics_show_device_read(struct render *r)
 	each_device(r, show_read);
 }
 
+/* ---- what processors did in its place, whatever its state -------------------------------------
+ */
+
+void metrics_show_device_beside(struct render *r)
+{
+	static const char *const reasons[STATS_BESIDES] = {
+		[STATS_BESIDE_KERNEL] = "kernel",
+		[STATS_BESIDE_MEMORY] = "memory",
+		[STATS_BESIDE_LOST] = "lost",
+	};
+
+	for (uint32_t i = 0; i < r->figures->n_devices; i++)
+		for (unsigned k = 0; k < STATS_BESIDES; k++)
+			SAMPLE(r, r->figures->device[i].beside_steps[k],
+			       { "device", r->figures->device[i].name }, { "reason", reasons[k] });
+}
+
+void metrics_show_device_beside_read(struct render *r)
+{
+	for (uint32_t i = 0; i < r->figures->n_devices; i++)
+		for (unsigned p = 0; p < SPARQ_PLANES; p++)
+			SAMPLE(r, r->figures->device[i].beside_bytes[p],
+			       { "device", r->figures->device[i].name },
+			       { "plane", metrics_plane_names[p] });
+}
+
 /* ---- how busy its memory is --------------------------------------------------------------- */
 
 static void show_dram(struct render *r, const struct stats_device *d)

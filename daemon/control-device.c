@@ -11,13 +11,25 @@
 static const char *const plane_names[KV_PLANES] = { "score",      "k",      "v_upper", "v_lower",
 						    "parameters", "recent", "state",   "other" };
 
-static json_object *read_bytes(const struct device_stat *d)
+static json_object *by_plane(const uint64_t bytes[KV_PLANES])
 {
 	json_object *o = json_object_new_object();
 
 	for (unsigned p = 0; p < KV_PLANES; p++)
-		json_add_number(o, plane_names[p], d->read_bytes[p]);
+		json_add_number(o, plane_names[p], bytes[p]);
 	return o;
+}
+
+/* What processors did in its place, whatever became of it. */
+static void add_beside(json_object *o, const struct device_stat *d)
+{
+	json_object *steps = json_object_new_object();
+
+	json_add_number(steps, "kernel", d->beside_items[DEVICE_BESIDE_KERNEL]);
+	json_add_number(steps, "memory", d->beside_items[DEVICE_BESIDE_MEMORY]);
+	json_add_number(steps, "lost", d->beside_items[DEVICE_BESIDE_LOST]);
+	json_object_object_add(o, "beside_steps", steps);
+	json_object_object_add(o, "beside_read_bytes", by_plane(d->beside_bytes));
 }
 
 static void add_look(json_object *o, const struct device_look *look)
@@ -43,6 +55,7 @@ static json_object *device(const struct device_stat *d)
 	json_add_text(o, "state", device_state_names[d->state]);
 	if (d->why[0])
 		json_add_text(o, "reason", d->why);
+	add_beside(o, d);
 	if (d->state != DEVICE_OPEN && d->state != DEVICE_LOST)
 		return o;
 	json_add_text(o, "product", d->info.name);
@@ -58,7 +71,7 @@ static json_object *device(const struct device_stat *d)
 	json_add_number(o, "copied_bytes", d->copied_bytes);
 	json_add_number(o, "evicted_bytes", d->evicted_bytes);
 	add_look(o, &d->look);
-	json_object_object_add(o, "read_bytes", read_bytes(d));
+	json_object_object_add(o, "read_bytes", by_plane(d->read_bytes));
 	return o;
 }
 

@@ -11,6 +11,9 @@
 
 _Static_assert(DEVICES_MAX == STATS_DEVICES, "devices");
 _Static_assert((int)DEVICE_LOST + 1 == STATS_DEVICE_STATES, "states");
+_Static_assert((int)DEVICE_BESIDE_LOST == (int)STATS_BESIDE_LOST + 1 &&
+		       (int)DEVICE_BESIDES == (int)STATS_BESIDES + 1,
+	       "reasons: without that of the steps that a device did");
 _Static_assert((int)KV_PLANES == (int)SPARQ_PLANES, "planes");
 _Static_assert(KV_GPU_WHY == STATS_WHY, "sentences");
 _Static_assert(DEVICE_NAME_BYTES == sizeof(((struct stats_device *)0)->name), "names");
@@ -53,6 +56,10 @@ static void show_device(const struct device_stat *from, struct stats_device *to)
 	stats_set(&to->kernel_ns, from->kernel_ns);
 	for (unsigned p = 0; p < SPARQ_PLANES; p++)
 		stats_set(&to->read_bytes[p], from->read_bytes[p]);
+	for (unsigned i = 0; i < STATS_BESIDES; i++)
+		stats_set(&to->beside_steps[i], from->beside_items[i + 1]);
+	for (unsigned p = 0; p < SPARQ_PLANES; p++)
+		stats_set(&to->beside_bytes[p], from->beside_bytes[p]);
 }
 
 void server_refresh_devices(struct server *s)

@@ -193,6 +193,9 @@ enum stats_device_state { /* as a device's own */
 			  STATS_DEVICE_STATES
 };
 
+/* Why processors computed a step of a cache on a device. */
+enum stats_beside { STATS_BESIDE_KERNEL, STATS_BESIDE_MEMORY, STATS_BESIDE_LOST, STATS_BESIDES };
+
 struct stats_device { /* control thread; a GPU that a cache has asked for */
 	uint32_t seq;
 	uint32_t used;  /* enum stats_used */
@@ -208,6 +211,8 @@ struct stats_device { /* control thread; a GPU that a cache has asked for */
 	uint64_t copied_bytes, evicted_bytes;
 	uint64_t kernel_ns;                /* by its own clock */
 	uint64_t read_bytes[SPARQ_PLANES]; /* of its memory */
+	/* In its place, whatever its state: steps, and what they have read of the host's memory. */
+	uint64_t beside_steps[STATS_BESIDES], beside_bytes[SPARQ_PLANES];
 };
 
 /* Why a connection was closed: sparq_protocol_errors_total. */

@@ -40,7 +40,7 @@ settle
 	fail "failed: $(device '')"
 [ "$(device .steps)" = null ] || fail "figures of nothing: $(device '')"
 has '^sparq_device_info{device="cuda:0",.*state="failed",reason="cuda:0: the test has taken it away"} 1'
-! shown '^sparq_device_[a-z_]*{device="cuda:0"' | grep -v _info >/dev/null || fail "$(shown '^sparq_device')"
+! shown '^sparq_device_[a-z_]*{device="cuda:0"' | grep -v '_beside_.* 0$' | grep -v _info >/dev/null || fail "$(shown '^sparq_device')"
 [ "$(check device verdict) $(check device text)" = \
 	'warning cuda:0 cannot be used: cuda:0: the test has taken it away' ] || fail "$(ctl doctor)"
 # A driver that is missing or too old is a warning from then on, with what mends it.
@@ -96,7 +96,7 @@ echo busy=63 >"$knobs"
 is_busy() { [ "$(value '^sparq_device_dram_active_ratio{device="cuda:0",source="nvml"}')" = 0.63 ] ||
 	[[ $(value '^sparq_device_dram_active_ratio{device="cuda:0"') == 0.6[23]* ]]; }
 eventually is_busy || fail "$(shown '^sparq_device_dram')"
-ctl status | grep ' of 6.0 GiB in copies, .* free, memory busy 63 %, [0-9]* steps$' >/dev/null || fail "$(ctl status)"
+ctl status | grep ' of 6.0 GiB in copies, .* free, memory busy 63 %, [0-9]* steps' >/dev/null || fail "$(ctl status)"
 copies=$(device .copies_bytes)
 [ "$(device .free_bytes)" = $((8589934592 - copies)) ] || fail "free: $(device '')"
 [ "$(value '^sparq_device_memory_bytes{device="cuda:0",state="other"}')" = 0 ] ||
@@ -120,6 +120,11 @@ pair run --ops 60 --seed 5 || fail "without it: $(cat "$scratch/pair")"
 settle
 [ "$(device .state) $(device .reason)" = 'lost Fake 0000:a0:00.0: it fell off the bus' ] || fail "$(device '')"
 [ "$(value '^sparq_devices{state="lost"}')" = 1 ] || fail "$(shown '^sparq_devices')"
+beside=$(device .beside_steps.lost)
+[ "$beside" -gt 0 ] && [ "$(value '^sparq_device_beside_steps_total{.*reason="lost"}')" = "$beside" ] ||
+	fail "what processors did: $(device '') $(shown '^sparq_device_beside')"
+[ "$(device '.beside_read_bytes.recent')" -gt 0 ] || fail "read of nothing: $(device '')"
+ctl status | grep "^cuda:0 lost: .*, $beside steps by processors without it" >/dev/null || fail "$(ctl status)"
 [ "$(device .failed_steps)" -gt 0 ] || fail "no step failed: $(device '')"
 [ "$(device .free_bytes)" = null ] || fail "free memory of a lost device: $(device '')"
 [ -z "$(shown '^sparq_device_memory_bytes{')$(shown '^sparq_device_dram_active_ratio{')" ] ||

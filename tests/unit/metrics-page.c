@@ -144,6 +144,8 @@ static void fill_devices(struct stats *s)
 		.kernel_ns = 1750000000,
 	};
 	d[0].read_bytes[SPARQ_PLANE_SCORE] = 8000;
+	d[0].beside_steps[STATS_BESIDE_KERNEL] = 3;
+	d[0].beside_bytes[SPARQ_PLANE_RECENT] = 77;
 	SET(d[0].name, "cuda:0");
 	SET(d[0].product, "NVIDIA H200");
 	SET(d[0].bus_id, "0000:65:00.0");
@@ -160,6 +162,7 @@ static void fill_devices(struct stats *s)
 	SET(d[1].why, "it fell off the bus");
 	SET(d[1].busy_why, "the device is not open");
 	d[3] = (struct stats_device){ .used = STATS_USED, .state = STATS_DEVICE_FAILED };
+	d[3].beside_steps[STATS_BESIDE_LOST] = 5;
 	SET(d[3].name, "cuda:3");
 	SET(d[3].why, "no driver");
 }
