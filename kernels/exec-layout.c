@@ -35,11 +35,12 @@ static uint64_t topk_words(uint32_t n, uint32_t k)
 /* Of the scores that are not kept all: those that will be wanted, most likely. */
 static void lay_out_aside(struct state *s, struct layout *l)
 {
-	uint32_t groups = s->keeps ? 0 : s->blocks * ASIDE_GROUPS;
+	uint32_t groups = s->keeps ? 0 : s->shares * SHARE_ASIDE;
 
 	s->a_stride = score_stride(s->visible);
 	s->a = take(l, s->heads * (uint64_t)s->a_stride, sizeof(*s->a));
 	s->aside_group = take(l, groups, sizeof(*s->aside_group));
+	s->aside_n = take(l, s->keeps ? 0 : s->shares, sizeof(*s->aside_n));
 	s->aside = take(l, (uint64_t)groups * s->heads, KV_GROUP_ROWS * sizeof(*s->aside));
 	s->low_stride = s->high_stride = s->a_stride;
 	s->low = s->a;
@@ -52,6 +53,8 @@ static void lay_out_aside(struct state *s, struct layout *l)
 	s->high = take(l, s->heads * (uint64_t)s->high_stride, sizeof(*s->high));
 }
 
+/* What is small and used first comes first: a step begins with a cold scratch, and every page of it
+ * costs a walk through the tables. */
 static void lay_out_score(struct state *s, const struct kv_plan *p, struct layout *l)
 {
 	uint32_t k = s->r, n; /* the channels are a topk of their own */
@@ -60,22 +63,22 @@ static void lay_out_score(struct state *s, const struct kv_plan *p, struct layou
 		if (p->op[i].kind == KV_OP_TOPK)
 			k = MAX(k, MIN(p->op[i].n[0], s->visible));
 	n = MAX(s->visible, s->blocks * BLOCK_GROUPS);
-	lay_out_aside(s, l);
 	s->buffer_floats = (s->keeps ? 1 : s->heads + 1) * (size_t)BLOCK_STRIDE;
 	s->channel = take(l, s->r, sizeof(*s->channel));
 	s->coef = take(l, (uint64_t)s->heads * s->r, sizeof(*s->coef));
-	if (s->buffer_floats > BUFFER_LOCAL)
-		s->buffer = take(l, s->shares * (uint64_t)s->buffer_floats, sizeof(*s->buffer));
+	s->score_lse = take(l, s->heads, sizeof(*s->score_lse));
+	s->sum = take(l, s->heads, sizeof(*s->sum));
+	s->topk = take(l, topk_words(MAX(n, KV_MAX_DIM), k), sizeof(uint32_t));
+	s->index = take(l, k, sizeof(*s->index));
 	s->block_ref = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_ref));
 	s->block_sum = take(l, (uint64_t)s->blocks * s->heads, sizeof(*s->block_sum));
 	s->group_max = take(l, (uint64_t)s->blocks * BLOCK_GROUPS, sizeof(*s->group_max));
-	s->score_lse = take(l, s->heads, sizeof(*s->score_lse));
-	s->sum = take(l, s->heads, sizeof(*s->sum));
 	s->weights = take(l, s->blocks, sizeof(*s->weights));
 	s->near = take(l, (uint64_t)s->blocks * BLOCK_GROUPS, sizeof(*s->near));
 	s->c = take(l, n, sizeof(*s->c));
-	s->index = take(l, k, sizeof(*s->index));
-	s->topk = take(l, topk_words(MAX(n, KV_MAX_DIM), k), sizeof(uint32_t));
+	if (s->buffer_floats > BUFFER_LOCAL)
+		s->buffer = take(l, s->shares * (uint64_t)s->buffer_floats, sizeof(*s->buffer));
+	lay_out_aside(s, l);
 	s->gathered = take(l, s->visible, sizeof(*s->gathered));
 }
 
@@ -134,9 +137,9 @@ uint64_t exec_lay_out(struct state *s, const struct kv_plan *p, char *base)
 	s->alpha = take(&l, s->heads, sizeof(*s->alpha));
 	for (unsigned i = 0; i < p->n_ops; i++)
 		s->sel[i].run = take(&l, exec_select_bound(s, p, i), sizeof(struct run));
+	lay_out_parts(s, &l);
 	if (s->mode == KV_EXEC_SCORE)
 		lay_out_score(s, p, &l);
-	lay_out_parts(s, &l);
 	lay_out_works(s, &l, works);
 	return l.used;
 }

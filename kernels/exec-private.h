@@ -18,16 +18,19 @@
 #include <stdint.h>
 
 #include "kernels/kernels.h"
+
 #include "kernels/map.h"
 #include "kernels/table.h"
 
 #define SCORE_ROWS KV_SHARE_ROWS /* of a share: about 260 KiB of a 4-bit plane at r = 32 */
 #define SCORE_BLOCK 1024u /* rows that are scored and used up at once; divides SCORE_ROWS */
-#define BLOCK_STRIDE (SCORE_BLOCK + KV_MAX_SINKS + 16u) /* of its scores; no power of two */
+#define BLOCK_STRIDE (SCORE_BLOCK + 16u) /* of their scores; no power of two */
 #define BUFFER_LOCAL (9u * BLOCK_STRIDE) /* a block's scores on the stack: up to 8 heads, 37 KiB */
-#define BLOCK_GROUPS DIV_UP(SCORE_BLOCK + KV_MAX_SINKS, KV_GROUP_ROWS)
+#define BLOCK_GROUPS (SCORE_BLOCK / KV_GROUP_ROWS)
 #define REF_TOO_LOW 64.0f /* a sum from here up: another reference, or bounds get wide */
-#define ASIDE_GROUPS 3u /* of a block: by chance one or two have a row to choose */
+#define ASIDE_GROUPS 3u /* that a share has room for, times its blocks */
+#define SHARE_BLOCKS (SCORE_ROWS / SCORE_BLOCK)
+#define SHARE_ASIDE (ASIDE_GROUPS * SHARE_BLOCKS)
 #define KEEP_SCORES 65536u /* of all heads: up to here they stay in a core's cache */
 #define ATTEND_ROWS 4096u /* of a share, unless a layer has twice as many shares as these ... */
 #define ATTEND_SHARES 64u
@@ -87,17 +90,23 @@ struct state {
 	uint32_t r; /* channels; 0: all of them, exactly */
 	uint16_t *channel;             /* their places (channels.h), ascending */
 	float *coef;                   /* [heads][r] */
-	uint32_t rank_first, rank_end; /* rows that its one topk ranks */
+	uint32_t rank_first, rank_end; /* rows that its one topk ranks ... */
+	uint32_t rank_k;               /* ... and how many it takes */
 	uint32_t low_end, high_first;  /* rows below and from here on may be chosen unranked */
 	bool softmax;                  /* by the sum of the heads' softmax; else of their scores */
 	bool keeps;                    /* all scores stay in a */
+	bool whole;                    /* the format has k_score_rank, and blocks may take it */
 	float *a;                      /* [heads][a_stride]: all scores, or those made again */
 	size_t a_stride;
 	float *low, *high; /* scores of the rows chosen unranked: [heads][stride] */
 	size_t low_stride, high_stride;
-	float *aside;         /* [blocks][ASIDE_GROUPS][heads][KV_GROUP_ROWS]: of the best groups */
-	uint8_t *aside_group; /* [blocks][ASIDE_GROUPS]: which */
-	uint32_t blocks;
+	float *aside; /* [shares][SHARE_ASIDE][heads][KV_GROUP_ROWS]: of groups that are likely */
+	uint16_t *aside_group; /* [shares][SHARE_ASIDE]: which of the share's, ascending */
+	uint32_t *aside_n;     /* [shares]: how many */
+	_Atomic float likely;  /* what a share has learned, as a score; -inf: nothing */
+	/* The sinks are a block of their own, the body is cut where extents begin, then comes the
+	 * tail. */
+	uint32_t blocks, head_blocks, body_blocks, body_end;
 	float *buffer; /* [shares][buffer_floats]: what ranks a block, and its scores, if large */
 	size_t buffer_floats;
 	float *block_ref, *block_sum; /* [blocks][heads]: sum of exp(score - ref) */
@@ -118,10 +127,27 @@ struct state {
 	uint32_t sum_from; /* ... whose sum read the rows from here on */
 };
 
-/* Rows of block b of the scores: cut where extents begin, so the first has the sinks as well. */
+/* The first row of block b of the scores; b = blocks: the end of the last. */
 static inline uint32_t exec_block_row(const struct state *s, uint32_t b)
 {
-	return b == 0 ? 0 : b < s->blocks ? s->map.view->n_sinks + b * SCORE_BLOCK : s->visible;
+	uint32_t body = b - s->head_blocks;
+
+	if (b < s->head_blocks)
+		return 0;
+	if (b == s->blocks)
+		return s->visible;
+	if (body < s->body_blocks)
+		return s->map.view->n_sinks + body * SCORE_BLOCK;
+	return s->body_end + (body - s->body_blocks) * SCORE_BLOCK;
+}
+
+/* The first block of a share; share = shares: the end of the last. Only the first has more than
+ * SHARE_BLOCKS, and the last. */
+static inline uint32_t exec_share_block(const struct state *s, uint32_t share)
+{
+	if (share == s->shares)
+		return s->blocks;
+	return share ? s->head_blocks + share * SHARE_BLOCKS : 0;
 }
 
 static inline uint32_t exec_limit(const struct state *s, uint32_t query)
@@ -143,7 +169,7 @@ struct scored { /* a block */
 	float *a, *c; /* scores, [heads][stride]; what ranks the rows, [n] */
 	size_t stride;
 	float *ref, *sum; /* [heads] */
-	uint32_t first, n;
+	uint32_t block, first, n; /* its rows */
 };
 void exec_score_prepare(struct state *s); /* channels and coefficients */
 void exec_score_share(struct state *s, uint32_t share);
@@ -151,9 +177,22 @@ void exec_score_reduce(struct state *s);
 /* Scores of rows [row, end), a[0] of `row`; `onward`: the rows that follow come next. */
 void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, float *a,
 		     size_t stride);
+/* Names what comes after the piece, to be asked for meanwhile. */
+void exec_score_next(const struct state *s, struct kv_piece *p);
+bool exec_score_too_low(const struct state *s, const struct scored *x);
 /* exec-rank.c */
-void exec_rank_prefetch(const struct state *s, uint32_t block); /* where it will write */
-void exec_rank_block(const struct state *s, const struct scored *x, uint32_t block);
+/* Of a share, whose blocks come one after the other: what it puts aside, and what it takes for
+ * likely, relative to references with this mean. */
+struct rank_share {
+	struct kv_rank to;
+	float centre;
+};
+struct rank_share exec_rank_begin(const struct state *s, uint32_t share);
+void exec_rank_refer(const struct state *s, const struct scored *x, struct rank_share *rank);
+/* Scores, their sums and their ranks in one go; false: it takes the calls one by one. */
+bool exec_rank_whole(const struct state *s, const struct scored *x, struct rank_share *rank);
+void exec_rank_block(const struct state *s, const struct scored *x, struct rank_share *rank);
+void exec_rank_end(struct state *s, uint32_t share, const struct rank_share *rank);
 /* Appends the k best of the ranked rows. */
 void exec_rank(struct state *s, uint32_t k, struct run_list *ret);
 /* What part of the approximate mass, over all rows a head sees, the chosen ones hold. */

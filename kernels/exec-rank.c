@@ -10,8 +10,10 @@
  * that number times the least and times the largest weight of a head, where
  * weight = exp(reference - lse): k groups have a row above the k-th largest lower
  * bound, and a group whose upper bound is below it has no row to choose. The
- * others, a few in a hundred, are ranked row by row. Most of them are among the
- * best of their block, whose scores were put aside; the rest is scored again.
+ * others, a few in a hundred, are ranked row by row. What most of them will be is
+ * known while the scores are there: a share learns from block to block how large
+ * a group's largest number must be, and puts the scores of such groups aside. The
+ * rest is scored again, which gives the same bits.
  */
 #include <float.h>
 #include <math.h>
@@ -62,43 +64,130 @@ static void put_aside_others(const struct state *s, const struct scored *x)
 			    s->high_stride);
 }
 
-/* The scores of the block's best groups. */
-static void put_aside_best(const struct state *s, const struct scored *x, uint32_t block,
-			   const float *max)
-{
-	uint32_t groups = DIV_UP(x->n, KV_GROUP_ROWS), taken = 0;
+/* ---- likely groups --------------------------------------------------------- */
 
-	for (uint32_t i = 0; i < ASIDE_GROUPS; i++) {
-		size_t at = (size_t)block * ASIDE_GROUPS + i;
-		uint32_t best = groups, row;
+static uint32_t share_of(const struct state *s, uint32_t block)
+{
+	uint32_t body = block - MIN(block, s->head_blocks);
+
+	return MIN(body / SHARE_BLOCKS, s->shares - 1);
+}
+
+struct rank_share exec_rank_begin(const struct state *s, uint32_t share)
+{
+	size_t at = (size_t)share * SHARE_ASIDE;
+	struct kv_rank to = {
+		.likely = INFINITY,
+		.room = s->keeps ? 0 : SHARE_ASIDE,
+		.aside = s->aside + at * s->heads * KV_GROUP_ROWS,
+		.group = s->aside_group + at,
+	};
+
+	return (struct rank_share){ to, -INFINITY };
+}
+
+/* Which groups are put aside changes no result: scores that are made again are the same. So a share
+ * may begin with what another has learned, whichever that is. */
+void exec_rank_refer(const struct state *s, const struct scored *x, struct rank_share *rank)
+{
+	float centre = 0;
+
+	for (uint32_t h = 0; h < s->heads && s->whole; h++)
+		centre += x->ref[h] / (float)s->heads;
+	if (!s->whole || centre == rank->centre)
+		return;
+	if (rank->to.likely < INFINITY)
+		rank->to.likely *= expf(rank->centre - centre);
+	else if (s->likely > -INFINITY)
+		rank->to.likely = expf(s->likely - centre);
+	rank->centre = centre;
+}
+
+void exec_rank_end(struct state *s, uint32_t share, const struct rank_share *rank)
+{
+	if (!s->keeps)
+		s->aside_n[share] = rank->to.n;
+	if (rank->to.likely > 0 && rank->to.likely < INFINITY)
+		s->likely = logf(rank->to.likely) + rank->centre;
+}
+
+/* The n-th largest. */
+static float nth_of(const float *max, uint32_t groups, uint32_t n)
+{
+	float least = INFINITY;
+
+	for (; n; n--) {
+		float next = -INFINITY;
 
 		for (uint32_t g = 0; g < groups; g++)
-			if (!(taken >> g & 1) && max[g] > -INFINITY &&
-			    (best == groups || max[g] > max[best]))
-				best = g;
-		s->aside_group[at] = (uint8_t)best;
-		if (best == groups)
-			continue;
-		taken |= 1u << best;
-		row = best * KV_GROUP_ROWS;
-		copy_scores(s, x, x->first + row, MIN(x->n - row, KV_GROUP_ROWS),
-			    s->aside + at * s->heads * KV_GROUP_ROWS, KV_GROUP_ROWS);
+			next = max[g] < least && max[g] > next ? max[g] : next;
+		least = next;
 	}
+	return least;
 }
 
-void exec_rank_prefetch(const struct state *s, uint32_t block)
+/* Twice as many groups of a block as have a row to choose if those are spread evenly: too few are
+ * scored again, which costs several times what writing one for nothing does. */
+static float wanted(const struct state *s)
 {
-	size_t bytes = ASIDE_GROUPS * s->heads * KV_GROUP_ROWS * sizeof(float);
-	const char *aside = (const char *)s->aside + block * bytes;
-
-	for (size_t i = 0; i < bytes && !s->keeps; i += 64)
-		__builtin_prefetch(aside + i, 1, 2);
+	return MIN(2.0f * (float)s->rank_k / (float)s->blocks, (float)ASIDE_GROUPS);
 }
 
-void exec_rank_block(const struct state *s, const struct scored *x, uint32_t block)
+/* From a block that is used up, for the next. */
+static void learn(const struct state *s, const float *max, struct kv_rank *rank)
 {
-	uint32_t end = x->first + x->n, groups = DIV_UP(x->n, KV_GROUP_ROWS);
-	float *max = s->group_max + (size_t)block * BLOCK_GROUPS;
+	float likely = 0;
+
+	for (uint32_t g = 0; g < BLOCK_GROUPS; g++)
+		likely += max[g] >= rank->likely;
+	if (rank->likely < INFINITY)
+		rank->likely *= MIN(MAX(1 + 0.03f * (likely - wanted(s)), 0.7f), 1.5f);
+	else
+		rank->likely = nth_of(max, BLOCK_GROUPS, (uint32_t)ceilf(wanted(s)));
+}
+
+/* Groups that were put aside since are the share's from here on: its block's, `row` rows in. */
+static void number_groups(const struct state *s, const struct scored *x, uint32_t row,
+			  uint32_t since, struct kv_rank *rank)
+{
+	uint32_t block = x->block - exec_share_block(s, share_of(s, x->block));
+
+	for (uint32_t i = since; i < rank->n; i++)
+		rank->group[i] += (uint16_t)(block * BLOCK_GROUPS + row / KV_GROUP_ROWS);
+}
+
+static float *maxima_of(const struct state *s, const struct scored *x)
+{
+	float *max = s->group_max + (size_t)x->block * BLOCK_GROUPS;
+
+	for (uint32_t g = DIV_UP(x->n, KV_GROUP_ROWS); g < BLOCK_GROUPS; g++)
+		max[g] = -INFINITY;
+	return max;
+}
+
+static void put_aside(const struct state *s, const struct scored *x, const float *max,
+		      struct kv_rank *rank)
+{
+	float likely = nth_of(max, BLOCK_GROUPS, (uint32_t)ceilf(wanted(s)));
+	uint32_t before = rank->n;
+
+	for (uint32_t g = 0; g * KV_GROUP_ROWS < x->n && rank->n < rank->room; g++) {
+		uint32_t row = g * KV_GROUP_ROWS;
+		size_t at = (size_t)rank->n * s->heads * KV_GROUP_ROWS;
+
+		if (!(max[g] >= likely && max[g] > -INFINITY))
+			continue;
+		rank->group[rank->n++] = (uint16_t)g;
+		copy_scores(s, x, x->first + row, MIN(x->n - row, KV_GROUP_ROWS), rank->aside + at,
+			    KV_GROUP_ROWS);
+	}
+	number_groups(s, x, 0, before, rank);
+}
+
+void exec_rank_block(const struct state *s, const struct scored *x, struct rank_share *rank)
+{
+	float *max = maxima_of(s, x);
+	uint32_t end = x->first + x->n;
 
 	if (!s->softmax)
 		add_scores(s, x->a, x->stride, x->first, x->n, x->c);
@@ -107,12 +196,61 @@ void exec_rank_block(const struct state *s, const struct scored *x, uint32_t blo
 	for (uint32_t row = MAX(s->rank_end, x->first); row < end; row++)
 		x->c[row - x->first] = -INFINITY;
 	s->map.space->ops->maxima(x->c, x->n, max);
-	for (uint32_t g = groups; g < BLOCK_GROUPS; g++)
-		max[g] = -INFINITY;
 	if (s->keeps)
 		return;
 	put_aside_others(s, x);
-	put_aside_best(s, x, block, max);
+	put_aside(s, x, max, &rank->to);
+}
+
+/* Every row is ranked by every head, and chosen by its rank or not at all. */
+static bool is_ranked(const struct state *s, const struct scored *x)
+{
+	uint32_t end = x->first + x->n;
+
+	return s->whole && exec_limit(s, 0) >= end &&
+	       x->first >= MAX(s->rank_first, s->low_end) &&
+	       end <= MIN(s->rank_end, s->high_first);
+}
+
+/* Of an extent; its sums are added to the block's. */
+static bool rank_piece(const struct state *s, const struct scored *x, struct kv_piece *p,
+		       float *max, struct kv_rank *rank)
+{
+	uint32_t row = p->first - x->first, before = rank->n;
+	float sum[KV_RANK_HEADS];
+
+	if (p->kk != s->map.space->k || p->n_outliers || p->n % KV_TILE_ROWS ||
+	    p->at % KV_TILE_ROWS)
+		return false;
+	exec_score_next(s, p);
+	rank->sum = sum;
+	rank->max = max + row / KV_GROUP_ROWS;
+	p->kk->k_score_rank(&p->k, p->at, p->n, s->coef, s->r, s->channel, s->r, s->heads, rank);
+	for (uint32_t h = 0; h < s->heads; h++)
+		x->sum[h] += sum[h];
+	number_groups(s, x, row, before, rank);
+	return true;
+}
+
+bool exec_rank_whole(const struct state *s, const struct scored *x, struct rank_share *rank)
+{
+	uint32_t end = x->first + x->n, before = rank->to.n;
+	float *max = maxima_of(s, x);
+	struct kv_piece p = { 0 };
+	bool whole = is_ranked(s, x);
+
+	rank->to.ref = x->ref;
+	memset(x->sum, 0, s->heads * sizeof(*x->sum));
+	for (uint32_t row = x->first; row < end && whole; row += p.n) {
+		kv_map_find(&s->map, row, end, &p);
+		whole = rank_piece(s, x, &p, max, &rank->to);
+	}
+	if (!whole || exec_score_too_low(s, x)) {
+		rank->to.n = before;
+		return false;
+	}
+	learn(s, max, &rank->to);
+	return true;
 }
 
 /* ---- bounds ---------------------------------------------------------------- */
@@ -159,7 +297,7 @@ static float threshold(struct state *s, const float *lower, uint32_t k)
 
 	if (groups <= k)
 		return -INFINITY;
-	s->map.space->ops->topk(lower, groups, k, s->index, s->topk);
+	s->map.space->ops->topk(lower, groups, k, -INFINITY, s->index, s->topk);
 	for (uint32_t i = 0; i < k; i++)
 		least = lower[s->index[i]] < least ? lower[s->index[i]] : least;
 	return least;
@@ -167,31 +305,36 @@ static float threshold(struct state *s, const float *lower, uint32_t k)
 
 /* ---- the rows that may be chosen ------------------------------------------- */
 
-/* Where the scores of a group are: with the others, aside, or to be made again. */
+/* Where the scores of a group are: with the others, aside, or to be made again. Groups are asked
+ * for in ascending order: `at` is how many of the share's were passed by. */
 static const float *group_scores(const struct state *s, uint32_t block, uint32_t group,
-				 uint32_t first, size_t *ret_stride)
+				 uint32_t first, uint32_t *at, size_t *ret_stride)
 {
 	uint32_t skip = first - exec_block_row(s, block) - group * KV_GROUP_ROWS;
+	uint32_t share = share_of(s, block);
+	uint32_t wanted = (block - exec_share_block(s, share)) * BLOCK_GROUPS + group;
+	size_t slot = (size_t)share * SHARE_ASIDE;
 
 	*ret_stride = s->keeps ? s->a_stride : KV_GROUP_ROWS;
 	if (s->keeps)
 		return s->a + first;
-	for (uint32_t i = 0; i < ASIDE_GROUPS; i++) {
-		size_t at = (size_t)block * ASIDE_GROUPS + i;
-
-		if (s->aside_group[at] == group)
-			return s->aside + at * s->heads * KV_GROUP_ROWS + skip;
-	}
-	return NULL;
+	while (*at < s->aside_n[share] && s->aside_group[slot + *at] < wanted)
+		++*at;
+	if (*at == s->aside_n[share] || s->aside_group[slot + *at] != wanted)
+		return NULL;
+	return s->aside + (slot + *at) * s->heads * KV_GROUP_ROWS + skip;
 }
 
 static void find_near(struct state *s, float least, const struct weights *w)
 {
+	uint32_t at = 0;
+
 	s->n_near = 0;
 	for (uint32_t b = 0; b < s->blocks; b++) {
 		uint32_t row = exec_block_row(s, b), end = exec_block_row(s, b + 1);
 		const float *max = s->group_max + (size_t)b * BLOCK_GROUPS;
 
+		at = b == exec_share_block(s, share_of(s, b)) ? 0 : at;
 		for (uint32_t g = 0; row < end; row += KV_GROUP_ROWS, g++) {
 			uint32_t first = MAX(row, s->rank_first);
 			uint32_t last = MIN(MIN(row + KV_GROUP_ROWS, end), s->rank_end);
@@ -201,7 +344,7 @@ static void find_near(struct state *s, float least, const struct weights *w)
 				continue;
 			x->first = first;
 			x->n = last - first;
-			x->a = group_scores(s, b, g, first, &x->stride);
+			x->a = group_scores(s, b, g, first, &at, &x->stride);
 			s->n_near++;
 		}
 	}
@@ -250,11 +393,13 @@ void exec_rank(struct state *s, uint32_t k, struct run_list *ret)
 {
 	const struct near *x = s->near;
 	uint32_t found, at = 0;
+	float least;
 
 	bound_groups(s, s->weights, s->c);
-	find_near(s, threshold(s, s->c, k), s->weights);
+	least = threshold(s, s->c, k);
+	find_near(s, least, s->weights);
 	score_again(s);
-	found = s->map.space->ops->topk(s->c, rank_near(s), k, s->index, s->topk);
+	found = s->map.space->ops->topk(s->c, rank_near(s), k, least, s->index, s->topk);
 	for (uint32_t i = 0; i < found; i++) {
 		while (s->index[i] - at >= x->n)
 			at += (x++)->n;

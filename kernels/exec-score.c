@@ -11,6 +11,7 @@
  * read once. The temperature is folded into the coefficients: tau is
  * sqrt(cover) / scale, which is the paper's sqrt(d cover) at the default scale.
  */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ static void choose_channels(struct state *s)
 	for (uint32_t h = 0; h < s->heads; h++)
 		for (uint32_t c = 0; c < dim; c++)
 			total[t ? t->k[c] : c] += fabsf(s->q[(size_t)h * dim + c]);
-	s->map.space->ops->topk(total, dim, s->r, index, s->topk);
+	s->map.space->ops->topk(total, dim, s->r, -INFINITY, index, s->topk);
 	kv_channels_find(t, dim, index, s->r, s->channel);
 }
 
@@ -54,6 +55,7 @@ void exec_score_prepare(struct state *s)
 	if (!s->r)
 		return;
 	choose_channels(s);
+	s->likely = -INFINITY;
 	for (uint32_t h = 0; h < s->heads; h++) {
 		const float *q = s->q + (size_t)h * dim; /* times scale */
 		float heat = 1 / sqrtf(cover(s, q));
@@ -78,7 +80,7 @@ static void score_piece(struct state *s, const struct kv_piece *p, float *a, siz
 
 /* The walk over r runs at once is what limits, so a block is told which comes next, even where
  * that belongs to another share: most likely the same thread goes on with it. */
-static void name_next(const struct state *s, struct kv_piece *p)
+void exec_score_next(const struct state *s, struct kv_piece *p)
 {
 	uint32_t row = p->first + p->n;
 	struct kv_piece next = { 0 };
@@ -99,7 +101,7 @@ void exec_score_rows(struct state *s, uint32_t row, uint32_t end, bool onward, f
 	for (; row < end; row += p.n) {
 		kv_map_find(&s->map, row, end, &p);
 		if (onward)
-			name_next(s, &p);
+			exec_score_next(s, &p);
 		score_piece(s, &p, a + (row - first), stride);
 	}
 	for (uint32_t h = 0; h < s->heads; h++) { /* rows that a query may not see */
@@ -122,7 +124,7 @@ static void refer(const struct state *s, const struct scored *x)
 	}
 }
 
-static bool too_low(const struct state *s, const struct scored *x)
+bool exec_score_too_low(const struct state *s, const struct scored *x)
 {
 	for (uint32_t h = 0; h < s->heads; h++)
 		if (!(x->sum[h] < REF_TOO_LOW))
@@ -145,24 +147,65 @@ static bool score_whole(struct state *s, const struct scored *x)
 	if (!s->r || p.n < x->n || p.n_outliers || x->n % KV_TILE_ROWS || p.at % KV_TILE_ROWS ||
 	    !p.kk->k_score_softmax || exec_limit(s, 0) < end)
 		return false;
-	name_next(s, &p);
+	exec_score_next(s, &p);
 	p.kk->k_score_softmax(&p.k, p.at, p.n, s->coef, s->r, s->channel, s->r, s->heads, x->a,
 			      x->stride, x->ref, x->sum, x->c);
 	return true;
 }
 
-/* The reference of the block before does where that is near enough. */
-static void score_block(struct state *s, const struct scored *x, const float *before)
+/* A reference for the first block of a share, from its first rows, where its scores are used up
+ * before there is another. */
+static void sample(struct state *s, const struct scored *x)
 {
-	if (before)
-		memcpy(x->ref, before, s->heads * sizeof(*before));
+	struct scored y = *x;
+
+	y.n = MIN(x->n, KV_TILE_ROWS);
+	exec_score_rows(s, y.first, y.first + y.n, true, y.a, y.stride);
+	refer(s, &y);
+	for (uint32_t h = 0; h < s->heads; h++)
+		y.ref[h] += logf((float)x->n / (float)y.n);
+}
+
+/* Of those of the blocks before that have the last one's reference, what their mean sum says. The
+ * nearer references are to the lse of all rows, the closer are the bounds (exec-rank.c). */
+static float settle(const struct state *s, uint32_t block, uint32_t blocks, uint32_t head)
+{
+	float ref = s->block_ref[(size_t)(block - 1) * s->heads + head], sum = 0;
+	uint32_t n = 0;
+
+	while (n < blocks && s->block_ref[(size_t)(block - 1 - n) * s->heads + head] == ref)
+		sum += s->block_sum[(size_t)(block - 1 - n++) * s->heads + head];
+	sum /= (float)n;
+	return sum > FLT_MIN && sum < REF_TOO_LOW ? ref + logf(sum) : ref;
+}
+
+/* The reference of the block before does where that is near enough; it is looked at again after the
+ * first block of a share, the second, the fourth, and so on. */
+static void begin_block(struct state *s, const struct scored *x, uint32_t first)
+{
+	uint32_t n = x->block - first;
+
+	if (x->block <= first) {
+		if (s->whole)
+			sample(s, x);
+		return;
+	}
+	if (n & (n - 1))
+		memcpy(x->ref, x->ref - s->heads, s->heads * sizeof(*x->ref));
+	else
+		for (uint32_t h = 0; h < s->heads; h++)
+			x->ref[h] = settle(s, x->block, MAX(n / 2, 1u), h);
+}
+
+static void score_block(struct state *s, const struct scored *x, bool before)
+{
 	if (!before || !score_whole(s, x)) {
 		exec_score_rows(s, x->first, x->first + x->n, true, x->a, x->stride);
 		if (!before)
 			refer(s, x);
 		softmax(s, x);
 	}
-	if (before && too_low(s, x)) {
+	if (before && exec_score_too_low(s, x)) {
 		refer(s, x);
 		softmax(s, x);
 	}
@@ -170,30 +213,35 @@ static void score_block(struct state *s, const struct scored *x, const float *be
 
 void exec_score_share(struct state *s, uint32_t share)
 {
-	const uint32_t each = SCORE_ROWS / SCORE_BLOCK, first = share * each;
-	uint32_t last = share + 1 < s->shares ? first + each : s->blocks;
+	uint32_t first = exec_share_block(s, share), last = exec_share_block(s, share + 1);
+	uint32_t body = MAX(first, s->head_blocks);
 	float local[BUFFER_LOCAL]; /* no other core had it in its cache */
 	float *buffer = s->buffer_floats <= BUFFER_LOCAL
 				? local
 				: s->buffer + (size_t)share * s->buffer_floats;
+	struct rank_share rank = exec_rank_begin(s, share);
 
 	for (uint32_t b = first; b < last; b++) {
 		uint32_t row = exec_block_row(s, b), end = exec_block_row(s, b + 1);
-		float *ref = s->block_ref + (size_t)b * s->heads;
 		struct scored x = {
 			.c = buffer,
 			.a = s->keeps ? s->a + row : buffer + BLOCK_STRIDE,
 			.stride = s->keeps ? s->a_stride : BLOCK_STRIDE,
-			.ref = ref,
+			.ref = s->block_ref + (size_t)b * s->heads,
 			.sum = s->block_sum + (size_t)b * s->heads,
+			.block = b,
 			.first = row,
 			.n = end - row,
 		};
 
-		exec_rank_prefetch(s, b);
-		score_block(s, &x, b > first ? ref - s->heads : NULL);
-		exec_rank_block(s, &x, b);
+		begin_block(s, &x, body);
+		exec_rank_refer(s, &x, &rank);
+		if (exec_rank_whole(s, &x, &rank))
+			continue;
+		score_block(s, &x, b > body);
+		exec_rank_block(s, &x, &rank);
 	}
+	exec_rank_end(s, share, &rank);
 }
 
 /* ---- after the shares ------------------------------------------------------ */

@@ -18,9 +18,8 @@ static bool row_at(const struct run_list *rows, uint32_t place, uint32_t *ret_ro
 
 static bool score_row(const struct state *s, uint32_t share, uint32_t *ret_row)
 {
-	const uint32_t each = SCORE_ROWS / SCORE_BLOCK, first = share * each;
-	uint32_t last = share + 1 < s->shares ? first + each : s->blocks;
-	uint32_t begin = exec_block_row(s, first), end = exec_block_row(s, last);
+	uint32_t begin = exec_block_row(s, exec_share_block(s, share));
+	uint32_t end = exec_block_row(s, exec_share_block(s, share + 1));
 
 	*ret_row = begin + (end - begin) / 2;
 	return begin < end;

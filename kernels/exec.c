@@ -119,13 +119,6 @@ static uint64_t attended_rows(const struct state *s, const struct kv_plan *p)
 	return 0;
 }
 
-static uint32_t range_shares(const struct state *s, uint64_t rows, uint32_t share_rows)
-{
-	uint32_t sinks = s->map.view->n_sinks;
-
-	return rows > sinks + share_rows ? (uint32_t)DIV_UP(rows - sinks, share_rows) : 1;
-}
-
 static enum kv_exec_mode mode_of(const struct kv_plan *p)
 {
 	for (unsigned i = 0; i < p->n_ops; i++)
@@ -140,10 +133,12 @@ static void describe_topk(struct state *s, const struct kv_op *op)
 
 	s->rank_first = x.first;
 	s->rank_end = x.end;
+	s->rank_k = x.k;
 	s->low_end = x.first;
 	s->high_first = x.end;
 	s->softmax = s->heads > 1 && op->n[2] == KV_GROUP_SOFTMAX;
 	s->keeps = x.k == x.end - x.first || (uint64_t)s->heads * s->visible <= KEEP_SCORES;
+	s->whole = s->softmax && s->heads <= KV_RANK_HEADS && s->map.space->k->k_score_rank;
 }
 
 /* Rows that are chosen whatever their rank: alpha asks for their scores, wherever they lie. */
@@ -175,7 +170,19 @@ static void describe(struct state *s, const struct kv_plan *p)
 	for (unsigned i = 0; i < p->n_ops; i++)
 		describe_unranked(s, &p->op[i]);
 	s->sums = s->mean ? s->n_q : 0;
+	s->whole &= !s->keeps && s->r;
 	s->many = s->heads > FEW_HEADS && !s->sums && !s->query->level;
+}
+
+static void cut_blocks(struct state *s)
+{
+	uint32_t sinks = MIN(s->map.view->n_sinks, s->visible);
+
+	s->body_end = MAX(MIN(s->map.view->rows - s->map.view->tail_rows, s->visible), sinks);
+	s->head_blocks = sinks > 0;
+	s->body_blocks = (uint32_t)DIV_UP(s->body_end - sinks, SCORE_BLOCK);
+	s->blocks = s->head_blocks + s->body_blocks +
+		    (uint32_t)DIV_UP(s->visible - s->body_end, SCORE_BLOCK);
 }
 
 static void count_shares(struct state *s, const struct kv_plan *p)
@@ -184,8 +191,8 @@ static void count_shares(struct state *s, const struct kv_plan *p)
 		exec_attend_cut(s, attended_rows(s, p));
 		return;
 	}
-	s->shares = range_shares(s, s->visible, SCORE_ROWS);
-	s->blocks = range_shares(s, s->visible, SCORE_BLOCK);
+	cut_blocks(s);
+	s->shares = MAX(DIV_UP(s->body_blocks, SHARE_BLOCKS), 1u);
 	s->ranges = 1;
 }
 

@@ -17,6 +17,9 @@
 #ifndef FMT_SCORE_SOFTMAX
 #define FMT_SCORE_SOFTMAX NULL
 #endif
+#ifndef FMT_SCORE_RANK
+#define FMT_SCORE_RANK NULL
+#endif
 #if FMT_GROUP && !defined(FMT_K_DOT)
 #define FMT_K_DOT group_k_dot
 #define FMT_V_AXPY group_v_axpy
@@ -46,6 +49,7 @@ const struct kv_kernels KV_PASTE3(kv_kernels_, FMT, KV_ISA) = {
 	.v_write = fmt_v_encode,
 	.k_score_dims = FMT_SCORE_DIMS,
 	.k_score_softmax = FMT_SCORE_SOFTMAX,
+	.k_score_rank = FMT_SCORE_RANK,
 	.k_dot = FMT_K_DOT,
 	.v_axpy = FMT_V_AXPY,
 	.k_read = stage_k_read,

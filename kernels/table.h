@@ -36,6 +36,24 @@ struct kv_plane {
 };
 #define KV_MAX_PLANES 4u /* of a half */
 
+/* What k_score_rank makes of the scores of k_score_dims. A row's rank is the sum over the heads of
+ * exp(score - ref). Exponentials: relative error at most KV_RANK_EXP_REL; those below 2^-126 count
+ * as that, and any beyond 2^126 or that are no number make the sum of their head larger than
+ * KV_REF_TOO_LOW or no number. */
+struct kv_rank {
+	const float *ref; /* [heads] */
+	float *sum;       /* [heads]: of exp(score - ref) */
+	float *max;       /* [n / KV_GROUP_ROWS]: the largest rank of each group of rows */
+	/* The scores of groups whose largest reaches `likely`, in their order, as long as there is
+	 * room. */
+	float likely;
+	uint32_t room, n;
+	float *aside;    /* [room][heads][KV_GROUP_ROWS] */
+	uint16_t *group; /* [room]: which */
+};
+#define KV_RANK_HEADS 16u
+#define KV_RANK_EXP_REL 1e-4f
+
 /* Rows are addressed by their place in the block: slot * tile_rows + row within the tile. A call
  * on [row, row + n) may span tiles. All float arrays are f32; `stride`s count floats. */
 struct kv_kernels {
@@ -74,6 +92,11 @@ struct kv_kernels {
 				const float *coef, size_t coef_stride, const uint16_t *channel,
 				uint32_t r, uint32_t heads, float *a, size_t a_stride,
 				const float *ref, float *ret_sum, float *ret_c);
+	/* Scores that are used up at once (struct kv_rank): whole tiles, at most KV_RANK_HEADS.
+	 * NULL: has none. */
+	void (*k_score_rank)(const struct kv_block *b, uint32_t row, uint32_t n, const float *coef,
+			     size_t coef_stride, const uint16_t *channel, uint32_t r,
+			     uint32_t heads, struct kv_rank *rank);
 	/* p[h][i] = q[h] . K[row + i] */
 	void (*k_dot)(const struct kv_block *b, uint32_t row, uint32_t n, const float *q,
 		      size_t q_stride, uint32_t heads, float *p, size_t p_stride, unsigned level);
@@ -124,8 +147,11 @@ struct kv_ops {
 	/* c[i] += a[i]; `first`: c[i] = : the group rule "logits" */
 	void (*add)(const float *a, uint32_t n, bool first, float *c);
 	/* The k largest of c[0..n): their indices, ascending; ties to the lower index; NaN is never
-	 * chosen before a number. How many (min(k, n)). `tmp`: n / 64 + 2 k + 64 words. */
-	uint32_t (*topk)(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp);
+	 * chosen before a number. How many (min(k, n)). `least`: that k of them are at least that
+	 * is likely, and makes it faster; -inf: nothing is known. `tmp`: n / 64 + 2 k + 64
+	 * words. */
+	uint32_t (*topk)(const float *c, uint32_t n, uint32_t k, float least, uint32_t *ret_index,
+			 void *tmp);
 	/* One block of flash softmax for one query head: p[i] (logits in, accurate exponentials
 	 * out), m and l its running maximum and sum, y its running row (dim floats), rescaled if m
 	 * moves. */

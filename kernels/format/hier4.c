@@ -277,7 +277,7 @@ KV_FN void fmt_v_steps(unsigned level, vf *scale, vf *min)
 }
 
 #if KV_ISA_IS(avx512)
-#include "kernels/fast/scan-hier4-avx512.h"
+#include "kernels/fast/rank-hier4-avx512.h"
 
 #include "kernels/fast/dense-axpy-avx512.h"
 #include "kernels/fast/dense-dot-avx512.h"

@@ -213,17 +213,35 @@ static uint32_t select_few(const float *c, uint32_t n, uint32_t k, float x, uint
 	return found;
 }
 
+/* Only those from `least` up, if k are. */
+static bool select_above(struct select *s, uint32_t n, float least, uint32_t *ret_index)
+{
+	s->least = select_key(least);
+	select_gather(s, 0, n);
+	if (s->n < s->k)
+		return false;
+	select_cut(s);
+	memcpy(ret_index, s->index, s->n * sizeof(*ret_index));
+	return true;
+}
+
 /* Where less than k groups have a number above -inf, every row is looked at: the argument of
  * the title needs numbers. */
-static uint32_t op_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp)
+static uint32_t op_topk(const float *c, uint32_t n, uint32_t k, float least, uint32_t *ret_index,
+			void *tmp)
 {
 	uint32_t groups = n / SELECT_GROUP, *word = tmp;
 	uint32_t words = groups + 2 * k + 64;
-	struct select s = { c, MIN(k, n), 0, 0, INT32_MIN, NULL, NULL };
+	struct select s = { c, MIN(k, n), 0, words / 2, INT32_MIN, word, NULL };
 	uint32_t from = 0;
 
+	s.key = (int32_t *)word + s.room;
 	if (s.k == 0)
 		return 0;
+	if (least > -INFINITY && select_above(&s, n, least, ret_index))
+		return s.k;
+	s.n = 0;
+	s.least = INT32_MIN;
 	if (n > k && n <= SELECT_FEW) {
 		int32_t kth = select_kth_of(c, n, k);
 
@@ -241,9 +259,6 @@ static uint32_t op_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_in
 		memcpy(ret_index, g.index, k * sizeof(*ret_index));
 		s.least = select_least(&g);
 	}
-	s.room = words / 2;
-	s.index = word;
-	s.key = (int32_t *)(word + s.room);
 	if (s.least > select_key(-INFINITY)) {
 		for (uint32_t i = 0; i < k; i++)
 			select_gather(&s, ret_index[i] * SELECT_GROUP,

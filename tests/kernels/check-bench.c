@@ -219,10 +219,10 @@ static double ops_us(const struct kv_ops *o, unsigned which, float *a, uint32_t 
 			o->softmax_sum(x, n, 1, &ref, n, &sum, c);
 			break;
 		case 2:
-			o->topk(x, n, 128, index, tmp);
+			o->topk(x, n, 128, -INFINITY, index, tmp);
 			break;
 		case 3:
-			o->topk(x, n, 1024, index, tmp);
+			o->topk(x, n, 1024, -INFINITY, index, tmp);
 			break;
 		}
 		best = i == 0 ? best : fmin(best, now_us() - from);

@@ -104,9 +104,10 @@ static void wrong_expsum(const float *a, uint32_t n, float *ret_max, float *ret_
 }
 
 /* Ties to the higher row, as an unstable selection gives them. */
-static uint32_t wrong_topk(const float *c, uint32_t n, uint32_t k, uint32_t *ret_index, void *tmp)
+static uint32_t wrong_topk(const float *c, uint32_t n, uint32_t k, float least, uint32_t *ret_index,
+			   void *tmp)
 {
-	uint32_t found = right_ops->topk(c, n, k, ret_index, tmp);
+	uint32_t found = right_ops->topk(c, n, k, least, ret_index, tmp);
 
 	for (uint32_t i = n; found && i-- > ret_index[found - 1] + 1;)
 		if (c[i] == c[ret_index[found - 1]])
@@ -157,6 +158,23 @@ static void wrong_score_softmax(const struct kv_block *b, uint32_t row, uint32_t
 	right->k_score_softmax(b, row, n, coef, coef_stride, channel, r, heads, a, a_stride, ref,
 			       ret_sum, ret_c);
 	ret_sum[heads - 1] *= 1.001f;
+}
+
+static unsigned wrong_rank; /* what wrong_score_rank spoils */
+
+static void wrong_score_rank(const struct kv_block *b, uint32_t row, uint32_t n, const float *coef,
+			     size_t coef_stride, const uint16_t *channel, uint32_t r,
+			     uint32_t heads, struct kv_rank *rank)
+{
+	right->k_score_rank(b, row, n, coef, coef_stride, channel, r, heads, rank);
+	if (wrong_rank == 0)
+		rank->sum[heads - 1] *= 1.001f;
+	if (wrong_rank == 1)
+		rank->max[n / KV_GROUP_ROWS - 1] *= 1.001f;
+	if (wrong_rank == 2 && rank->n)
+		rank->aside[(rank->n * heads - 1) * KV_GROUP_ROWS] += 1;
+	if (wrong_rank == 3 && rank->n)
+		rank->n--;
 }
 
 /* Cut off, not rounded to the nearest. */
@@ -221,6 +239,12 @@ static void check_wrong_rows(struct check *c, const struct kv_kernels *k)
 	fused.k_score_softmax = wrong_score_softmax;
 	if (k->k_score_softmax)
 		must_fail(c, "score and softmax", &fused, NULL, false);
+	for (wrong_rank = 0; k->k_score_rank && wrong_rank < 4; wrong_rank++) {
+		struct kv_kernels ranked = *k;
+
+		ranked.k_score_rank = wrong_score_rank;
+		must_fail(c, "score and rank", &ranked, NULL, false);
+	}
 	must_fail(c, "score by chance", &wrong[2], NULL, true);
 	must_fail(c, "k_dot by chance", &wrong[4], NULL, true);
 	must_fail(c, "v_axpy by chance", &wrong[5], NULL, true);

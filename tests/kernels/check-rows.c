@@ -274,6 +274,7 @@ static void check_calls(struct check *c, const struct kv_kernels *k, const struc
 		check_score(c, k, kf, &a, 1);
 		check_score(c, k, kf, &a, 2 + check_below(c, 40));
 		check_score_softmax(c, k, kf, MIN(a.heads, 16), 1 + check_below(c, 40));
+		check_score_rank(c, k, kf, MIN(a.heads, KV_RANK_HEADS), 1 + check_below(c, 40));
 	}
 	check_same_bits(c, k, kf);
 }

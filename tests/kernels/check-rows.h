@@ -46,6 +46,8 @@ void check_dot(struct check *c, const struct kv_kernels *k, const struct field *
 void check_channels(struct check *c, uint32_t dim, uint32_t r, uint16_t *ret);
 void check_score_softmax(struct check *c, const struct kv_kernels *k, const struct field *f,
 			 uint32_t heads, uint32_t r);
+void check_score_rank(struct check *c, const struct kv_kernels *k, const struct field *f,
+		      uint32_t heads, uint32_t r);
 void check_score(struct check *c, const struct kv_kernels *k, const struct field *f,
 		 const struct call *a, uint32_t r);
 void check_axpy(struct check *c, const struct kv_kernels *k, const struct field *f,

@@ -367,7 +367,7 @@ static void check_ties(void)
 	for (size_t i = 0; i < json_length(c); i++)
 		x[i] = (float)json_number_at(c, i);
 	n = kv_ops_find()->topk(x, (uint32_t)json_length(c), (uint32_t)json_number_in(o, "k"),
-				index, tmp);
+				-INFINITY, index, tmp);
 	same_list("expected", index, n, json_get(o, "expected"));
 }
 

@@ -52,6 +52,8 @@ struct choice {
 	uint32_t k, n_q;
 	enum kv_group_rule rule;
 	bool sealed, exact;
+	uint32_t rows;  /* that the last query sees */
+	uint32_t first; /* chosen whatever their rank, if not sealed */
 };
 
 static float *kv;
@@ -75,7 +77,7 @@ static float equal(uint32_t row, uint32_t head, float chance)
 
 static float needle(uint32_t row, uint32_t head, float chance)
 {
-	return row == 12345 && head == 1 ? 60 : chance;
+	return row == 12345 && head == 1 ? 100 : chance; /* more than an exponent holds */
 }
 
 /* All of the best in more groups of one block than are put aside. */
@@ -94,6 +96,12 @@ static float scales(uint32_t row, uint32_t head, float chance)
 	static const float scale[GROUP] = { 0.01f, 1, 30, 300 };
 
 	return scale[head] * chance;
+}
+
+/* All of the best where extents have one tile. */
+static float early(uint32_t row, uint32_t head, float chance)
+{
+	return row - SINKS < KV_SHORT_ROWS ? 3 + chance * 2 : chance;
 }
 
 /* Further down than a double's exponential reaches. */
@@ -179,7 +187,7 @@ static void fixture_free(struct fixture *f)
 
 static uint32_t limit_of(const struct choice *x, uint32_t h)
 {
-	return ROWS - x->n_q + 1 + h / GROUP;
+	return x->rows - x->n_q + 1 + h / GROUP;
 }
 
 static void score_rows(struct fixture *f, const struct choice *x)
@@ -252,25 +260,26 @@ static const struct run_list *mark(struct fixture *f, const struct kv_plan *plan
 
 static void check_choice(const struct fixture *f, const struct choice *x)
 {
-	uint32_t first = x->sealed ? SINKS : 0;
-	uint32_t end = ROWS - (x->sealed ? f->rig.view.tail_rows : 0) - RECENT, taken = 0;
+	uint32_t first = x->sealed ? SINKS : 0, forced = x->sealed ? SINKS : x->first;
+	uint32_t last = x->sealed ? MIN(x->rows, ROWS - f->rig.view.tail_rows) : x->rows;
+	uint32_t end = last - RECENT, taken = 0;
 	double worst_in = INFINITY, best_out = -INFINITY, near = 1e-4 + 3e-7 * f->lse_size;
 
-	for (uint32_t i = 0; i < ROWS; i++) {
+	for (uint32_t i = 0; i < x->rows; i++) {
 		double rank = f->rank[i] == f->rank[i] ? f->rank[i] : -INFINITY;
 
-		if ((i < SINKS || i >= end) && !f->chosen[i])
+		if ((i < forced || i >= end) && !f->chosen[i])
 			fail_msg("row %u is missing", i);
 		if (i < first || i >= end)
 			continue;
 		taken += f->chosen[i];
 		if (!f->chosen[i])
 			best_out = MAX(best_out, rank);
-		else if (i >= SINKS)
+		else if (i >= forced)
 			worst_in = MIN(worst_in, rank);
 	}
-	/* Sinks that the ranking left out are chosen beyond the k. */
-	if (taken < x->k - RECENT || taken > x->k - RECENT + (x->sealed ? 0 : SINKS))
+	/* Forced rows that the ranking left out are chosen beyond the k. */
+	if (taken < x->k - RECENT || taken > x->k - RECENT + (x->sealed ? 0 : forced))
 		fail_msg("%u ranked rows for k = %u", taken, x->k);
 	if (best_out > worst_in + fabs(best_out) * near + 1e-36)
 		fail_msg("%g was left out for %g", best_out, worst_in);
@@ -278,6 +287,8 @@ static void check_choice(const struct fixture *f, const struct choice *x)
 
 static void check_alpha(const struct fixture *f, const struct choice *x, const struct state *s)
 {
+	const double near = (double)KV_RANK_EXP_REL + 2e-5 + 3e-7 * f->lse_size;
+
 	for (uint32_t h = 0; h < x->n_q * GROUP; h++) {
 		double alpha = 0, got = (double)s->alpha[h];
 
@@ -286,7 +297,7 @@ static void check_alpha(const struct fixture *f, const struct choice *x, const s
 
 			alpha += f->chosen[i] && a == a ? exp(a - f->lse[h]) : 0;
 		}
-		if (!(fabs(got - alpha) <= (2e-5 + 3e-7 * f->lse_size) * alpha + 1e-6))
+		if (!(fabs(got - alpha) <= near * alpha + 1e-6))
 			fail_msg("head %u: alpha %g, not %g", h, got, alpha);
 	}
 }
@@ -302,7 +313,7 @@ static struct kv_plan make_plan(const struct choice *x)
 	rows = kv_plan_topk(&p, score,
 			    (struct kv_topk){ x->k, MIN(RECENT, x->k), x->rule, x->sealed });
 	rows = kv_plan_union(&p, rows,
-			     x->sealed ? kv_plan_recent(&p) : kv_plan_window(&p, SINKS, 0));
+			     x->sealed ? kv_plan_recent(&p) : kv_plan_window(&p, x->first, 0));
 	kv_plan_output(&p, kv_plan_attend(&p, rows));
 	return p;
 }
@@ -315,12 +326,13 @@ static void check(struct fixture *f, const struct choice *x)
 	struct kv_result result;
 	void *scratch;
 
-	print_message("%s k %u n_q %u %s%s%s\n", f->space.k->format, x->k, x->n_q,
+	print_message("%s k %u n_q %u rows %u first %u %s%s%s\n", f->space.k->format, x->k,
+		      x->n_q, x->rows, x->first,
 		      x->rule == KV_GROUP_LOGITS ? "logits" : "softmax", x->sealed ? " sealed" : "",
 		      x->exact ? " exact" : "");
 	scratch = aligned_alloc(64, bytes);
 	assert_non_null(scratch);
-	memset(scratch, 0xff, bytes);
+	memset(scratch, x->exact ? 0xff : x->n_q - 1, bytes); /* whatever was there */
 	rig_attend(&f->rig, &plan, &query, scratch, false, &result);
 	assert_false(((const struct state *)scratch)->keeps);
 	score_rows(f, x);
@@ -338,8 +350,14 @@ static void check_all(const char *format, score_fn *score)
 
 	fixture_init(&f, format, score);
 	for (unsigned i = 0; i < 2 * ARRAY_SIZE(k); i++) {
-		struct choice x = { k[i / 2], i % 4 < 2 ? 1 : N_Q, KV_GROUP_SOFTMAX, i % 2 == 0,
-				    i % 3 == 0 };
+		struct choice x = { .k = k[i / 2],
+				    .n_q = i % 4 < 2 ? 1 : N_Q,
+				    .sealed = i % 2 == 0,
+				    .exact = i % 3 == 0,
+				    .rows = i % 3 == 1 ? SINKS + 2 * SCORE_ROWS : ROWS,
+				    .first = i % 4 == 1 ? SINKS + 700 : SINKS };
+
+		x.rule = KV_GROUP_SOFTMAX;
 
 		check(&f, &x);
 		x.rule = KV_GROUP_LOGITS;
@@ -361,6 +379,7 @@ SCORES(needle)
 SCORES(crowd)
 SCORES(sinks)
 SCORES(scales)
+SCORES(early)
 SCORES(low)
 
 /* Codes hold no NaN. */
@@ -396,6 +415,7 @@ int main(void)
 		cmocka_unit_test(test_equal),     cmocka_unit_test(test_needle),
 		cmocka_unit_test(test_crowd),     cmocka_unit_test(test_sinks),
 		cmocka_unit_test(test_scales),    cmocka_unit_test(test_low),
+		cmocka_unit_test(test_early),
 		cmocka_unit_test(test_nan),
 	};
 
