@@ -151,18 +151,20 @@ static unsigned alive(void)
 	return n;
 }
 
+static void make_thread(struct thread *t)
+{
+	getcontext(&t->context);
+	t->context.uc_stack.ss_sp = t->stack;
+	t->context.uc_stack.ss_size = STACK_BYTES;
+	t->context.uc_link = &scheduler;
+	t->over = false;
+	makecontext(&t->context, enter, 0);
+}
+
 static void run_threads(void)
 {
-	for (unsigned i = 0; i < n_threads; i++) {
-		struct thread *t = &thread[i];
-
-		getcontext(&t->context);
-		t->context.uc_stack.ss_sp = t->stack;
-		t->context.uc_stack.ss_size = STACK_BYTES;
-		t->context.uc_link = &scheduler;
-		t->over = false;
-		makecontext(&t->context, enter, 0);
-	}
+	for (unsigned i = 0; i < n_threads; i++)
+		make_thread(&thread[i]);
 	scheduled = true;
 	for (unsigned k = 0; alive(); k++) {
 		assert_true(k < MOST_TURNS);
