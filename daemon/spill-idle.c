@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/evict-order.h"
 #include "daemon/layer.h"
 #include "daemon/name.h"
 #include "daemon/spill-private.h"
@@ -22,7 +23,7 @@
 
 /* ---- ahead of need -------------------------------------------------------------------- */
 
-static bool is_idle(const struct spill *sp, const struct seq *s, uint64_t now_s)
+static bool is_idle(const struct spill *sp, struct seq *s, uint64_t now_s)
 {
 	struct sequence_record *r = s->record;
 	uint64_t used_s = load_relaxed(&r->used_s);
@@ -36,7 +37,9 @@ static bool is_idle(const struct spill *sp, const struct seq *s, uint64_t now_s)
 	if (r->flags & SEQUENCE_IN_USE && s->cache->store->reattaching)
 		return false;
 	if (!used_s || used_s > now_s) {
+		evict_displace(s); /* it stands where its last use says */
 		store_relaxed(&r->used_s, now_s); /* counts from now on */
+		evict_place(s);
 		return false;
 	}
 	return now_s - used_s >= sp->config->spill_idle_s;
