@@ -83,7 +83,9 @@ static int bring(struct device *d, const struct kv_gpu_item *item)
 
 	do {
 		r = device_bring(d, item);
-		if (r != -ENOSPC)
+		/* What has joined the batch already does not wait for the rows of another, and is
+		 * not lost with them: that one is the first of the next. */
+		if (r != -ENOSPC || d->n_items)
 			return r;
 		r = flush(d);
 	} while (r == 0);

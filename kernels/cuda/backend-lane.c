@@ -274,9 +274,9 @@ int cuda_submit(struct kv_gpu_lane *l, const struct kv_gpu_item *item, uint32_t 
 	size_t runs_at = 0, used = l->used;
 	int r = cuda_enter(l->gpu);
 
-	assert(!l->busy);
 	if (r < 0)
 		return r;
+	assert(!l->busy);
 	if (l->n_runs)
 		runs_at = put_runs(l);
 	l->params_at = ALIGN_UP(l->used, LANE_ALIGN);
