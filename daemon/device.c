@@ -102,8 +102,12 @@ void devices_withdraw(struct devices *d, struct device_request *r)
 {
 	int64_t until = clock_now_ns() + END_S * NS_PER_S;
 
-	/* One that was left is a thread's until it has looked at it. A device that is stuck in its
-	 * driver does not, and neither does it look at anything else. */
+	/* One that was left is a thread's until it has looked at it: who waits for a silent device
+	 * does so no longer. One that is stuck in its driver does not, and neither does it look at
+	 * anything else. */
+	for (unsigned i = 0; load_acquire(&r->state) != REQUEST_FREE && i < DEVICES_MAX; i++)
+		if (d->device[i])
+			store_relaxed(&d->device[i]->stopping, 1);
 	while (load_acquire(&r->state) != REQUEST_FREE && clock_now_ns() < until)
 		sched_yield();
 	pthread_mutex_lock(&d->mutex);
