@@ -8,7 +8,6 @@
 
 #include "kernels/cuda/batch-private.h"
 #include "kernels/exec-private.h"
-#include "kernels/outliers.h"
 #include "shm/base.h"
 
 struct count {
@@ -137,12 +136,18 @@ static void count_blocks(const struct reader *r, uint64_t planes[], uint64_t *re
 	*ret_sealed = sealed;
 }
 
+/* The caller's tables may be gone by now. */
+static uint32_t outliers_of(const struct reader *r, uint32_t head)
+{
+	const struct kv_cuda_table *table = array_of(r->p, r->p->tables);
+
+	return r->x->table == KV_CUDA_NONE ? 0 : table[r->x->table + head].n_outliers;
+}
+
 static void read_head(const struct reader *r, uint32_t head, char *out, struct kv_result *ret)
 {
 	const struct kv_cuda_said *said = (const struct kv_cuda_said *)(const void *)out;
-	const struct kv_channels *t =
-		r->item->view->channels ? r->item->view->channels[head] : NULL;
-	uint32_t outliers = kv_outliers_of(r->item->space, t);
+	uint32_t outliers = outliers_of(r, head);
 	struct kv_result x = { .y = (float *)(void *)(out + kv_cuda_y_at(r->x->heads)),
 			       .lse = (float *)(void *)(out + kv_cuda_lse_at()),
 			       .n_selected = r->c.fixed,
