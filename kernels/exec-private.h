@@ -18,7 +18,6 @@
 #include <stdint.h>
 
 #include "kernels/kernels.h"
-
 #include "kernels/map.h"
 #include "kernels/table.h"
 
